@@ -1,0 +1,63 @@
+/** What a gateway sends: answers and events. */
+import { z } from "zod";
+import type { Method, Result } from "./commands.ts";
+import { type ErrorCode, errorCodes } from "./errors.ts";
+import { flatMessage, part } from "./parts.ts";
+
+export const protocolVersion = 1;
+export const subprotocol = "throughline.v1";
+/** A browser cannot set headers: it offers its token as a second subprotocol with this prefix. */
+export const bearerSubprotocolPrefix = "throughline.bearer.";
+
+const json = z.json();
+
+export const events = {
+  "server.hello": z.looseObject({
+    protocol: z.literal(protocolVersion),
+    connectionId: z.string(),
+    heartbeatMs: z.int().positive(),
+    maxFrameBytes: z.int().positive(),
+  }),
+  "server.draining": z.looseObject({ retryInMs: z.int().nonnegative() }),
+  /** `offset` is that of `parts[0]`; null: left out by the filter; `skipped`: that many left out, in place of parts. */
+  "run.parts": z.looseObject({
+    runId: z.string(),
+    offset: z.int().positive(),
+    parts: z.array(part.nullable()),
+    skipped: z.int().positive().optional(),
+  }),
+  "run.reset": z.looseObject({ runId: z.string(), epoch: z.string(), reason: z.string() }),
+  "run.snapshot": z.looseObject({
+    runId: z.string(),
+    offset: z.int().nonnegative(),
+    messages: z.array(flatMessage),
+    values: z.record(z.string(), json).optional(),
+  }),
+  "run.unsubscribed": z.looseObject({ runId: z.string(), reason: z.string() }),
+} as const;
+
+export type EventMethod = keyof typeof events;
+export type EventParams<E extends EventMethod> = z.infer<(typeof events)[E]>;
+export type EventFrame = {
+  [E in EventMethod]: { type: "event"; method: E; params: EventParams<E> };
+}[EventMethod];
+
+export const successFrame = z.looseObject({
+  type: z.literal("success"),
+  id: z.int().nonnegative(),
+  result: z.unknown(),
+});
+export type SuccessFrame<M extends Method = Method> = { type: "success"; id: number; result: Result<M> };
+
+export const errorFrame = z.looseObject({
+  type: z.literal("error"),
+  /** null where none could be read. */
+  id: z.int().nonnegative().nullable(),
+  error: z.enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]]),
+  message: z.string(),
+  retryable: z.boolean(),
+  details: z.record(z.string(), z.unknown()).optional(),
+});
+export type ErrorFrame = z.infer<typeof errorFrame>;
+
+export type ServerFrame = SuccessFrame | ErrorFrame | EventFrame;

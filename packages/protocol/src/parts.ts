@@ -1,0 +1,106 @@
+/**
+ * Parts: what a run's log is made of. A part is LangGraph's StreamPart, `{type, ns, data}`.
+ */
+import { z } from "zod";
+
+const json = z.json();
+const record = z.record(z.string(), json);
+
+/** The stream modes that a run can be asked for; `lifecycle` is not one of them: it is always there. */
+export const streamModes = [
+  "messages",
+  "values",
+  "updates",
+  "custom",
+  "tasks",
+  "debug",
+  "tools",
+  "checkpoints",
+  "events",
+] as const;
+export const streamMode = z.enum(streamModes);
+export type StreamMode = z.infer<typeof streamMode>;
+
+/** What a run produces when `run.start` does not say. */
+export const defaultModes: readonly StreamMode[] = ["messages", "updates", "custom"];
+
+/** What becomes of the partial of a cancelled run: see PROTOCOL.md, run.cancel. */
+export const keep = z.enum(["thread", "branch", "discard"]);
+export type Keep = z.infer<typeof keep>;
+
+export const checkpointRef = z.looseObject({ threadId: z.string(), checkpointId: z.string() });
+export type CheckpointRef = z.infer<typeof checkpointRef>;
+
+export const interruptInfo = z.looseObject({ id: z.string(), value: json });
+export type InterruptInfo = z.infer<typeof interruptInfo>;
+
+const checkpoint = checkpointRef.optional();
+
+/** A message, or a chunk of one, as a flat object: `{type:"AIMessageChunk", id, content, …}`. */
+export const flatMessage = z.looseObject({
+  type: z.string(),
+  id: z.string().optional(),
+  content: z.union([z.string(), z.array(json)]),
+});
+export type FlatMessage = z.infer<typeof flatMessage>;
+
+/** How a run begins, goes on and ends. Readers of `rewound` drop non-lifecycle parts above `to`. */
+export const lifecycleData = z.discriminatedUnion("event", [
+  z.looseObject({ event: z.literal("started"), attempt: z.int().positive() }),
+  z.looseObject({ event: z.literal("resumed"), attempt: z.int().positive() }),
+  z.looseObject({ event: z.literal("rewound"), attempt: z.int().positive(), to: z.int().nonnegative() }),
+  z.looseObject({ event: z.literal("completed"), checkpoint }),
+  z.looseObject({ event: z.literal("interrupted"), interrupts: z.array(interruptInfo), checkpoint }),
+  z.looseObject({
+    event: z.literal("cancelled"),
+    keep,
+    checkpoint: checkpointRef.nullish(),
+    reason: z.string().optional(),
+  }),
+  z.looseObject({
+    event: z.literal("failed"),
+    error: z.looseObject({ name: z.string(), message: z.string() }),
+    checkpoint,
+  }),
+]);
+export type LifecycleData = z.infer<typeof lifecycleData>;
+
+const ns = z.array(z.string());
+export const part = z.discriminatedUnion("type", [
+  z.looseObject({ type: z.literal("messages"), ns, data: z.tuple([flatMessage, record]) }),
+  z.looseObject({ type: z.literal("lifecycle"), ns, data: lifecycleData }),
+  z.looseObject({
+    type: z.enum(["values", "updates", "custom", "tasks", "debug", "tools", "checkpoints", "events"]),
+    ns,
+    data: json,
+  }),
+]);
+export type Part = z.infer<typeof part>;
+export type MessagesPart = Extract<Part, { type: "messages" }>;
+export type LifecyclePart = Extract<Part, { type: "lifecycle" }>;
+
+/** The statuses of a run. The last four are its endings, and none of them is ever left. */
+export const runStatuses = [
+  "queued",
+  "running",
+  "cancelling",
+  "completed",
+  "interrupted",
+  "cancelled",
+  "failed",
+] as const;
+export const runStatus = z.enum(runStatuses);
+export type RunStatus = z.infer<typeof runStatus>;
+
+export const endings = ["completed", "interrupted", "cancelled", "failed"] as const;
+export type Ending = (typeof endings)[number];
+
+/** Whether a run with this status, or a lifecycle part with this event, has ended. */
+export function isEnding(statusOrEvent: string): statusOrEvent is Ending {
+  return (endings as readonly string[]).includes(statusOrEvent);
+}
+
+/** The lifecycle part with this data. */
+export function lifecycle(data: LifecycleData): LifecyclePart {
+  return { type: "lifecycle", ns: [], data };
+}
