@@ -1,1 +1,12 @@
-export {};
+export {
+  type Agent,
+  type AgentContext,
+  type AgentFunction,
+  type AgentOptions,
+  agent,
+  custom,
+  type TokenOptions,
+  token,
+  update,
+  type Yielded,
+} from "./agent.ts";

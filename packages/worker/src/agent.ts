@@ -1,0 +1,104 @@
+/**
+ * What an agent is: an async generator function that yields parts, and what it is told.
+ *
+ *     export async function* hello({ input, signal }: AgentContext) {
+ *       yield "Hello, ";
+ *       yield `${input}!`;
+ *     }
+ */
+import type { FlatMessage, Part, StreamMode } from "@throughline/protocol";
+
+/** What an agent is told about its run. */
+export interface AgentContext<Input = unknown> {
+  /** The run's input, as `run.start` brought it. */
+  readonly input: Input;
+  /** The thread's messages, oldest first; those that this run's input brought are the last of them. */
+  readonly messages: readonly FlatMessage[];
+  readonly threadId: string;
+  readonly runId: string;
+  /** 1, 2, …: which worker's try this is. */
+  readonly attempt: number;
+  /**
+   * Aborted when the run is cancelled, when the worker is told to stop, or when this attempt has lost the run. Its
+   * reason is an Error. Hand it to everything that waits.
+   */
+  readonly signal: AbortSignal;
+  /** The checkpoint that this run goes on from: the thread's state before it. null on a new thread. */
+  readonly checkpoint: {
+    readonly checkpointId: string;
+    readonly values: Readonly<Record<string, unknown>>;
+  } | null;
+  /** What an earlier attempt of this run had streamed, for an agent that takes over with `resume`. */
+  readonly partial: {
+    readonly messages: readonly FlatMessage[];
+    readonly values: Readonly<Record<string, unknown>>;
+  } | null;
+  /** `metadata` of `run.start`. */
+  readonly metadata: Readonly<Record<string, unknown>>;
+  /** `config` of `run.start`. */
+  readonly config: Readonly<Record<string, unknown>>;
+}
+
+/** What an agent may yield: a part, or a string, which is a token. */
+export type Yielded = Part | string;
+
+export type AgentFunction<Input = unknown> = (context: AgentContext<Input>) => AsyncIterable<Yielded>;
+
+export interface AgentOptions {
+  /** One line for `agent.list`. */
+  description?: string;
+  /** The stream modes that the agent can produce. Default: messages, updates, custom. */
+  modes?: readonly StreamMode[];
+  /**
+   * What the next attempt does when a worker died in the middle of a run. `restart` (default): readers drop what was
+   * streamed and the agent begins again. `resume`: the agent gets `partial` and goes on after its last token.
+   */
+  takeover?: "resume" | "restart";
+}
+
+/** An agent with its options. */
+export interface Agent extends Required<AgentOptions> {
+  readonly kind: "function";
+  readonly run: AgentFunction<never>;
+}
+
+/** An agent from a function and its options. A bare function in `serve({agents})` is one with the defaults. */
+export function agent<Input = unknown>(run: AgentFunction<Input>, options: AgentOptions = {}): Agent {
+  return {
+    kind: "function",
+    run: run as AgentFunction<never>,
+    description: options.description ?? "",
+    modes: options.modes ?? ["messages", "updates", "custom"],
+    takeover: options.takeover ?? "restart",
+  };
+}
+
+export interface TokenOptions {
+  /** The message that the token belongs to. Default: one message for the whole run. */
+  id?: string;
+  /** Becomes `langgraph_node`. Default: the agent's name. */
+  node?: string;
+  tags?: readonly string[];
+}
+
+/** A token of an answer: a `messages` part with one chunk. The text of a message is the concatenation of its tokens. */
+export function token(text: string, options?: TokenOptions): Part {
+  // The shape is the same whether or not there are options: the worker fills in what is left undefined.
+  const metadata: Record<string, unknown> = { langgraph_node: options?.node };
+  if (options?.tags !== undefined) metadata.tags = options.tags;
+  const chunk = { type: "AIMessageChunk", id: options?.id as string, content: text };
+  return { type: "messages", ns: [], data: [chunk, metadata as never] };
+}
+
+/** Data of the agent's own: progress, a chart, a link. */
+export function custom(data: unknown): Part {
+  return { type: "custom", ns: [], data: data as never };
+}
+
+/**
+ * A state update: these keys of the thread's state now have these values (`messages` are merged by id). It is in
+ * the checkpoint that ends the run, also when the run is cancelled.
+ */
+export function update(values: Record<string, unknown>, node = "agent"): Part {
+  return { type: "updates", ns: [], data: { [node]: values } as never };
+}
