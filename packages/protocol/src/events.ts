@@ -3,11 +3,7 @@ import { z } from "zod";
 import type { Method, Result } from "./commands.ts";
 import { type ErrorCode, errorCodes } from "./errors.ts";
 import { flatMessage, part } from "./parts.ts";
-
-export const protocolVersion = 1;
-export const subprotocol = "throughline.v1";
-/** A browser cannot set headers: it offers its token as a second subprotocol with this prefix. */
-export const bearerSubprotocolPrefix = "throughline.bearer.";
+import { protocolVersion } from "./version.ts";
 
 const json = z.json();
 

@@ -30,17 +30,14 @@ export {
   ProtocolError,
 } from "./errors.ts";
 export {
-  bearerSubprotocolPrefix,
   type ErrorFrame,
   type EventFrame,
   type EventMethod,
   type EventParams,
   errorFrame,
   events,
-  protocolVersion,
   type ServerFrame,
   type SuccessFrame,
-  subprotocol,
   successFrame,
 } from "./events.ts";
 export { Fold, type FoldedMessage, type FoldSnapshot } from "./fold.ts";
@@ -48,13 +45,10 @@ export {
   type CheckpointRef,
   checkpointRef,
   defaultModes,
-  type Ending,
-  endings,
   type FlatMessage,
   flatMessage,
   type InterruptInfo,
   interruptInfo,
-  isEnding,
   type Keep,
   keep,
   type LifecycleData,
@@ -66,8 +60,9 @@ export {
   part,
   type RunStatus,
   runStatus,
-  runStatuses,
   type StreamMode,
   streamMode,
   streamModes,
 } from "./parts.ts";
+export { type Ending, endings, isEnding, runStatuses } from "./status.ts";
+export { bearerSubprotocolPrefix, protocolVersion, subprotocol } from "./version.ts";

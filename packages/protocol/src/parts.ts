@@ -2,6 +2,7 @@
  * Parts: what a run's log is made of. A part is LangGraph's StreamPart, `{type, ns, data}`.
  */
 import { z } from "zod";
+import { runStatuses } from "./status.ts";
 
 const json = z.json();
 const record = z.record(z.string(), json);
@@ -79,26 +80,8 @@ export type Part = z.infer<typeof part>;
 export type MessagesPart = Extract<Part, { type: "messages" }>;
 export type LifecyclePart = Extract<Part, { type: "lifecycle" }>;
 
-/** The statuses of a run. The last four are its endings, and none of them is ever left. */
-export const runStatuses = [
-  "queued",
-  "running",
-  "cancelling",
-  "completed",
-  "interrupted",
-  "cancelled",
-  "failed",
-] as const;
 export const runStatus = z.enum(runStatuses);
 export type RunStatus = z.infer<typeof runStatus>;
-
-export const endings = ["completed", "interrupted", "cancelled", "failed"] as const;
-export type Ending = (typeof endings)[number];
-
-/** Whether a run with this status, or a lifecycle part with this event, has ended. */
-export function isEnding(statusOrEvent: string): statusOrEvent is Ending {
-  return (endings as readonly string[]).includes(statusOrEvent);
-}
 
 /** The lifecycle part with this data. */
 export function lifecycle(data: LifecycleData): LifecyclePart {
