@@ -1,1 +1,15 @@
-export {};
+export { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError } from "./errors.ts";
+export { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
+export { type LiveListener, LiveSubscriber } from "./live.ts";
+export { dropLines, LogReader, type Page } from "./reader.ts";
+export {
+  body,
+  type Cancelled,
+  defaultRetention,
+  type NewRun,
+  type Opened,
+  type Retention,
+  RunStore,
+  type StoredRun,
+} from "./run.ts";
+export { type Claimed, type EndingFields, LogWriter, RunWriter, type WriterOptions } from "./writer.ts";

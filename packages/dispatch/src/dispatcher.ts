@@ -1,0 +1,216 @@
+/**
+ * Starts runs, cancels them, and moves a thread's line on.
+ *
+ * Starting is four steps in four places: record, thread's line, queue, index. Each is idempotent, and each heals what
+ * a crash between them left behind: whoever next touches a thread puts its first in line on the queue again.
+ */
+import { createHash } from "node:crypto";
+import type { Keep, MultitaskStrategy, RunStatus } from "@throughline/protocol";
+import { isEnding, ProtocolError } from "@throughline/protocol";
+import { type Cancelled, defaultPrefix, type Retention, RunStore, type StoredRun } from "@throughline/runlog";
+import type { Redis } from "ioredis";
+import { nanoid } from "nanoid";
+import { AgentRegistry } from "./agents.ts";
+import { RunQueue } from "./queue.ts";
+import { Threads } from "./threads.ts";
+
+/** A run to start, checked. What is in `request` is for its worker. */
+export interface StartRequest {
+  agent: string;
+  owner: string;
+  threadId?: string;
+  multitaskStrategy?: MultitaskStrategy;
+  idempotencyKey?: string;
+  metadata?: Record<string, unknown>;
+  /** What the worker is to know; JSON. */
+  request: RunRequest;
+}
+
+/** What a worker reads of a run: `request` in its record. */
+export interface RunRequest {
+  queue: string;
+  input?: unknown;
+  checkpointId?: string;
+  modes?: string[];
+  subgraphs?: boolean;
+  config?: Record<string, unknown>;
+  command?: Record<string, unknown>;
+}
+
+export interface Started {
+  runId: string;
+  threadId: string;
+  status: RunStatus;
+  epoch: string;
+  created: boolean;
+}
+
+const idempotencyTtlS = 24 * 60 * 60;
+
+export class Dispatcher {
+  readonly runs: RunStore;
+  readonly threads: Threads;
+  readonly agents: AgentRegistry;
+  readonly #queue: RunQueue;
+  readonly #redis: Redis;
+  readonly #prefix: string;
+
+  constructor(redis: Redis, options: { prefix?: string; retention?: Partial<Retention> } = {}) {
+    this.#redis = redis;
+    this.#prefix = options.prefix ?? defaultPrefix;
+    this.runs = new RunStore(redis, options);
+    this.threads = new Threads(redis, this.#prefix);
+    this.agents = new AgentRegistry(redis, this.#prefix);
+    this.#queue = new RunQueue(redis, this.#prefix);
+  }
+
+  /**
+   * Starts a run.
+   *
+   * @throws ProtocolError no_such_agent, no_such_thread (it is another owner's), thread_busy
+   */
+  async start(start: StartRequest): Promise<Started> {
+    let runId = `run_${nanoid()}`;
+    let threadId = start.threadId ?? `thread_${nanoid()}`;
+    if (start.idempotencyKey !== undefined) {
+      [runId, threadId] = await this.#remember(start.owner, start.idempotencyKey, runId, threadId);
+    }
+    const epoch = nanoid(10);
+    const opened = await this.runs.open({
+      runId,
+      threadId,
+      agent: start.agent,
+      owner: start.owner,
+      epoch,
+      request: JSON.stringify(start.request),
+      ...(start.metadata === undefined ? {} : { metadata: JSON.stringify(start.metadata) }),
+    });
+    if (!opened.created && isEnding(opened.status)) return { ...found(opened), runId };
+    const strategy = start.multitaskStrategy ?? "enqueue";
+    const entered = await this.threads.enter(threadId, runId, start.owner, strategy === "reject");
+    if (entered.outcome !== "in") {
+      await this.#takeBack(start, runId);
+      if (entered.outcome === "foreign") {
+        throw new ProtocolError("no_such_thread", `there is no thread ${threadId}`);
+      }
+      throw new ProtocolError("thread_busy", `thread ${threadId} has an active run`, {
+        activeRunId: entered.activeRunId,
+      });
+    }
+    const index = this.#ownerIndex(start.owner);
+    await this.#redis.zadd(index, Date.now(), runId);
+    const [first = runId] = entered.before;
+    await this.#enqueue(first);
+    if (opened.created && (strategy === "interrupt" || strategy === "rollback")) {
+      const keep: Keep = strategy === "interrupt" ? "thread" : "discard";
+      await Promise.all(
+        entered.before.map((before) => this.cancel(before, { keep, reason: `${strategy} by run ${runId}` })),
+      );
+    }
+    if (opened.created) return { runId, threadId, status: "queued", epoch, created: true };
+    return { ...found(opened), runId };
+  }
+
+  /** Asks for a cancel. A run that was only queued has ended when this answers, and its thread moved on. */
+  async cancel(runId: string, ask: { owner?: string; keep: Keep; reason?: string }): Promise<Cancelled> {
+    const cancelled = await this.runs.cancel(runId, ask);
+    if (cancelled.outcome === "ended" && cancelled.now) {
+      const run = await this.runs.must(runId);
+      await this.#queue.remove(requestOf(run).queue, runId).catch(() => {}); // A worker has it: it will see the end.
+      await this.ended(run.record.threadId, runId);
+    }
+    return cancelled;
+  }
+
+  /** A run has ended: its thread's next one gets its turn. */
+  async ended(threadId: string, runId: string): Promise<void> {
+    let first = await this.threads.leave(threadId, runId);
+    while (first !== null && !(await this.#enqueue(first))) first = await this.threads.leave(threadId, first);
+  }
+
+  /** An owner's runs, or a thread's, newest first, from the one after `before` on. */
+  async list(query: {
+    owner: string;
+    threadId?: string;
+    status?: RunStatus;
+    limit: number;
+    before?: string;
+  }): Promise<StoredRun[]> {
+    const { threadId } = query;
+    const index = threadId === undefined ? this.#ownerIndex(query.owner) : this.threads.runsKey(threadId);
+    let from = 0;
+    if (query.before !== undefined) {
+      const rank = await this.#redis.zrevrank(index, query.before);
+      if (rank === null) return [];
+      from = rank + 1;
+    }
+    const found: StoredRun[] = [];
+    const page = Math.max(50, query.limit);
+    for (;;) {
+      const runIds = await this.#redis.zrevrange(index, from, from + page - 1);
+      if (runIds.length === 0) return found;
+      const runs = await this.runs.many(runIds);
+      const expired = runIds.filter((_, i) => runs[i] === null);
+      if (expired.length > 0) await this.#redis.zrem(index, ...expired);
+      for (const run of runs) {
+        if (run === null || run.owner !== query.owner) continue;
+        if (query.status !== undefined && run.record.status !== query.status) continue;
+        found.push(run);
+        if (found.length === query.limit) return found;
+      }
+      from += page - expired.length;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#queue.close();
+  }
+
+  /** The ids that this key stands for: the first caller's. */
+  async #remember(owner: string, key: string, runId: string, threadId: string): Promise<[string, string]> {
+    const name = `${this.#prefix}:{${digest(`${owner}\n${key}`)}}:idempotency`;
+    const first = await this.#redis.set(
+      name,
+      JSON.stringify([runId, threadId]),
+      "EX",
+      idempotencyTtlS,
+      "NX",
+      "GET",
+    );
+    return first === null ? [runId, threadId] : (JSON.parse(first) as [string, string]);
+  }
+
+  /** Undoes the record of a run that its thread did not let in, and frees its idempotency key. */
+  async #takeBack(start: StartRequest, runId: string): Promise<void> {
+    await this.runs.remove(runId);
+    if (start.idempotencyKey === undefined) return;
+    await this.#redis.del(
+      `${this.#prefix}:{${digest(`${start.owner}\n${start.idempotencyKey}`)}}:idempotency`,
+    );
+  }
+
+  /** Puts a run on its queue. false: its record has expired. */
+  async #enqueue(runId: string): Promise<boolean> {
+    const run = await this.runs.get(runId);
+    if (run === null) return false;
+    await this.#queue.add(requestOf(run).queue, { runId, threadId: run.record.threadId });
+    return true;
+  }
+
+  #ownerIndex(owner: string): string {
+    return `${this.#prefix}:{owner-${digest(owner)}}:runs`;
+  }
+}
+
+/** What the worker is to know of a run. */
+export function requestOf(run: StoredRun): RunRequest {
+  return JSON.parse(run.request) as RunRequest;
+}
+
+function found(opened: { threadId: string; status: RunStatus; epoch: string }): Omit<Started, "runId"> {
+  return { threadId: opened.threadId, status: opened.status, epoch: opened.epoch, created: false };
+}
+
+function digest(text: string): string {
+  return createHash("sha256").update(text).digest("base64url").slice(0, 32);
+}

@@ -1,0 +1,71 @@
+/** The BullMQ queue that hands runs to workers: its names, its times, and the producer. */
+import { type JobsOptions, Queue } from "bullmq";
+import type { Redis } from "ioredis";
+
+/** What a job says. All the rest is in the run's record. */
+export interface RunJob {
+  runId: string;
+  threadId: string;
+}
+
+export const defaultQueue = "default";
+
+/** BullMQ's prefix: in braces, so that a queue is one Cluster slot. */
+export function queuePrefix(prefix: string): string {
+  return `{${prefix}:jobs}`;
+}
+
+/**
+ * A lock of 5 s and a check every 2.5 s: measured, a killed worker's run was with another one after 4 to 7 s, where
+ * BullMQ's defaults (30 s each) took a minute.
+ */
+export const lockTimes = { lockDuration: 5_000, stalledInterval: 2_500 } as const;
+
+const jobOptions: JobsOptions = {
+  // Not the agent's tries: those end in the log. These are for a worker that could not even reach Redis.
+  attempts: 1_000_000,
+  backoff: { type: "fixed", delay: 1_000 },
+  removeOnComplete: true,
+  removeOnFail: true,
+};
+
+/** Puts runs on queues. One per process; it uses the connection it is given. */
+export class RunQueue {
+  readonly #redis: Redis;
+  readonly #prefix: string;
+  readonly #queues = new Map<string, Queue<RunJob>>();
+
+  constructor(redis: Redis, prefix: string) {
+    this.#redis = redis;
+    this.#prefix = queuePrefix(prefix);
+  }
+
+  /** Puts a run on its queue. Idempotent while its job is there. */
+  async add(queue: string, job: RunJob): Promise<void> {
+    await this.#queue(queue).add("run", job, { ...jobOptions, jobId: job.runId });
+  }
+
+  /** Takes a run that no worker has picked up off its queue, if it is still there. */
+  async remove(queue: string, runId: string): Promise<void> {
+    await this.#queue(queue).remove(runId);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#queues.values()].map((queue) => queue.close()));
+  }
+
+  #queue(name: string): Queue<RunJob> {
+    let queue = this.#queues.get(name);
+    if (queue === undefined) {
+      queue = new Queue<RunJob>(name, {
+        connection: this.#redis,
+        prefix: this.#prefix,
+        skipVersionCheck: true,
+      });
+      // Its connection is ours: who owns it hears of its errors.
+      queue.on("error", () => {});
+      this.#queues.set(name, queue);
+    }
+    return queue;
+  }
+}

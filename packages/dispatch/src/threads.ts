@@ -1,0 +1,95 @@
+/**
+ * Threads: who owns one, which runs wait in its line, and which attempt may write its checkpoints.
+ *
+ * Invariants:
+ * - only the first in line is ever given to a worker, so a thread never has two runs at once;
+ * - the order of the line is the order in which `enter` was answered, whichever gateway asked;
+ * - the fence names one attempt of the first in line, and never goes back to an earlier one.
+ */
+import { readFileSync } from "node:fs";
+import { defaultPrefix } from "@throughline/runlog";
+import type { Redis, Result } from "ioredis";
+
+declare module "ioredis" {
+  interface RedisCommander<Context> {
+    tlEnter(...keysAndArgs: (string | number)[]): Result<[string, ...string[]], Context>;
+    tlLeave(...keysAndArgs: (string | number)[]): Result<string, Context>;
+    tlFence(...keysAndArgs: (string | number)[]): Result<number, Context>;
+  }
+}
+
+const scripts = { tlEnter: ["enter", 3], tlLeave: ["leave", 2], tlFence: ["fence", 2] } as const;
+
+export type Entered =
+  | { outcome: "foreign" }
+  | { outcome: "busy"; activeRunId: string }
+  /** `before`: the runs in line before this one, the active one first. */
+  | { outcome: "in"; before: string[] };
+
+export class Threads {
+  readonly #redis: Redis;
+  readonly #prefix: string;
+
+  constructor(redis: Redis, prefix = defaultPrefix) {
+    this.#redis = redis;
+    this.#prefix = prefix;
+    for (const [name, [file, numberOfKeys]] of Object.entries(scripts)) {
+      const lua = readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
+      redis.defineCommand(name, { lua, numberOfKeys });
+    }
+  }
+
+  async enter(threadId: string, runId: string, owner: string, onlyIfIdle: boolean): Promise<Entered> {
+    const [outcome, ...rest] = await this.#redis.tlEnter(
+      this.#key(threadId, "thread"),
+      this.#key(threadId, "line"),
+      this.#key(threadId, "runs"),
+      runId,
+      owner,
+      Date.now(),
+      onlyIfIdle ? "1" : "0",
+    );
+    if (outcome === "foreign") return { outcome };
+    if (outcome === "busy") return { outcome, activeRunId: rest[0] as string };
+    return { outcome: "in", before: rest };
+  }
+
+  /** Takes a run out of line. Answers who is first now. */
+  async leave(threadId: string, runId: string): Promise<string | null> {
+    const first = await this.#redis.tlLeave(this.#key(threadId, "line"), this.#key(threadId, "fence"), runId);
+    return first === "" ? null : first;
+  }
+
+  /** Makes this attempt the one that may write checkpoints. false: it has lost the run. */
+  async fence(threadId: string, runId: string, attempt: number): Promise<boolean> {
+    const answer = await this.#redis.tlFence(
+      this.#key(threadId, "line"),
+      this.#key(threadId, "fence"),
+      runId,
+      attempt,
+    );
+    return answer === 1;
+  }
+
+  /** null: there is no such thread. */
+  async owner(threadId: string): Promise<string | null> {
+    return await this.#redis.hget(this.#key(threadId, "thread"), "owner");
+  }
+
+  /** Makes the thread if there is none. Answers whose it is. */
+  async adopt(threadId: string, owner: string): Promise<string> {
+    const key = this.#key(threadId, "thread");
+    const made = await this.#redis.hsetnx(key, "owner", owner);
+    if (made === 1) await this.#redis.hset(key, "created", Date.now());
+    return made === 1 ? owner : ((await this.#redis.hget(key, "owner")) as string);
+  }
+
+  /** The sorted set of all runs of a thread, by the time they entered. */
+  runsKey(threadId: string): string {
+    return this.#key(threadId, "runs");
+  }
+
+  #key(threadId: string, name: string): string {
+    return `${this.#prefix}:{${threadId}}:${name}`;
+  }
+}

@@ -1,0 +1,26 @@
+/** The names of a run's keys and channels. All carry the hash tag `{runId}`: one script, one Cluster slot. */
+export const defaultPrefix = "tl";
+
+export interface RunKeys {
+  /** Hash: agent, thread, owner, status, attempt, head, … */
+  readonly run: string;
+  /** Stream: an entry a batch, id `<offset of the last part>-0`, fields `n` (parts) and `b` (JSON array). */
+  readonly log: string;
+  /** Channel: `<first offset>:<parts>[:e]\n<the same JSON array>`; `e` marks the ending. */
+  readonly live: string;
+  /** Channel: wakes the run's worker for a cancel. */
+  readonly control: string;
+  /** String: what the trimmed part of the log added up to. */
+  readonly snapshot: string;
+}
+
+export function runKeys(prefix: string, runId: string): RunKeys {
+  const base = `${prefix}:{${runId}}:`;
+  return {
+    run: `${base}run`,
+    log: `${base}log`,
+    live: `${base}live`,
+    control: `${base}control`,
+    snapshot: `${base}snapshot`,
+  };
+}

@@ -1,0 +1,97 @@
+/**
+ * Reads logs: pages for those who catch up, whole runs for those who fold.
+ *
+ * Invariants:
+ * - a page is a run of whole batches, its body bytes as the worker built them: never parsed here;
+ * - pages of one log are immutable while its epoch is the same.
+ */
+import type { FoldSnapshot, Part, RunStatus } from "@throughline/protocol";
+import type { Redis } from "ioredis";
+import { defaultPrefix, runKeys } from "./keys.ts";
+import { withScripts } from "./scripts.ts";
+
+export interface Page {
+  readonly status: RunStatus;
+  readonly epoch: string;
+  /** The last offset of the log when the page was read. */
+  readonly head: number;
+  /** The first offset that the log still holds; higher than 1 once it was trimmed. */
+  readonly logFirst: number;
+  /** Offsets of the page's first and last part; both 0 where there was nothing to read. */
+  readonly first: number;
+  readonly last: number;
+  /** A JSON array with one part per line. */
+  readonly body: Buffer;
+}
+
+const newline = 0x0a;
+
+export class LogReader {
+  readonly #redis: Redis;
+  readonly #prefix: string;
+
+  constructor(redis: Redis, prefix = defaultPrefix) {
+    this.#redis = withScripts(redis);
+    this.#prefix = prefix;
+  }
+
+  /**
+   * The batches that hold the offsets after `after`, until they come to `maxBytes` (one batch is always read). null:
+   * there is no such run.
+   */
+  async page(runId: string, after: number, maxBytes: number): Promise<Page | null> {
+    const keys = runKeys(this.#prefix, runId);
+    const reply = await this.#redis.tlReadBuffer(keys.run, keys.log, after, maxBytes);
+    if (reply.length === 0) return null;
+    const [status, epoch, head, logFirst, first, last, body] = reply as [
+      Buffer,
+      Buffer,
+      number,
+      number,
+      number,
+      number,
+      Buffer,
+    ];
+    return {
+      status: status.toString() as RunStatus,
+      epoch: epoch.toString(),
+      head,
+      logFirst,
+      first,
+      last,
+      body,
+    };
+  }
+
+  /** What the trimmed part of the log added up to; null where nothing was trimmed. */
+  async snapshot(runId: string): Promise<FoldSnapshot | null> {
+    const json = await this.#redis.get(runKeys(this.#prefix, runId).snapshot);
+    return json === null ? null : (JSON.parse(json) as FoldSnapshot);
+  }
+
+  /** Every part after `after`, with its offset, page by page, up to where the log ends now. */
+  async *parts(runId: string, after = 0, maxBytes = 1 << 20): AsyncGenerator<{ offset: number; part: Part }> {
+    for (let from = after; ; ) {
+      const page = await this.page(runId, from, maxBytes);
+      if (page === null || page.first === 0) return;
+      let offset = page.first;
+      for (const part of JSON.parse(page.body.toString()) as Part[]) {
+        if (offset > from) yield { offset, part };
+        offset++;
+      }
+      from = page.last;
+      if (from >= page.head) return;
+    }
+  }
+}
+
+/** A body without its first `count` parts: the rest of a JSON array with one part per line. */
+export function dropLines(body: Buffer, count: number): Buffer {
+  let at = 0;
+  for (let i = 0; i < count; i++) at = body.indexOf(newline, at) + 1;
+  if (at === 0) return body;
+  const rest = Buffer.allocUnsafe(body.length - at + 1);
+  rest[0] = 0x5b; // [
+  body.copy(rest, 1, at);
+  return rest;
+}

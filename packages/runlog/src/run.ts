@@ -1,0 +1,205 @@
+/** A run's record, and the transitions that are no worker's: open, cancel. */
+import type { CheckpointRef, InterruptInfo, Keep, Part, RunRecord, RunStatus } from "@throughline/protocol";
+import { lifecycle } from "@throughline/protocol";
+import type { Redis } from "ioredis";
+import { NoSuchRunError } from "./errors.ts";
+import { defaultPrefix, runKeys } from "./keys.ts";
+import { withScripts } from "./scripts.ts";
+
+/** How long runs and logs are kept, in ms. */
+export interface Retention {
+  /** After the end. */
+  endedMs: number;
+  /** While nothing happens. */
+  idleMs: number;
+}
+
+const day = 24 * 60 * 60 * 1000;
+export const defaultRetention: Retention = { endedMs: 7 * day, idleMs: 7 * day };
+
+/** What a run is opened with. What is JSON here stays opaque to the log. */
+export interface NewRun {
+  runId: string;
+  threadId: string;
+  agent: string;
+  owner: string;
+  epoch: string;
+  /** JSON of what the worker is to know: input, modes, config, … */
+  request: string;
+  /** JSON of `metadata`. */
+  metadata?: string;
+}
+
+export type Opened =
+  | { created: true }
+  | { created: false; owner: string; threadId: string; status: RunStatus; epoch: string };
+
+export type Cancelled =
+  /** There is no such run of this owner. */
+  | { outcome: "missing" }
+  /** It has ended, now or before. `offset` is that of its last part. */
+  | { outcome: "ended"; now: boolean; status: RunStatus; offset: number; checkpoint: CheckpointRef | null }
+  /** Its worker was told. */
+  | { outcome: "requested" };
+
+/** A run as Redis has it, with what only the server side may know. */
+export interface StoredRun {
+  record: RunRecord;
+  owner: string;
+  request: string;
+  /** How many of its workers died with it, or lost it. */
+  crashes: number;
+}
+
+export class RunStore {
+  readonly #redis: Redis;
+  readonly #prefix: string;
+  readonly #retention: Retention;
+
+  constructor(redis: Redis, options: { prefix?: string; retention?: Partial<Retention> } = {}) {
+    this.#redis = withScripts(redis);
+    this.#prefix = options.prefix ?? defaultPrefix;
+    this.#retention = { ...defaultRetention, ...options.retention };
+  }
+
+  /** Creates a queued run, or says what is there under its id already. */
+  async open(run: NewRun): Promise<Opened> {
+    const keys = runKeys(this.#prefix, run.runId);
+    const [created, owner, threadId, status, epoch] = await this.#redis.tlOpen(
+      keys.run,
+      this.#retention.idleMs,
+      "agent",
+      run.agent,
+      "thread",
+      run.threadId,
+      "owner",
+      run.owner,
+      "status",
+      "queued",
+      "attempt",
+      0,
+      "head",
+      0,
+      "first",
+      1,
+      "fence",
+      "",
+      "epoch",
+      run.epoch,
+      "created",
+      Date.now(),
+      "request",
+      run.request,
+      "metadata",
+      run.metadata ?? "",
+    );
+    if (created === 1) return { created: true };
+    return {
+      created: false,
+      owner: owner as string,
+      threadId: threadId as string,
+      status: status as RunStatus,
+      epoch: epoch as string,
+    };
+  }
+
+  /** Takes back a run that was opened and never let into its thread. */
+  async remove(runId: string): Promise<void> {
+    const keys = runKeys(this.#prefix, runId);
+    await this.#redis.del(keys.run, keys.log, keys.snapshot);
+  }
+
+  async get(runId: string): Promise<StoredRun | null> {
+    const fields = await this.#redis.hgetall(runKeys(this.#prefix, runId).run);
+    return fields.status === undefined ? null : storedRun(runId, fields);
+  }
+
+  /** The runs with these ids, in one round trip; null where one has expired. */
+  async many(runIds: readonly string[]): Promise<(StoredRun | null)[]> {
+    return await Promise.all(runIds.map((runId) => this.get(runId)));
+  }
+
+  /**
+   * Asks for a cancel, durably, and wakes the worker. `keep` says what becomes of the partial.
+   *
+   * @param owner the principal that asks; left out, nobody's permission is needed
+   */
+  async cancel(runId: string, ask: { owner?: string; keep: Keep; reason?: string }): Promise<Cancelled> {
+    const keys = runKeys(this.#prefix, runId);
+    const terminal = lifecycle({
+      event: "cancelled",
+      keep: ask.keep,
+      ...(ask.reason === undefined ? {} : { reason: ask.reason }),
+    });
+    const [outcome, status, offset, checkpoint] = await this.#redis.tlCancel(
+      keys.run,
+      keys.log,
+      keys.live,
+      keys.control,
+      ask.owner ?? "",
+      ask.keep,
+      ask.reason ?? "",
+      Date.now(),
+      body([terminal]),
+      this.#retention.endedMs,
+    );
+    if (outcome === "missing" || outcome === "requested") return { outcome };
+    return {
+      outcome: "ended",
+      now: outcome === "cancelled",
+      status: status as RunStatus,
+      offset: offset as number,
+      checkpoint: checkpoint === "" ? null : (JSON.parse(checkpoint as string) as CheckpointRef),
+    };
+  }
+
+  /** The record of a run that must be there. */
+  async must(runId: string): Promise<StoredRun> {
+    const run = await this.get(runId);
+    if (run === null) throw new NoSuchRunError(runId);
+    return run;
+  }
+}
+
+/** The JSON array with one part per line that logs, messages and frames are made of. */
+export function body(parts: readonly Part[]): string {
+  return `[${parts.map((part) => JSON.stringify(part)).join(",\n")}]`;
+}
+
+/** A run from the fields of its hash. */
+export function storedRun(runId: string, fields: Record<string, string>): StoredRun {
+  const record: RunRecord = {
+    runId,
+    threadId: fields.thread as string,
+    agent: fields.agent as string,
+    status: fields.status as RunStatus,
+    attempt: Number(fields.attempt),
+    first: Number(fields.first),
+    head: Number(fields.head),
+    epoch: fields.epoch as string,
+    createdAt: isoTime(fields.created),
+  };
+  if (fields.started) record.startedAt = isoTime(fields.started);
+  if (fields.ended) record.endedAt = isoTime(fields.ended);
+  if (fields.metadata) record.metadata = JSON.parse(fields.metadata);
+  if (fields.cancel) {
+    record.cancel = {
+      keep: fields.cancel as Keep,
+      requestedAt: isoTime(fields.cancelAt),
+      ...(fields.cancelReason ? { reason: fields.cancelReason } : {}),
+    };
+  }
+  if (fields.error) record.error = JSON.parse(fields.error);
+  if (fields.interrupts) record.interrupts = JSON.parse(fields.interrupts) as InterruptInfo[];
+  if (fields.final) record.checkpoint = JSON.parse(fields.final) as CheckpointRef;
+  return {
+    record,
+    owner: fields.owner as string,
+    request: fields.request as string,
+    crashes: Number(fields.crashes ?? 0),
+  };
+}
+
+function isoTime(ms: string | undefined): string {
+  return new Date(Number(ms)).toISOString();
+}

@@ -1,0 +1,47 @@
+/**
+ * The Lua scripts: one file, one transition, one typed call. What each takes and answers stands at the head of its
+ * file in lua/.
+ */
+import { readFileSync } from "node:fs";
+import type { Callback, ChainableCommander, Redis, Result } from "ioredis";
+
+const scripts = {
+  tlOpen: { file: "open", keys: 1 },
+  tlClaim: { file: "claim", keys: 2 },
+  tlAppend: { file: "append", keys: 3 },
+  tlFinish: { file: "finish", keys: 4 },
+  tlCancel: { file: "cancel", keys: 4 },
+  tlRead: { file: "read", keys: 2 },
+  tlTrim: { file: "trim", keys: 3 },
+} as const;
+
+type Name = keyof typeof scripts;
+type Argument = string | number | Buffer;
+
+declare module "ioredis" {
+  interface RedisCommander<Context> {
+    tlOpen(...keysAndArgs: Argument[]): Result<[number, ...string[]], Context>;
+    tlClaim(...keysAndArgs: Argument[]): Result<[string, ...unknown[]], Context>;
+    tlAppend(...keysAndArgs: Argument[]): Result<number, Context>;
+    tlFinish(...keysAndArgs: Argument[]): Result<number, Context>;
+    tlCancel(...keysAndArgs: Argument[]): Result<[string, ...(string | number)[]], Context>;
+    tlReadBuffer(...keysAndArgs: Argument[]): Result<(Buffer | number)[], Context>;
+    tlTrim(...keysAndArgs: Argument[]): Result<number, Context>;
+  }
+}
+
+export type { Callback, ChainableCommander };
+
+const defined = new WeakSet<object>();
+
+/** Makes the scripts callable on this connection. EVALSHA with a fall back to EVAL is ioredis's business. */
+export function withScripts(redis: Redis): Redis {
+  if (defined.has(redis)) return redis;
+  for (const name of Object.keys(scripts) as Name[]) {
+    const { file, keys } = scripts[name];
+    const lua = readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
+    redis.defineCommand(name, { lua, numberOfKeys: keys });
+  }
+  defined.add(redis);
+  return redis;
+}

@@ -1,0 +1,358 @@
+/**
+ * Writes runs' logs: claim → append → finish, with group commit.
+ *
+ * Parts are collected while the run's previous append is in flight; all runs of a process that have something to say
+ * at the end of a turn of the event loop share one pipeline. So a lone token costs one round trip, and under load
+ * batches grow by themselves.
+ *
+ * Invariants:
+ * - one append of a run is in flight at a time, and it is repeated, byte for byte, until Redis has answered it;
+ * - offsets are given out once, in order, without holes; what was refused as stale is never written by anyone;
+ * - after the first refusal, and after `seal` or `finish`, nothing more is taken.
+ */
+import type { CheckpointRef, Ending, InterruptInfo, LifecycleData, Part } from "@throughline/protocol";
+import { lifecycle } from "@throughline/protocol";
+import type { Redis } from "ioredis";
+import { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError } from "./errors.ts";
+import { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
+import { body, defaultRetention, type Retention, type StoredRun, storedRun } from "./run.ts";
+import { withScripts } from "./scripts.ts";
+
+export interface WriterOptions {
+  prefix?: string;
+  retention?: Partial<Retention>;
+  /** Characters of JSON that a run may hold unacknowledged before `write` asks its agent to wait. Default 128 Ki. */
+  highWater?: number;
+  /** Characters of JSON in one part. Default 8 Mi. */
+  maxPart?: number;
+}
+
+/** How often an active run's TTL is pushed out. */
+const touchMs = 60_000;
+/** Redis is there but cannot take a write now: it will be able to again. */
+const passing = /^(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY|NOSCRIPT)/;
+/** The command got no answer: ioredis's words for it. */
+const unanswered =
+  /Connection is closed|timed out|isn't writeable|not answered|max retries|All nodes failed/i;
+const retryMs = { min: 50, max: 1000 } as const;
+
+export type Claimed =
+  | { outcome: "missing" }
+  | { outcome: "ended"; status: Ending }
+  | { outcome: "claimed"; run: StoredRun; writer: RunWriter };
+
+/** All the runs that a process writes. One connection, pipelined. */
+export class LogWriter {
+  readonly #redis: Redis;
+  readonly prefix: string;
+  readonly retention: Retention;
+  readonly highWater: number;
+  readonly maxPart: number;
+  #due: RunWriter[] = [];
+
+  constructor(redis: Redis, options: WriterOptions = {}) {
+    this.#redis = withScripts(redis);
+    this.prefix = options.prefix ?? defaultPrefix;
+    this.retention = { ...defaultRetention, ...options.retention };
+    this.highWater = options.highWater ?? 128 * 1024;
+    this.maxPart = options.maxPart ?? 8 * 1024 * 1024;
+  }
+
+  /** Takes a run for a new attempt. From here on no earlier attempt can write. */
+  async claim(runId: string): Promise<Claimed> {
+    const keys = runKeys(this.prefix, runId);
+    const reply = await this.#redis.tlClaim(keys.run, keys.log, Date.now(), this.retention.idleMs);
+    if (reply[0] === "missing") return { outcome: "missing" };
+    if (reply[0] === "ended") return { outcome: "ended", status: reply[1] as Ending };
+    const [, attempt, head, fields] = reply as [string, number, number, string[]];
+    const run = storedRun(runId, pairs(fields));
+    return { outcome: "claimed", run, writer: new RunWriter(this, keys, runId, attempt, head) };
+  }
+
+  /** Puts a writer into the pipeline of this turn. */
+  enqueue(writer: RunWriter): void {
+    if (this.#due.push(writer) === 1) setImmediate(this.#flush);
+  }
+
+  readonly #flush = (): void => {
+    const due = this.#due;
+    this.#due = [];
+    const pipeline = this.#redis.pipeline();
+    for (const writer of due) writer.appendTo(pipeline);
+    pipeline.exec().then(
+      (results) => {
+        for (let i = 0; i < due.length; i++) {
+          const [error, status] = results?.[i] ?? [new Error("the pipeline was not answered"), null];
+          due[i]!.settle(error, status as number);
+        }
+      },
+      (error: Error) => {
+        for (const writer of due) writer.settle(error, 0);
+      },
+    );
+  };
+
+  /** Runs `send` until Redis has answered it, whatever its connection goes through. */
+  async persist<T>(send: (redis: Redis) => Promise<T>): Promise<T> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await send(this.#redis);
+      } catch (error) {
+        if (!isPassing(error as Error)) throw error;
+        await new Promise((resolve) => setTimeout(resolve, retryDelay(attempt)));
+      }
+    }
+  }
+}
+
+/** What a run ends with, besides its status. */
+export interface EndingFields {
+  checkpoint?: CheckpointRef;
+  error?: { name: string; message: string };
+  interrupts?: InterruptInfo[];
+}
+
+/** One attempt's hand on one run's log. */
+export class RunWriter {
+  readonly runId: string;
+  readonly attempt: number;
+  readonly #log: LogWriter;
+  readonly #keys: RunKeys;
+  /** Parts that wait for the next append, one JSON line each. */
+  #lines: string[] = [];
+  #size = 0;
+  /** The offset of the last part that was taken. */
+  #taken: number;
+  #acknowledged: number;
+  #inFlight: { first: number; count: number; json: string; size: number } | undefined;
+  #queued = false;
+  #tries = 0;
+  #touchedAt = Date.now();
+  #sealed = false;
+  #asking = false;
+  #failure: Error | undefined;
+  #waiting: { promise: Promise<void>; resolve: () => void; reject: (error: Error) => void } | undefined;
+  #flushing: { promise: Promise<void>; resolve: () => void; reject: (error: Error) => void } | undefined;
+  /** Called once, when an append's answer says that a cancel was asked for. */
+  onCancel: (() => void) | undefined;
+  /** Called once, when the log refused this attempt for good. */
+  onFailure: ((error: Error) => void) | undefined;
+
+  constructor(log: LogWriter, keys: RunKeys, runId: string, attempt: number, head: number) {
+    this.#log = log;
+    this.#keys = keys;
+    this.runId = runId;
+    this.attempt = attempt;
+    this.#taken = head;
+    this.#acknowledged = head;
+  }
+
+  /** The offset of the last part that was taken, acknowledged or not. */
+  get offset(): number {
+    return this.#taken;
+  }
+
+  /** The offset of the last part that Redis has. */
+  get acknowledged(): number {
+    return this.#acknowledged;
+  }
+
+  /** Why nothing more is taken, where it is the log's doing. */
+  get failure(): Error | undefined {
+    return this.#failure;
+  }
+
+  /**
+   * Takes a part and gives it the next offset, `writer.offset`. Answers a promise where the agent is to wait: too much
+   * is unacknowledged.
+   *
+   * @throws StaleAttemptError, NoSuchRunError, LostWritesError once the log has refused this attempt
+   * @throws PartTooLargeError for a part over the limit; it is not taken
+   */
+  write(part: Part): Promise<void> | undefined {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#sealed) throw new StaleAttemptError(this.runId, this.attempt);
+    const line = JSON.stringify(part);
+    if (line.length > this.#log.maxPart) throw new PartTooLargeError(line.length, this.#log.maxPart);
+    this.#lines.push(line);
+    this.#size += line.length;
+    this.#taken++;
+    if (!this.#queued) this.#enqueue();
+    if (this.#size < this.#log.highWater) return undefined;
+    this.#waiting ??= withResolvers();
+    return this.#waiting.promise;
+  }
+
+  /** Takes no more parts. What was taken is still written. */
+  seal(): void {
+    this.#sealed = true;
+  }
+
+  /** Resolves when Redis has everything that was taken. */
+  flush(): Promise<void> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (this.#acknowledged === this.#taken) return Promise.resolve();
+    this.#flushing ??= withResolvers();
+    return this.#flushing.promise;
+  }
+
+  /** Asks the log, without writing, whether this attempt still holds the run and whether a cancel was asked for. */
+  check(): void {
+    if (this.#failure !== undefined || this.#queued) return;
+    this.#asking = true;
+    this.#enqueue();
+  }
+
+  /**
+   * Ends the run with its terminal part. Call it after `flush`, and after what it names (a checkpoint) is saved.
+   *
+   * @returns the offset of the terminal part
+   */
+  async finish(data: LifecycleData, fields: EndingFields = {}): Promise<number> {
+    this.seal();
+    await this.flush();
+    const offset = this.#taken + 1;
+    const json = body([lifecycle(data)]);
+    const extra: string[] = [];
+    if (fields.checkpoint !== undefined) extra.push("final", JSON.stringify(fields.checkpoint));
+    if (fields.error !== undefined) extra.push("error", JSON.stringify(fields.error));
+    if (fields.interrupts !== undefined) extra.push("interrupts", JSON.stringify(fields.interrupts));
+    // HSET takes at least one pair; the offset of the end is worth keeping.
+    extra.push("endedAtOffset", String(offset));
+    const { run, log, live, snapshot } = this.#keys;
+    const retention = this.#log.retention.endedMs;
+    const status = await this.#log.persist((redis) =>
+      redis.tlFinish(
+        run,
+        log,
+        live,
+        snapshot,
+        this.attempt,
+        offset,
+        json,
+        data.event,
+        Date.now(),
+        retention,
+        ...extra,
+      ),
+    );
+    if (status !== 1) throw this.#refusal(status);
+    this.#taken = this.#acknowledged = offset;
+    return offset;
+  }
+
+  /** Drops the log up to `upTo`, the last offset of a batch, and keeps `snapshot` in its place. */
+  async trim(upTo: number, snapshot: string): Promise<void> {
+    const { run, log, snapshot: key } = this.#keys;
+    const idle = this.#log.retention.idleMs;
+    const status = await this.#log.persist((redis) =>
+      redis.tlTrim(run, log, key, this.attempt, upTo, snapshot, idle),
+    );
+    if (status !== 1) throw this.#refusal(status);
+  }
+
+  /** For LogWriter: adds this run's append to a pipeline. */
+  appendTo(pipeline: ReturnType<Redis["pipeline"]>): void {
+    if (this.#inFlight === undefined) {
+      const count = this.#lines.length;
+      this.#inFlight = {
+        first: this.#taken - count + 1,
+        count,
+        json: count === 0 ? "" : `[${this.#lines.join(",\n")}]`,
+        size: this.#size,
+      };
+      this.#lines = [];
+      this.#asking = false;
+    }
+    const { first, count, json } = this.#inFlight;
+    const { run, log, live } = this.#keys;
+    pipeline.tlAppend(run, log, live, this.attempt, first, count, json, this.#ttl());
+  }
+
+  /** For LogWriter: the append that is in flight was answered, or was not. */
+  settle(error: Error | null, status: number): void {
+    const batch = this.#inFlight!;
+    if (error !== null && isPassing(error)) {
+      setTimeout(() => this.#log.enqueue(this), retryDelay(this.#tries++));
+      return;
+    }
+    this.#queued = false;
+    this.#tries = 0;
+    if (error !== null || status < 0) {
+      this.#fail(error ?? this.#refusal(status));
+      return;
+    }
+    this.#inFlight = undefined;
+    this.#acknowledged = batch.first + batch.count - 1;
+    this.#size -= batch.size;
+    if (this.#lines.length > 0 || this.#asking) this.#enqueue();
+    else if (this.#flushing !== undefined) {
+      this.#flushing.resolve();
+      this.#flushing = undefined;
+    }
+    if (this.#waiting !== undefined && this.#size < this.#log.highWater) {
+      this.#waiting.resolve();
+      this.#waiting = undefined;
+    }
+    if (status === 2 && this.onCancel !== undefined) {
+      const { onCancel } = this;
+      this.onCancel = undefined;
+      onCancel();
+    }
+  }
+
+  #enqueue(): void {
+    this.#queued = true;
+    this.#log.enqueue(this);
+  }
+
+  #ttl(): number {
+    const now = Date.now();
+    if (now - this.#touchedAt < touchMs) return 0;
+    this.#touchedAt = now;
+    return this.#log.retention.idleMs;
+  }
+
+  #refusal(status: number): Error {
+    if (status === -1) return new NoSuchRunError(this.runId);
+    if (status === -3) return new LostWritesError(this.runId, this.#acknowledged);
+    return new StaleAttemptError(this.runId, this.attempt);
+  }
+
+  #fail(error: Error): void {
+    this.#failure = error;
+    this.#inFlight = undefined;
+    this.#lines = [];
+    this.#waiting?.reject(error);
+    this.#flushing?.reject(error);
+    this.#waiting = this.#flushing = undefined;
+    this.onFailure?.(error);
+    this.onFailure = undefined;
+  }
+}
+
+/** Redis cannot answer now, or the connection broke: the same command again is right, and harmless. */
+function isPassing(error: Error & { code?: string; syscall?: string }): boolean {
+  if (error.name === "ReplyError") return passing.test(error.message);
+  return error.syscall !== undefined || error.name === "AbortError" || unanswered.test(error.message);
+}
+
+function retryDelay(attempt: number): number {
+  return Math.min(retryMs.max, retryMs.min * 2 ** Math.min(attempt, 8));
+}
+
+function withResolvers(): { promise: Promise<void>; resolve: () => void; reject: (error: Error) => void } {
+  let resolve!: () => void;
+  let reject!: (error: Error) => void;
+  const promise = new Promise<void>((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  return { promise, resolve, reject };
+}
+
+function pairs(flat: readonly string[]): Record<string, string> {
+  const record: Record<string, string> = {};
+  for (let i = 0; i < flat.length; i += 2) record[flat[i]!] = flat[i + 1]!;
+  return record;
+}
