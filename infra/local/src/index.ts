@@ -1,1 +1,9 @@
-export {};
+export { NoRedisError } from "./install.ts";
+export { endProcess, isAlive, waitForExit } from "./process.ts";
+export {
+  findFreePort,
+  type PrivateRedis,
+  type PrivateRedisOptions,
+  RedisStartError,
+  startPrivateRedis,
+} from "./redis.ts";

@@ -1,1 +1,21 @@
-export {};
+export { ConfigError, readConfig } from "./config.ts";
+export {
+  explainError,
+  type ReadyMessage,
+  type RunningService,
+  type RunServiceOptions,
+  reportReady,
+  runService,
+} from "./lifecycle.ts";
+export { createLineFormatter, createLogger, type Logger, type LoggerOptions } from "./logger.ts";
+export {
+  type ConnectRedisOptions,
+  checkRedis,
+  connectRedis,
+  describeRedisUrl,
+  type RedisCheck,
+  type RedisConnection,
+  type RedisRole,
+  RedisTooOldError,
+  RedisUnavailableError,
+} from "./redis.ts";
