@@ -84,6 +84,11 @@ export class Threads {
     return made === 1 ? owner : ((await this.#redis.hget(key, "owner")) as string);
   }
 
+  /** The run that is first in the thread's line; null where nobody is. */
+  async active(threadId: string): Promise<string | null> {
+    return await this.#redis.lindex(this.#key(threadId, "line"), 0);
+  }
+
   /** The sorted set of all runs of a thread, by the time they entered. */
   runsKey(threadId: string): string {
     return this.#key(threadId, "runs");

@@ -59,9 +59,14 @@ export class Fold {
   /** A fold that goes on from what an earlier one added up to. */
   static from(snapshot: FoldSnapshot): Fold {
     const fold = new Fold();
-    fold.#base = snapshot;
-    fold.#offset = snapshot.offset;
+    fold.restore(snapshot);
     return fold;
+  }
+
+  /** Makes what an earlier fold added up to the beginning of this one, which must be empty. */
+  restore(snapshot: FoldSnapshot): void {
+    this.#base = snapshot;
+    this.#offset = snapshot.offset;
   }
 
   /** The offset of the last part that was added. */

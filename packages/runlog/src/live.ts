@@ -61,8 +61,10 @@ export class LiveSubscriber {
     return done;
   }
 
-  unsubscribe(channel: string): void {
-    if (!this.#listeners.delete(channel)) return;
+  /** @param listener the one that is to go; a later one of the same channel stays */
+  unsubscribe(channel: string, listener: LiveListener): void {
+    if (this.#listeners.get(channel) !== listener) return;
+    this.#listeners.delete(channel);
     if (this.#redis.status !== "ready") return;
     // A message that still comes finds no listener; a failure means that the connection, and so the subscription, is gone.
     this.#redis.unsubscribe(channel).catch(() => {});

@@ -3,7 +3,7 @@
  * file in lua/.
  */
 import { readFileSync } from "node:fs";
-import type { Callback, ChainableCommander, Redis, Result } from "ioredis";
+import type { Redis, Result } from "ioredis";
 
 const scripts = {
   tlOpen: { file: "open", keys: 1 },
@@ -12,6 +12,7 @@ const scripts = {
   tlFinish: { file: "finish", keys: 4 },
   tlCancel: { file: "cancel", keys: 4 },
   tlRead: { file: "read", keys: 2 },
+  tlRelease: { file: "release", keys: 1 },
   tlTrim: { file: "trim", keys: 3 },
 } as const;
 
@@ -26,11 +27,10 @@ declare module "ioredis" {
     tlFinish(...keysAndArgs: Argument[]): Result<number, Context>;
     tlCancel(...keysAndArgs: Argument[]): Result<[string, ...(string | number)[]], Context>;
     tlReadBuffer(...keysAndArgs: Argument[]): Result<(Buffer | number)[], Context>;
+    tlRelease(...keysAndArgs: Argument[]): Result<number, Context>;
     tlTrim(...keysAndArgs: Argument[]): Result<number, Context>;
   }
 }
-
-export type { Callback, ChainableCommander };
 
 const defined = new WeakSet<object>();
 

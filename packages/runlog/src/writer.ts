@@ -118,6 +118,8 @@ export class RunWriter {
   readonly attempt: number;
   readonly #log: LogWriter;
   readonly #keys: RunKeys;
+  /** Characters of JSON that were taken since the log was last trimmed. */
+  untrimmed = 0;
   /** Parts that wait for the next append, one JSON line each. */
   #lines: string[] = [];
   #size = 0;
@@ -176,6 +178,7 @@ export class RunWriter {
     if (line.length > this.#log.maxPart) throw new PartTooLargeError(line.length, this.#log.maxPart);
     this.#lines.push(line);
     this.#size += line.length;
+    this.untrimmed += line.length;
     this.#taken++;
     if (!this.#queued) this.#enqueue();
     if (this.#size < this.#log.highWater) return undefined;
@@ -239,6 +242,12 @@ export class RunWriter {
     if (status !== 1) throw this.#refusal(status);
     this.#taken = this.#acknowledged = offset;
     return offset;
+  }
+
+  /** Gives the run back, for another worker to claim. Call it after `seal` and `flush`. */
+  async release(): Promise<void> {
+    const status = await this.#log.persist((redis) => redis.tlRelease(this.#keys.run, this.attempt));
+    if (status !== 1) throw this.#refusal(status);
   }
 
   /** Drops the log up to `upTo`, the last offset of a batch, and keeps `snapshot` in its place. */

@@ -10,3 +10,6 @@ export {
   update,
   type Yielded,
 } from "./agent.ts";
+export { AttemptLostError, RunCancelledError, WorkerStoppingError } from "./attempt.ts";
+export { BadYieldError } from "./generator.ts";
+export { type ServeOptions, serve, type WorkerHandle } from "./serve.ts";

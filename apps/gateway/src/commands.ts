@@ -1,0 +1,373 @@
+/** What each command does. One function per method; the envelope, limits and answers are socket.ts's. */
+import { type RedisCheckpointSaver, readHistory, readState, writeState } from "@throughline/checkpoint";
+import type { Dispatcher, RunRequest, StartRequest } from "@throughline/dispatch";
+import {
+  type CommandFrame,
+  commands,
+  type Method,
+  type Params,
+  ProtocolError,
+  type Result,
+  type RunRecord,
+} from "@throughline/protocol";
+import type { StoredRun } from "@throughline/runlog";
+import type { Logger } from "pino";
+import type { Authenticator } from "./auth.ts";
+import type { Batch } from "./batch.ts";
+import type { Feed, FeedReader } from "./feed.ts";
+import { eventFrame } from "./frame.ts";
+import type { Hub } from "./hub.ts";
+import type { Answer, Connection } from "./socket.ts";
+import { Subscription } from "./subscription.ts";
+
+export interface CommandDeps {
+  dispatcher: Dispatcher;
+  saver: RedisCheckpointSaver;
+  hub: Hub;
+  authenticator: Authenticator;
+  logger: Logger;
+  maxSubscriptions: number;
+  /** How long `run.cancel` waits for the run's end, ms. */
+  cancelWaitMs: number;
+}
+
+type Handlers = {
+  [M in Method]: (
+    connection: Connection,
+    params: Params<M>,
+  ) => Promise<Result<M> | { answer: Result<M>; begin: () => void }>;
+};
+
+const defaultListLimit = 50;
+const defaultHistoryLimit = 20;
+
+/** Answers the commands of every connection. Rejects with ProtocolError only. */
+export function commandHandler(
+  deps: CommandDeps,
+): (connection: Connection, frame: CommandFrame) => Promise<Answer> {
+  const handlers = makeHandlers(deps);
+  return async (connection, frame) => {
+    if (!Object.hasOwn(handlers, frame.method)) {
+      const known = Object.keys(handlers).join(", ");
+      throw new ProtocolError(
+        "unknown_command",
+        `there is no command ${short(frame.method)}; there are ${known}`,
+      );
+    }
+    const method = frame.method as Method;
+    const parsed = commands[method].params.safeParse(frame.params ?? {});
+    if (!parsed.success) {
+      const issues = parsed.error.issues.map(({ path, message }) => ({ path: path.join("."), message }));
+      const [first] = issues;
+      const where = first?.path ? `params.${first.path}` : "params";
+      throw new ProtocolError("invalid_argument", `${method}: ${where}: ${first?.message}`, { issues });
+    }
+    try {
+      const done = await handlers[method](connection, parsed.data as never);
+      return "answer" in done && "begin" in done
+        ? { result: done.answer, begin: done.begin as () => void }
+        : { result: done };
+    } catch (error) {
+      throw protocolError(error as Error, method, connection, deps.logger);
+    }
+  };
+}
+
+function makeHandlers(deps: CommandDeps): Handlers {
+  const { dispatcher, saver, hub } = deps;
+
+  /** The run, if it is this connection's owner's. */
+  const ownRun = async (connection: Connection, runId: string): Promise<StoredRun> => {
+    const run = await dispatcher.runs.get(runId);
+    if (run === null || run.owner !== connection.principal.id) throw noSuchRun(runId);
+    return run;
+  };
+
+  const ownThread = async (connection: Connection, threadId: string): Promise<void> => {
+    const owner = await dispatcher.threads.owner(threadId);
+    if (owner !== connection.principal.id) throw noSuchThread(threadId);
+  };
+
+  const checkSubscriptions = (connection: Connection, runId: string): void => {
+    if (connection.subscription(runId) !== undefined) return;
+    if (connection.subscriptions < deps.maxSubscriptions) return;
+    const message = `this socket has ${deps.maxSubscriptions} subscriptions, which is the limit`;
+    throw new ProtocolError("too_many_subscriptions", message);
+  };
+
+  /** Acquires the run's feed and says what to do once the answer is on its way. */
+  const subscribe = async (
+    connection: Connection,
+    record: RunRecord,
+    params: Omit<Params<"run.subscribe">, "runId">,
+  ): Promise<() => void> => {
+    const { runId } = record;
+    checkSubscriptions(connection, runId);
+    const feed = hub.feed(runId);
+    feed.learn(record.head, record.status);
+    await feed.acquire();
+    const ahead = typeof params.after === "number" && params.after > record.head;
+    const stale = params.epoch !== undefined && params.epoch !== record.epoch;
+    const after = ahead || stale ? 0 : params.after === "head" ? record.head : (params.after ?? 0);
+    const subscription = new Subscription(feed, after, record.epoch, params.filter, {
+      outlet: connection,
+      snapshot: (id) => hub.reader.snapshot(id),
+      onEnd: (ended) => connection.removeSubscription(runId, ended),
+    });
+    return () => {
+      if (connection.closed) return subscription.close();
+      connection.addSubscription(runId, subscription);
+      if (ahead || stale) {
+        const reason = stale ? "the log has a new epoch" : `the log ends at offset ${record.head}`;
+        connection.send(eventFrame("run.reset", { runId, epoch: record.epoch, reason }));
+      }
+      subscription.start();
+    };
+  };
+
+  return {
+    "run.start": async (connection, params) => {
+      const subscribes = params.subscribe ?? true;
+      if (subscribes) checkSubscriptions(connection, "");
+      const start = await startRequest(deps, connection, params);
+      const started = { ...(await dispatcher.start(start)) };
+      if (!subscribes) return started;
+      const { record } = await dispatcher.runs.must(started.runId);
+      return { answer: started, begin: await subscribe(connection, record, {}) };
+    },
+
+    "run.subscribe": async (connection, { runId, ...params }) => {
+      const { record } = await ownRun(connection, runId);
+      const begin = await subscribe(connection, record, params);
+      const { status, first, head, epoch } = record;
+      return { answer: { runId, status, first, head, epoch }, begin };
+    },
+
+    "run.unsubscribe": async (connection, { runId }) => {
+      const subscription = connection.subscription(runId);
+      if (subscription !== undefined) {
+        subscription.close();
+        connection.removeSubscription(runId, subscription);
+      }
+      return {};
+    },
+
+    "run.cancel": async (connection, { runId, keep = "thread", reason }) => {
+      const owner = connection.principal.id;
+      const feed = hub.feed(runId);
+      // Listened for before it is asked for: the end cannot be missed.
+      const acquired = feed.acquire();
+      acquired.catch(() => {});
+      const cancelled = await dispatcher.cancel(runId, {
+        owner,
+        keep,
+        ...(reason === undefined ? {} : { reason }),
+      });
+      try {
+        if (cancelled.outcome === "missing") throw noSuchRun(runId);
+        if (cancelled.outcome === "ended") {
+          const { status, offset, checkpoint } = cancelled;
+          return { runId, status, offset, checkpoint };
+        }
+        await acquired;
+        if (!(await untilEnded(feed, deps.cancelWaitMs))) return { runId, status: "cancelling" as const };
+        const { record } = await dispatcher.runs.must(runId);
+        return { runId, status: record.status, offset: record.head, checkpoint: record.checkpoint ?? null };
+      } finally {
+        await acquired.then(
+          () => feed.release(),
+          () => {},
+        );
+      }
+    },
+
+    "run.get": async (connection, { runId }) => (await ownRun(connection, runId)).record,
+
+    "run.list": async (connection, { threadId, status, limit = defaultListLimit, before }) => {
+      const owner = connection.principal.id;
+      if (threadId !== undefined) await ownThread(connection, threadId);
+      const runs = await dispatcher.list({
+        owner,
+        limit,
+        ...(threadId === undefined ? {} : { threadId }),
+        ...(status === undefined ? {} : { status }),
+        ...(before === undefined ? {} : { before }),
+      });
+      return { runs: runs.map((run) => run.record) };
+    },
+
+    "thread.get": async (connection, { threadId, checkpointId }) => {
+      await ownThread(connection, threadId);
+      const state = await readState(saver, {
+        threadId,
+        ...(checkpointId === undefined ? {} : { checkpointId }),
+      });
+      if (state !== null) return state as Result<"thread.get">;
+      if (checkpointId !== undefined) throw noSuchCheckpoint(threadId, checkpointId);
+      throw new ProtocolError("no_such_checkpoint", `thread ${threadId} has no checkpoint yet`);
+    },
+
+    "thread.history": async (connection, { threadId, limit = defaultHistoryLimit, before }) => {
+      await ownThread(connection, threadId);
+      const checkpoints = await readHistory(saver, {
+        threadId,
+        limit,
+        ...(before === undefined ? {} : { before }),
+      });
+      return { checkpoints: checkpoints as Result<"thread.history">["checkpoints"] };
+    },
+
+    "thread.update": async (connection, { threadId, values, asNode, checkpointId }) => {
+      await ownThread(connection, threadId);
+      const active = await dispatcher.threads.active(threadId);
+      if (active !== null) {
+        const message = `thread ${threadId} has an active run: its state is that run's until it ends`;
+        throw new ProtocolError("thread_busy", message, { activeRunId: active });
+      }
+      const { checkpointId: written } = await writeState(saver, {
+        threadId,
+        ...(checkpointId === undefined ? {} : { parentId: checkpointId }),
+        update: values,
+        metadata: { source: "update", ...(asNode === undefined ? {} : { as_node: asNode }) },
+      });
+      return { threadId, checkpointId: written };
+    },
+
+    "agent.list": async () => ({ agents: await dispatcher.agents.live() }),
+
+    "auth.refresh": async (connection, { token }) => {
+      const principal = await deps.authenticator.authenticate(token);
+      if (principal.id !== connection.principal.id) {
+        throw new ProtocolError(
+          "permission_denied",
+          "the new token is somebody else's: connect again with it",
+        );
+      }
+      connection.principal = principal;
+      const { expiresAt } = principal;
+      return { expiresAt: expiresAt === undefined ? null : new Date(expiresAt).toISOString() };
+    },
+
+    "server.ping": async () => ({}),
+  };
+}
+
+/** Checks what a new run names, before anything is written. */
+async function startRequest(
+  { dispatcher, saver }: CommandDeps,
+  connection: Connection,
+  params: Params<"run.start">,
+): Promise<StartRequest> {
+  const { agent, threadId, checkpointId, metadata, multitaskStrategy, idempotencyKey } = params;
+  const owner = connection.principal.id;
+  const queue = await dispatcher.agents.queueOf(agent);
+  if (queue === null) {
+    const names = await dispatcher.agents.names();
+    const known = names.length === 0 ? "no worker has offered any yet" : `there are ${names.join(", ")}`;
+    throw new ProtocolError("no_such_agent", `there is no agent ${short(agent)}; ${known}`);
+  }
+  if (checkpointId !== undefined) {
+    if (threadId === undefined) {
+      throw new ProtocolError(
+        "invalid_argument",
+        "run.start: a checkpointId needs the threadId of its thread",
+      );
+    }
+    if ((await dispatcher.threads.owner(threadId)) !== owner) throw noSuchThread(threadId);
+    if ((await readState(saver, { threadId, checkpointId })) === null)
+      throw noSuchCheckpoint(threadId, checkpointId);
+  }
+  if (params.command !== undefined && params.input !== undefined) {
+    throw new ProtocolError("invalid_argument", "run.start: give input or command, not both");
+  }
+  const { input, modes, subgraphs, config, command } = params;
+  const request: RunRequest = JSON.parse(
+    JSON.stringify({ queue, input, checkpointId, modes, subgraphs, config, command }),
+  );
+  return {
+    agent,
+    owner,
+    request,
+    ...(threadId === undefined ? {} : { threadId }),
+    ...(metadata === undefined ? {} : { metadata }),
+    ...(multitaskStrategy === undefined ? {} : { multitaskStrategy }),
+    ...(idempotencyKey === undefined ? {} : { idempotencyKey }),
+  };
+}
+
+/** How often a run that is awaited looks at its log, for an ending whose message was lost. */
+const lookMs = 1_000;
+
+async function untilEnded(feed: Feed, ms: number): Promise<boolean> {
+  // What ended before the subscription was acknowledged was not heard.
+  await feed.refresh();
+  if (feed.ended) return true;
+  return await new Promise<boolean>((resolve) => {
+    const settle = (ended: boolean) => {
+      clearTimeout(deadline);
+      clearInterval(looking);
+      feed.leave(reader);
+      resolve(ended);
+    };
+    const look = () => {
+      if (feed.ended) settle(true);
+    };
+    const reader: FeedReader = { onBatch: (_: Batch) => look(), onWake: look };
+    const deadline = setTimeout(settle, ms, false);
+    const looking = setInterval(() => feed.refresh().catch(() => {}), lookMs);
+    feed.join(reader);
+  });
+}
+
+/** Everything that goes wrong, as the wire says it. What nobody foresaw is logged, once, here. */
+function protocolError(
+  error: Error & { code?: unknown },
+  method: Method,
+  connection: Connection,
+  logger: Logger,
+): ProtocolError {
+  if (error instanceof ProtocolError) return error;
+  if (error.code === "no_such_checkpoint") return new ProtocolError("no_such_checkpoint", error.message);
+  if (error.code === "no_such_run") return new ProtocolError("no_such_run", error.message);
+  if (isUnavailable(error)) {
+    return new ProtocolError(
+      "unavailable",
+      "Redis is out of reach; what was asked for may be asked for again",
+    );
+  }
+  logger.error({ err: error, method, connectionId: connection.id }, "a command failed");
+  return new ProtocolError("internal", "something went wrong here; it is in the gateway's log");
+}
+
+const unavailableReply = /^(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY)/;
+const unanswered = /Connection is closed|isn't writeable|max retries|timed out|Connection is in|ECONN|EPIPE/i;
+
+function isUnavailable(error: Error & { syscall?: unknown }): boolean {
+  if (error.name === "ReplyError") return unavailableReply.test(error.message);
+  return (
+    error.syscall !== undefined ||
+    error.name === "MaxRetriesPerRequestError" ||
+    error.name === "AbortError" ||
+    unanswered.test(error.message)
+  );
+}
+
+function noSuchRun(runId: string): ProtocolError {
+  return new ProtocolError("no_such_run", `there is no run ${short(runId)}`);
+}
+
+function noSuchThread(threadId: string): ProtocolError {
+  return new ProtocolError("no_such_thread", `there is no thread ${short(threadId)}`);
+}
+
+function noSuchCheckpoint(threadId: string, checkpointId: string): ProtocolError {
+  return new ProtocolError(
+    "no_such_checkpoint",
+    `thread ${short(threadId)} has no checkpoint ${short(checkpointId)}`,
+  );
+}
+
+/** What a client sent, in an error message of ours. */
+function short(text: string): string {
+  return JSON.stringify(text.length > 100 ? `${text.slice(0, 100)}…` : text);
+}

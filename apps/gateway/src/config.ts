@@ -1,0 +1,65 @@
+/** The gateway's settings, from the environment. */
+import { isIP } from "node:net";
+import { readConfig } from "@throughline/kit";
+import { z } from "zod";
+
+const count = z.coerce.number().int().positive();
+const ms = z.coerce.number().int().positive();
+const text = z.string().min(1).optional();
+
+const schema = z
+  .object({
+    HOST: z.string().default("127.0.0.1"),
+    PORT: z.coerce.number().int().min(0).max(65_535).default(8787),
+    REDIS_URL: z.string().default("redis://127.0.0.1:6379"),
+    KEY_PREFIX: z
+      .string()
+      .regex(/^[A-Za-z0-9_.-]+$/, "letters, digits, _ . - only")
+      .default("tl"),
+    AUTH: z.enum(["none", "jwt"]).default("none"),
+    JWT_SECRET: z.string().min(32, "an HS256 secret has at least 32 bytes").optional(),
+    JWT_JWKS_URL: z.url().optional(),
+    JWT_ISSUER: text,
+    JWT_AUDIENCE: text,
+    /** Comma-separated; `*` allows all. Default: this machine's own pages with AUTH=none, else all. */
+    ALLOWED_ORIGINS: text,
+    HEARTBEAT_MS: ms.default(25_000),
+    MAX_FRAME_BYTES: count.default(1_048_576),
+    MAX_SUBSCRIPTIONS: count.default(1_000),
+    /** Bytes that a socket may hold unsent before its subscriptions read at its own pace. */
+    HIGH_WATER_BYTES: count.default(1_048_576),
+    LOW_WATER_BYTES: count.default(262_144),
+    SLOW_SOCKET_MS: ms.default(300_000),
+    COMMANDS_PER_SECOND: count.default(200),
+    CONNECTIONS_PER_SECOND: count.default(5_000),
+    DRAIN_MS: z.coerce.number().int().nonnegative().default(3_000),
+  })
+  .superRefine((env, ctx) => {
+    const issue = (path: string, message: string) => ctx.addIssue({ code: "custom", path: [path], message });
+    if (env.AUTH === "none" && !isLoopback(env.HOST)) {
+      issue(
+        "AUTH",
+        `none lets everybody in, and HOST=${env.HOST} can be reached from elsewhere: set AUTH=jwt, or HOST=127.0.0.1`,
+      );
+    }
+    if (env.AUTH === "jwt" && (env.JWT_SECRET === undefined) === (env.JWT_JWKS_URL === undefined)) {
+      issue("AUTH", "jwt needs one of JWT_SECRET and JWT_JWKS_URL");
+    }
+    if (env.LOW_WATER_BYTES >= env.HIGH_WATER_BYTES)
+      issue("LOW_WATER_BYTES", "must be below HIGH_WATER_BYTES");
+  });
+
+export type GatewayEnv = z.infer<typeof schema>;
+
+/** @throws ConfigError that says which variable is wrong, and what would be right */
+export function gatewayConfig(env: NodeJS.ProcessEnv = process.env): GatewayEnv {
+  return readConfig(schema, env);
+}
+
+/** Whether only this machine can reach a server that listens on `host`. */
+export function isLoopback(host: string): boolean {
+  const bare = host.replace(/^\[|\]$/g, "");
+  if (bare === "localhost") return true;
+  if (isIP(bare) === 4) return bare.startsWith("127.");
+  return bare === "::1";
+}

@@ -1,0 +1,203 @@
+/**
+ * One run in this gateway: what is known of its log, its live batches, and the pages that its readers share.
+ *
+ * Invariants:
+ * - `head` is the highest offset that anything has told us of: a message, or a page;
+ * - a live batch is a hint. It is never needed: whoever misses one finds `head` ahead of it and reads the log;
+ * - a feed that someone uses has an acknowledged subscription to the run's channel, or knows that the run has ended.
+ */
+import { isEnding, type RunStatus } from "@throughline/protocol";
+import { type LiveSubscriber, type LogReader, type Page, runKeys } from "@throughline/runlog";
+import { Batch } from "./batch.ts";
+import type { Semaphore } from "./semaphore.ts";
+
+/** Who reads a feed: see subscription.ts. */
+export interface FeedReader {
+  /** A batch came in. */
+  onBatch(batch: Batch): void;
+  /** `head` or `ended` may have changed without a batch: look. */
+  onWake(): void;
+}
+
+export interface FeedOptions {
+  prefix: string;
+  /** Bytes of log that one read answers at the most (one batch is always read). */
+  pageBytes: number;
+  /** Bytes of pages that a feed keeps for other readers. */
+  cacheBytes: number;
+}
+
+export interface FeedDeps {
+  reader: LogReader;
+  live: LiveSubscriber;
+  reads: Semaphore;
+  options: FeedOptions;
+  /** Called when nobody uses the feed any more. */
+  onIdle: (feed: Feed) => void;
+}
+
+/** A page of the log, with its framed batch. `batch` is undefined where there was nothing to read. */
+export interface FeedPage extends Omit<Page, "first" | "last" | "body"> {
+  readonly batch: Batch | undefined;
+}
+
+export class Feed {
+  readonly runId: string;
+  readonly #deps: FeedDeps;
+  readonly #channel: string;
+  readonly #readers = new Set<FeedReader>();
+  #head = 0;
+  #ended = false;
+  #users = 0;
+  #behind = 0;
+  #ready: Promise<void> | undefined;
+  #pages: FeedPage[] = [];
+  #cached = 0;
+  readonly #reading = new Map<number, Promise<FeedPage | null>>();
+  /** When something was last heard of the run, ms. */
+  heardAt = Date.now();
+
+  constructor(runId: string, deps: FeedDeps) {
+    this.runId = runId;
+    this.#deps = deps;
+    this.#channel = runKeys(deps.options.prefix, runId).live;
+  }
+
+  get head(): number {
+    return this.#head;
+  }
+
+  /** The run has ended, and `head` is the offset of its ending. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Keeps the feed until `release`. Resolves when live batches come in, or the run is known to have ended. */
+  async acquire(): Promise<void> {
+    this.#users++;
+    if (this.#ended) return;
+    this.#ready ??= this.#deps.live.subscribe(this.#channel, this.#onMessage).catch((error: unknown) => {
+      this.#ready = undefined;
+      throw error;
+    });
+    try {
+      await this.#ready;
+    } catch (error) {
+      this.release();
+      throw error;
+    }
+  }
+
+  release(): void {
+    if (--this.#users > 0) return;
+    this.#leaveChannel();
+    this.#deps.onIdle(this);
+  }
+
+  join(reader: FeedReader): void {
+    this.#readers.add(reader);
+  }
+
+  leave(reader: FeedReader): void {
+    this.#readers.delete(reader);
+  }
+
+  /** What a record or a page says of the run. */
+  learn(head: number, status: RunStatus): void {
+    if (head > this.#head) this.#head = head;
+    // An ended run's head does not move: whoever reads both in one go has them both.
+    if (isEnding(status) && head === this.#head) this.#end();
+  }
+
+  /** Reads what the log says now, for messages that may have been lost, and wakes those who are behind. */
+  async refresh(): Promise<void> {
+    const page = await this.#read(this.#head);
+    if (page === null) this.#end();
+    for (const reader of this.#readers) reader.onWake();
+  }
+
+  /** A page that holds the offset after `after`, or says that there is none yet. null: the run has expired. */
+  async page(after: number): Promise<FeedPage | null> {
+    const cached = this.#find(after);
+    if (cached !== undefined) return cached;
+    const reading = this.#reading.get(after);
+    if (reading !== undefined) return await reading;
+    const read = this.#read(after).finally(() => this.#reading.delete(after));
+    this.#reading.set(after, read);
+    return await read;
+  }
+
+  async #read(after: number): Promise<FeedPage | null> {
+    const { reads, reader, options } = this.#deps;
+    await reads.acquire();
+    try {
+      // While this one waited its turn another reader may have read the same.
+      const cached = this.#find(after);
+      if (cached !== undefined) return cached;
+      const page = await reader.page(this.runId, after, options.pageBytes);
+      if (page === null) return null;
+      this.heardAt = Date.now();
+      const { first, last, body, ...rest } = page;
+      const batch = first === 0 ? undefined : new Batch(first, last, false, body);
+      const read: FeedPage = { ...rest, batch };
+      this.learn(page.head, page.status);
+      if (batch !== undefined) this.#keep(read, body.length);
+      return read;
+    } finally {
+      reads.release();
+    }
+  }
+
+  #find(after: number): FeedPage | undefined {
+    for (const page of this.#pages) {
+      const { first, last } = page.batch!;
+      if (first <= after + 1 && after < last) return page;
+    }
+    return undefined;
+  }
+
+  /** Pages are kept for readers that are behind together; a lone reader's are gone with the next. */
+  #keep(page: FeedPage, bytes: number): void {
+    this.#pages.push(page);
+    this.#cached += bytes;
+    while (this.#cached > this.#deps.options.cacheBytes && this.#pages.length > 0) {
+      this.#cached -= this.#pages.shift()!.batch!.body.length;
+    }
+  }
+
+  /** A reader begins to catch up. */
+  enterBehind(): void {
+    this.#behind++;
+  }
+
+  /** A reader has caught up, or is gone. Pages are worth their memory only while somebody is behind. */
+  leaveBehind(): void {
+    if (--this.#behind === 0) this.dropPages();
+  }
+
+  dropPages(): void {
+    this.#pages = [];
+    this.#cached = 0;
+  }
+
+  readonly #onMessage = (message: Buffer): void => {
+    const batch = Batch.parse(message);
+    this.heardAt = Date.now();
+    if (batch.last <= this.#head) return;
+    this.#head = batch.last;
+    if (batch.ending) this.#end();
+    for (const reader of this.#readers) reader.onBatch(batch);
+  };
+
+  #end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#leaveChannel();
+  }
+
+  #leaveChannel(): void {
+    if (this.#ready === undefined) return;
+    this.#ready = undefined;
+    this.#deps.live.unsubscribe(this.#channel, this.#onMessage);
+  }
+}

@@ -1,0 +1,323 @@
+/**
+ * One client's connection: frames in, frames out, limits.
+ *
+ * Invariants:
+ * - every command is answered once; a bad one costs the socket nothing but its answer;
+ * - what a socket holds unsent is bounded: subscriptions stop at the high-water mark, answers are rate-limited;
+ * - one write to the socket per turn of the event loop, of one Buffer, whatever was sent in it.
+ */
+import type { Duplex } from "node:stream";
+import { type CommandFrame, closeCodes, commandFrame, ProtocolError } from "@throughline/protocol";
+import { WebSocket } from "ws";
+import type { Principal } from "./auth.ts";
+import { pingFrame, textFrame } from "./frame.ts";
+import type { Outlet, Subscription } from "./subscription.ts";
+
+export interface SocketLimits {
+  highWater: number;
+  lowWater: number;
+  commandsPerSecond: number;
+  slowSocketMs: number;
+}
+
+/** What answers commands: see commands.ts. */
+export type CommandHandler = (connection: Connection, frame: CommandFrame) => Promise<Answer>;
+
+export interface Answer {
+  result: unknown;
+  /** What begins once the answer is on its way. */
+  begin?: () => void;
+}
+
+/** Commands of one socket under way at once. */
+const maxPending = 256;
+/** How many seconds' worth of commands may come at once. */
+const burstSeconds = 5;
+
+/** Connections that have something to write at the end of this turn. */
+let dirty: Connection[] = [];
+
+function flushDirty(): void {
+  const connections = dirty;
+  dirty = [];
+  for (const connection of connections) connection.flush();
+}
+
+export class Connection implements Outlet {
+  readonly id: string;
+  principal: Principal;
+  readonly #ws: WebSocket;
+  readonly #socket: Duplex;
+  readonly #limits: SocketLimits;
+  readonly #handle: CommandHandler;
+  /** By runId; made with the first. */
+  #subscriptions: Map<string, Subscription> | undefined;
+  #frame: Buffer | undefined;
+  #more: Buffer[] | undefined;
+  #unsent = 0;
+  #drained: { promise: Promise<void>; resolve: () => void } | undefined;
+  #pending = 0;
+  #badFrames = 0;
+  #allowance: number;
+  #allowedAt = Date.now();
+  #refused = 0;
+  #alive = true;
+  /** Bytes that had been sent when progress was last looked at, and when that was. */
+  #progress = 0;
+  #progressAt = 0;
+  #written = 0;
+
+  constructor(
+    id: string,
+    principal: Principal,
+    ws: WebSocket,
+    socket: Duplex,
+    limits: SocketLimits,
+    handle: CommandHandler,
+  ) {
+    this.id = id;
+    this.principal = principal;
+    this.#ws = ws;
+    this.#socket = socket;
+    this.#limits = limits;
+    this.#handle = handle;
+    this.#allowance = limits.commandsPerSecond * burstSeconds;
+  }
+
+  // What goes out.
+
+  get closed(): boolean {
+    return this.#ws.readyState !== WebSocket.OPEN;
+  }
+
+  /** Bytes that were sent and have not left this process. */
+  get buffered(): number {
+    return this.#unsent + this.#socket.writableLength;
+  }
+
+  get writable(): boolean {
+    return this.buffered < this.#limits.highWater;
+  }
+
+  send(frame: Buffer): void {
+    if (this.closed) return;
+    this.#unsent += frame.length;
+    if (this.#frame === undefined) {
+      this.#frame = frame;
+      if (dirty.push(this) === 1) process.nextTick(flushDirty);
+    } else {
+      this.#more ??= [];
+      this.#more.push(frame);
+    }
+  }
+
+  sendJson(value: unknown): void {
+    this.send(textFrame(JSON.stringify(value)));
+  }
+
+  /** Writes what this turn has sent. */
+  flush(): void {
+    const frame = this.#frame;
+    if (frame === undefined) return;
+    const bytes = this.#more === undefined ? frame : Buffer.concat([frame, ...this.#more], this.#unsent);
+    this.#frame = this.#more = undefined;
+    this.#unsent = 0;
+    if (this.closed) return;
+    this.#written += bytes.length;
+    // A socket that keeps up never pays for a callback.
+    if (this.#socket.writableLength + bytes.length <= this.#limits.lowWater) this.#socket.write(bytes);
+    else this.#socket.write(bytes, () => this.#onWritten());
+  }
+
+  drained(): Promise<void> {
+    this.flush();
+    if (this.closed || this.buffered <= this.#limits.lowWater) return Promise.resolve();
+    // The write that went over the mark calls back; so does every one after it.
+    this.#drained ??= withResolvers();
+    return this.#drained.promise;
+  }
+
+  #onWritten(): void {
+    if (this.#drained === undefined || this.buffered > this.#limits.lowWater) return;
+    this.#drained.resolve();
+    this.#drained = undefined;
+  }
+
+  // What comes in.
+
+  onMessage(data: Buffer, isBinary: boolean): void {
+    this.#alive = true;
+    if (!this.#allow()) return;
+    let frame: CommandFrame;
+    try {
+      frame = parseFrame(data, isBinary);
+    } catch (error) {
+      const { id, message } = error as BadFrameError;
+      this.#answerError(id, new ProtocolError("invalid_argument", message));
+      if (++this.#badFrames >= 2) this.close(closeCodes.badFrame, "not a frame of throughline.v1");
+      return;
+    }
+    this.#badFrames = 0;
+    if (this.#pending >= maxPending) {
+      this.#answerError(
+        frame.id,
+        new ProtocolError("rate_limited", `${maxPending} commands are under way already`),
+      );
+      return;
+    }
+    this.#pending++;
+    void this.#answer(frame);
+  }
+
+  async #answer(frame: CommandFrame): Promise<void> {
+    try {
+      const { result, begin } = await this.#handle(this, frame);
+      this.sendJson({ type: "success", id: frame.id, result });
+      begin?.();
+    } catch (error) {
+      this.#answerError(frame.id, error as ProtocolError);
+    } finally {
+      this.#pending--;
+    }
+  }
+
+  #answerError(id: number | null, error: ProtocolError): void {
+    const { code, message, retryable, details } = error;
+    this.sendJson({
+      type: "error",
+      id,
+      error: code,
+      message,
+      retryable,
+      ...(details === undefined ? {} : { details }),
+    });
+  }
+
+  /** A token bucket. Over it commands are refused; far over it the socket goes. */
+  #allow(): boolean {
+    const { commandsPerSecond } = this.#limits;
+    const now = Date.now();
+    const capacity = commandsPerSecond * burstSeconds;
+    this.#allowance = Math.min(
+      capacity,
+      this.#allowance + ((now - this.#allowedAt) / 1000) * commandsPerSecond,
+    );
+    this.#allowedAt = now;
+    if (this.#allowance >= 1) {
+      this.#allowance--;
+      this.#refused = 0;
+      return true;
+    }
+    const message = `more than ${commandsPerSecond} commands a second`;
+    this.#answerError(null, new ProtocolError("rate_limited", message));
+    if (++this.#refused > capacity) this.close(closeCodes.rateLimited, message);
+    return false;
+  }
+
+  onPong(): void {
+    this.#alive = true;
+  }
+
+  // Its subscriptions.
+
+  get subscriptions(): number {
+    return this.#subscriptions?.size ?? 0;
+  }
+
+  subscription(runId: string): Subscription | undefined {
+    return this.#subscriptions?.get(runId);
+  }
+
+  /** Adds one; the one that there was for the run goes. */
+  addSubscription(runId: string, subscription: Subscription): void {
+    this.#subscriptions ??= new Map();
+    this.#subscriptions.get(runId)?.close();
+    this.#subscriptions.set(runId, subscription);
+  }
+
+  /** Takes one out, if it is still the run's. */
+  removeSubscription(runId: string, subscription: Subscription): void {
+    if (this.#subscriptions?.get(runId) === subscription) this.#subscriptions.delete(runId);
+  }
+
+  // Its life.
+
+  /**
+   * One heartbeat: ends a socket that has not answered the last ping, or that takes nothing any more. A socket that
+   * has bytes of ours to read is not pinged, for the ping would wait behind them: it is judged by its progress.
+   */
+  beat(now: number): void {
+    const { writableLength } = this.#socket;
+    if (writableLength > 0) {
+      const sent = this.#written - writableLength;
+      if (sent !== this.#progress || this.#progressAt === 0) {
+        this.#progress = sent;
+        this.#progressAt = now;
+      } else if (now - this.#progressAt > this.#limits.slowSocketMs) {
+        this.close(closeCodes.noProgress, `no progress for ${this.#limits.slowSocketMs} ms`);
+        this.#ws.terminate();
+      }
+      return;
+    }
+    this.#progressAt = 0;
+    if (!this.#alive) {
+      this.#ws.terminate();
+      return;
+    }
+    this.#alive = false;
+    this.send(pingFrame);
+  }
+
+  /** Closes with a code of the protocol. What was sent before goes out first. */
+  close(code: number, reason: string): void {
+    this.flush();
+    this.#ws.close(code, reason.slice(0, 120));
+  }
+
+  /** The socket is gone: so is all that it held. */
+  onClose(): void {
+    for (const subscription of this.#subscriptions?.values() ?? []) subscription.close();
+    this.#subscriptions = undefined;
+    this.#drained?.resolve();
+    this.#drained = undefined;
+  }
+}
+
+class BadFrameError extends Error {
+  readonly id: number | null;
+  constructor(id: number | null, message: string) {
+    super(message);
+    this.id = id;
+  }
+}
+
+const example = '{"id":1,"method":"server.ping","params":{}}';
+
+function parseFrame(data: Buffer, isBinary: boolean): CommandFrame {
+  if (isBinary)
+    throw new BadFrameError(null, `a binary frame came; commands are text frames like ${example}`);
+  let json: unknown;
+  try {
+    json = JSON.parse(data.toString());
+  } catch {
+    throw new BadFrameError(null, `the frame is not JSON; a command is a text frame like ${example}`);
+  }
+  const parsed = commandFrame.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const id = (json as { id?: unknown } | null)?.id;
+  const readable = typeof id === "number" && Number.isSafeInteger(id) && id >= 0;
+  const [issue] = parsed.error.issues;
+  const where = issue?.path.join(".") || "the frame";
+  throw new BadFrameError(
+    readable ? id : null,
+    `${where}: ${issue?.message}; a command looks like ${example}`,
+  );
+}
+
+function withResolvers(): { promise: Promise<void>; resolve: () => void } {
+  let resolve!: () => void;
+  const promise = new Promise<void>((yes) => {
+    resolve = yes;
+  });
+  return { promise, resolve };
+}

@@ -1,0 +1,170 @@
+/**
+ * One socket's view of one run: one object, two states.
+ *
+ * - catching up: reads pages of the log from its own offset, no faster than its socket drains;
+ * - live: gets batches as they come.
+ *
+ * Invariants:
+ * - `next` is the offset that its socket gets next; every frame begins there, so frames are contiguous;
+ * - it goes live only where a page ended at the feed's head, with no await in between;
+ * - a batch that does not begin at `next`, or a socket over its high-water mark, sends it back to catching up. That one
+ *   rule is lost messages, slow readers, resume and late joiners.
+ */
+import type { Filter } from "@throughline/protocol";
+import type { Batch } from "./batch.ts";
+import type { Feed, FeedPage, FeedReader } from "./feed.ts";
+import { eventFrame } from "./frame.ts";
+
+/** What a subscription needs of its socket. */
+export interface Outlet {
+  /** Whether it takes more now; false over the high-water mark. */
+  readonly writable: boolean;
+  /** Whether it is gone. */
+  readonly closed: boolean;
+  send(frame: Buffer): void;
+  /** Resolves under the low-water mark, or when the socket is gone. */
+  drained(): Promise<void>;
+}
+
+export interface SubscriptionDeps {
+  outlet: Outlet;
+  snapshot: (
+    runId: string,
+  ) => Promise<{ offset: number; messages: unknown[]; values: Record<string, unknown> } | null>;
+  /** Called once, when it has ended by itself. */
+  onEnd: (subscription: Subscription) => void;
+}
+
+const retryMs = { min: 100, max: 2_000 } as const;
+
+export class Subscription implements FeedReader {
+  readonly feed: Feed;
+  readonly #deps: SubscriptionDeps;
+  readonly #filter: Filter | undefined;
+  #epoch: string;
+  #next: number;
+  #live = false;
+  #catching = false;
+  #closed = false;
+
+  constructor(feed: Feed, after: number, epoch: string, filter: Filter | undefined, deps: SubscriptionDeps) {
+    this.feed = feed;
+    this.#deps = deps;
+    this.#filter = filter;
+    this.#epoch = epoch;
+    this.#next = after + 1;
+  }
+
+  /** Begins. The feed must have been acquired; it is released when the subscription closes. */
+  start(): void {
+    this.feed.join(this);
+    this.onWake();
+  }
+
+  /** Ends it, whatever it is doing. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.feed.leave(this);
+    this.feed.release();
+  }
+
+  onBatch(batch: Batch): void {
+    if (!this.#live) return;
+    if (batch.first === this.#next && this.#deps.outlet.writable) {
+      this.#deliver(batch);
+      this.#settle();
+    } else {
+      this.onWake();
+    }
+  }
+
+  onWake(): void {
+    if (this.#catching || this.#closed) return;
+    this.#live = false;
+    this.#catching = true;
+    this.feed.enterBehind();
+    void this.#catchUp().finally(() => {
+      this.#catching = false;
+      this.feed.leaveBehind();
+    });
+  }
+
+  #deliver(batch: Batch): void {
+    this.#deps.outlet.send(batch.frame(this.feed.runId, this.#next, this.#filter));
+    this.#next = batch.last + 1;
+  }
+
+  /** Live where nothing is missing; done where the ending has been delivered. Answers whether it is either. */
+  #settle(): boolean {
+    if (this.#next <= this.feed.head) return false;
+    if (this.feed.ended) this.#end("ended");
+    else this.#live = true;
+    return true;
+  }
+
+  async #catchUp(): Promise<void> {
+    const { outlet } = this.#deps;
+    for (let failures = 0; !this.#closed; ) {
+      if (!outlet.writable) await outlet.drained();
+      if (this.#closed || outlet.closed) return;
+      let page: FeedPage | null;
+      try {
+        page = await this.feed.page(this.#next - 1);
+        if (page !== null && page.logFirst > this.#next) {
+          if (!this.#closed) await this.#jump(page);
+          continue;
+        }
+      } catch {
+        // Redis is away: the log is still there when it is back.
+        await new Promise((resolve) => setTimeout(resolve, retryDelay(failures++)));
+        continue;
+      }
+      failures = 0;
+      if (this.#closed || outlet.closed) return;
+      if (page === null) return this.#end("expired");
+      if (page.epoch !== this.#epoch) this.#reset(page.epoch, "the log has a new epoch");
+      else if (page.batch !== undefined && page.batch.last >= this.#next) this.#deliver(page.batch);
+      // Settled in the same turn as the page was delivered: nothing can have come in between.
+      if (this.#settle()) return;
+      // A head that the log does not have (yet): a message overtook a read from elsewhere.
+      if (page.batch === undefined) await new Promise((resolve) => setTimeout(resolve, retryMs.min));
+    }
+  }
+
+  /** The log no longer holds the next offset: what it added up to, in its place. */
+  async #jump(page: FeedPage): Promise<void> {
+    const snapshot = await this.#deps.snapshot(this.feed.runId);
+    if (this.#closed) return;
+    const offset = snapshot?.offset ?? page.logFirst - 1;
+    const { messages = [], values = {} } = snapshot ?? {};
+    this.#deps.outlet.send(
+      eventFrame("run.snapshot", {
+        runId: this.feed.runId,
+        offset,
+        messages: messages as never,
+        values: values as never,
+      }),
+    );
+    this.#next = offset + 1;
+    this.feed.dropPages();
+  }
+
+  #reset(epoch: string, reason: string): void {
+    this.#epoch = epoch;
+    this.#next = 1;
+    this.feed.dropPages();
+    this.#deps.outlet.send(eventFrame("run.reset", { runId: this.feed.runId, epoch, reason }));
+  }
+
+  #end(reason: string): void {
+    if (this.#closed) return;
+    this.#deps.outlet.send(eventFrame("run.unsubscribed", { runId: this.feed.runId, reason }));
+    this.close();
+    this.#deps.onEnd(this);
+  }
+}
+
+function retryDelay(failures: number): number {
+  return Math.min(retryMs.max, retryMs.min * 2 ** Math.min(failures, 6)) * (0.5 + Math.random() / 2);
+}

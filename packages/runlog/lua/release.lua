@@ -1,0 +1,10 @@
+-- Gives a run back, for another worker to claim. Its partial stays in the log.
+-- KEYS[1] run hash
+-- ARGV[1] attempt
+-- Answers 1 done · -1 no such run · -2 stale attempt, or the run has ended
+local run = redis.call('HMGET', KEYS[1], 'fence', 'status')
+if not run[2] then return -1 end
+if run[1] ~= ARGV[1] then return -2 end
+redis.call('HSET', KEYS[1], 'fence', '')
+if run[2] == 'running' then redis.call('HSET', KEYS[1], 'status', 'queued') end
+return 1

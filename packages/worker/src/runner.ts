@@ -1,0 +1,267 @@
+/**
+ * Runs attempts, from claim to ending.
+ *
+ * Invariants:
+ * - the control channel is listened to before the run is claimed: a cancel is either in the claim's answer or heard;
+ * - parts acknowledged → checkpoint saved → terminal part, in this order, whatever the ending;
+ * - an attempt that lost its run writes nothing more, anywhere, and says nothing of an ending.
+ */
+import type { RedisCheckpointSaver } from "@throughline/checkpoint";
+import { type Dispatcher, type RunJob, requestOf } from "@throughline/dispatch";
+import {
+  type CheckpointRef,
+  defaultModes,
+  Fold,
+  type Keep,
+  type LifecycleData,
+  lifecycle,
+  type StreamMode,
+} from "@throughline/protocol";
+import {
+  type LiveSubscriber,
+  type LogReader,
+  type LogWriter,
+  runKeys,
+  type StoredRun,
+} from "@throughline/runlog";
+import type { Logger } from "pino";
+import type { Agent, AgentContext } from "./agent.ts";
+import {
+  Attempt,
+  AttemptLostError,
+  RunCancelledError,
+  type StopReason,
+  WorkerStoppingError,
+} from "./attempt.ts";
+import { drive } from "./generator.ts";
+import { inputMessages, type Outcome, readBase, saveOutcome } from "./state.ts";
+
+export interface RunnerOptions {
+  /** How long an agent gets to obey its signal before its run ends without it, in ms. */
+  cancelGraceMs: number;
+  /** How many workers a run may take down with it before it fails. */
+  maxCrashes: number;
+  /** Characters of JSON after which a run's log is trimmed: it then holds between half of this and all of it. */
+  maxLog: number;
+}
+
+export interface RunnerParts {
+  log: LogWriter;
+  reader: LogReader;
+  control: LiveSubscriber;
+  dispatcher: Dispatcher;
+  saver: RedisCheckpointSaver;
+  agents: ReadonlyMap<string, Agent>;
+  logger: Logger;
+  prefix: string;
+}
+
+/** `handed-over`: the run is to go back on the queue, for another worker. */
+export type RunOutcome = "done" | "lost" | "handed-over" | "unknown-agent";
+
+export class Runner {
+  readonly #parts: RunnerParts;
+  readonly #options: RunnerOptions;
+  /** The attempts of this process, by run. */
+  readonly active = new Map<string, Attempt>();
+
+  constructor(parts: RunnerParts, options: RunnerOptions) {
+    this.#parts = parts;
+    this.#options = options;
+  }
+
+  /** Runs one attempt. Rejects only where Redis could not be asked at all: the job is to be tried again. */
+  async run(job: RunJob): Promise<RunOutcome> {
+    const { log, control, dispatcher, prefix } = this.#parts;
+    const { control: channel } = runKeys(prefix, job.runId);
+    let attempt: Attempt | undefined;
+    const wake = () => attempt?.stop(new RunCancelledError());
+    await control.subscribe(channel, wake);
+    try {
+      const claimed = await log.claim(job.runId);
+      if (claimed.outcome !== "claimed") {
+        await dispatcher.ended(job.threadId, job.runId);
+        return "done";
+      }
+      const { run, writer } = claimed;
+      const fold = new Fold();
+      attempt = new Attempt(writer, fold);
+      this.active.set(job.runId, attempt);
+      if (run.record.cancel !== undefined) attempt.stop(new RunCancelledError());
+      const outcome = await this.#attempt(run, attempt);
+      if (outcome === "done") await dispatcher.ended(job.threadId, job.runId);
+      return outcome;
+    } catch (error) {
+      if (!isLost(error) && !(attempt?.reason instanceof AttemptLostError)) throw error;
+      this.#logger(job.runId, attempt).warn({ err: error }, "lost the run to another attempt");
+      attempt?.stop(new AttemptLostError(error));
+      return "lost";
+    } finally {
+      control.unsubscribe(channel, wake);
+      if (attempt !== undefined && this.active.get(job.runId) === attempt) this.active.delete(job.runId);
+    }
+  }
+
+  /**
+   * To be called every second or so: runs that have been silent since the last call ask the log whether they are still
+   * theirs, and whether a cancel was asked for whose message was lost.
+   */
+  tick(): void {
+    for (const attempt of this.active.values()) {
+      if (attempt.seen === attempt.writer.offset) attempt.writer.check();
+      attempt.seen = attempt.writer.offset;
+    }
+  }
+
+  async #attempt(run: StoredRun, attempt: Attempt): Promise<RunOutcome> {
+    const { agents, dispatcher, saver } = this.#parts;
+    const { writer } = attempt;
+    const { runId, threadId, agent: name } = run.record;
+    const request = requestOf(run);
+    const logger = this.#logger(runId, attempt);
+    if (!(await dispatcher.threads.fence(threadId, runId, writer.attempt))) {
+      throw new AttemptLostError("its thread has another active run");
+    }
+    const base = await readBase(saver, threadId, request.checkpointId);
+    const input = inputMessages(request.input, runId);
+    const identity = { runId, attempt: writer.attempt, agent: name };
+    const end = async (outcome: Outcome, data: LifecycleData): Promise<RunOutcome> => {
+      await writer.flush();
+      const checkpoint = await saveOutcome(saver, identity, base, input, attempt.fold, outcome);
+      await this.#finish(attempt, data, checkpoint);
+      logger.info({ event: data.event, offset: writer.offset }, "run ended");
+      return "done";
+    };
+
+    const earlier = writer.offset > 0 ? await this.#refold(runId, attempt.fold) : null;
+    if (attempt.reason instanceof RunCancelledError) return await this.#cancelled(run, end);
+    if (run.crashes >= this.#options.maxCrashes) {
+      const message = `the run took ${run.crashes} workers down with it`;
+      return await end("failed", { event: "failed", error: { name: "WorkerCrashedError", message } });
+    }
+    const agent = agents.get(name);
+    if (agent === undefined) {
+      // A worker of another version put itself on our queue, or we on its.
+      await writer.release();
+      return "unknown-agent";
+    }
+    if (earlier !== null) await saveOutcome(saver, identity, base, input, attempt.fold, "taken-over");
+    this.#begin(attempt, agent, earlier);
+
+    const modes = new Set<StreamMode>((request.modes as StreamMode[] | undefined) ?? defaultModes);
+    const context: AgentContext = {
+      input: request.input,
+      messages: [...base.messages, ...input],
+      threadId,
+      runId,
+      attempt: writer.attempt,
+      signal: attempt.signal,
+      checkpoint:
+        base.checkpointId === null ? null : { checkpointId: base.checkpointId, values: base.values },
+      partial: agent.takeover === "resume" ? earlier : null,
+      metadata: run.record.metadata ?? {},
+      config: request.config ?? {},
+    };
+    const running = drive(agent, name, context, attempt, modes).then(
+      () => ({ ok: true as const }),
+      (error: unknown) => ({ ok: false as const, error }),
+    );
+    const settled = await Promise.race([running, attempt.stopped.then(() => undefined)]);
+    if (attempt.reason === undefined && settled !== undefined) {
+      attempt.writer.seal();
+      if (settled.ok) return await end("completed", { event: "completed" });
+      const error = describeError(settled.error);
+      logger.warn({ err: settled.error }, "the agent failed");
+      return await end("failed", { event: "failed", error });
+    }
+    return await this.#stopped(run, attempt, running, end);
+  }
+
+  /** The attempt was stopped: its agent gets a short grace, and the run the ending that the reason asks for. */
+  async #stopped(
+    run: StoredRun,
+    attempt: Attempt,
+    running: Promise<unknown>,
+    end: (outcome: Outcome, data: LifecycleData) => Promise<RunOutcome>,
+  ): Promise<RunOutcome> {
+    const reason = attempt.reason as StopReason;
+    const inTime = await settledWithin(running, this.#options.cancelGraceMs);
+    if (!inTime) {
+      this.#logger(attempt.runId, attempt).warn(
+        `the agent ignored its signal for ${this.#options.cancelGraceMs} ms; the run goes on without it`,
+      );
+    }
+    if (reason instanceof AttemptLostError) throw reason;
+    if (reason instanceof WorkerStoppingError) {
+      await attempt.writer.flush();
+      await attempt.writer.release();
+      return "handed-over";
+    }
+    return await this.#cancelled(run, end);
+  }
+
+  async #cancelled(
+    run: StoredRun,
+    end: (outcome: Outcome, data: LifecycleData) => Promise<RunOutcome>,
+  ): Promise<RunOutcome> {
+    // The record as it is now: the claim's answer is from before the cancel.
+    const cancel =
+      run.record.cancel ?? (await this.#parts.dispatcher.runs.must(run.record.runId)).record.cancel;
+    const keep: Keep = cancel?.keep ?? "thread";
+    return await end(
+      { cancelled: keep },
+      { event: "cancelled", keep, ...(cancel?.reason === undefined ? {} : { reason: cancel.reason }) },
+    );
+  }
+
+  async #finish(attempt: Attempt, data: LifecycleData, checkpoint: CheckpointRef | null): Promise<void> {
+    const ending = checkpoint === null ? data : { ...data, checkpoint };
+    await attempt.writer.finish(ending, {
+      ...(checkpoint === null ? {} : { checkpoint }),
+      ...(data.event === "failed" ? { error: data.error } : {}),
+    });
+  }
+
+  /** The first part of an attempt says how the story goes on. */
+  #begin(attempt: Attempt, agent: Agent, earlier: AgentContext["partial"]): void {
+    const number = attempt.writer.attempt;
+    if (earlier === null) attempt.take(lifecycle({ event: "started", attempt: number }));
+    else if (agent.takeover === "resume") attempt.take(lifecycle({ event: "resumed", attempt: number }));
+    else attempt.take(lifecycle({ event: "rewound", attempt: number, to: 0 }));
+  }
+
+  /** What earlier attempts wrote, from the log: the only one who still knows. */
+  async #refold(runId: string, fold: Fold): Promise<NonNullable<AgentContext["partial"]>> {
+    const { reader } = this.#parts;
+    const snapshot = await reader.snapshot(runId);
+    if (snapshot !== null) fold.restore(snapshot);
+    for await (const { offset, part } of reader.parts(runId, snapshot?.offset ?? 0)) fold.add(part, offset);
+    const { messages, values } = fold.snapshot();
+    return { messages, values };
+  }
+
+  #logger(runId: string, attempt: Attempt | undefined): Logger {
+    return this.#parts.logger.child({ runId, attempt: attempt?.writer.attempt });
+  }
+}
+
+/** Whether the log or the checkpoints refused this attempt: it is no longer the run's. */
+function isLost(error: unknown): boolean {
+  const code = (error as { code?: unknown } | null)?.code;
+  return code === "stale_attempt" || code === "attempt_lost" || code === "no_such_run";
+}
+
+function describeError(error: unknown): { name: string; message: string } {
+  if (error instanceof Error) return { name: error.name, message: error.message };
+  return { name: "Error", message: String(error) };
+}
+
+async function settledWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(resolve, ms, false);
+  });
+  const inTime = await Promise.race([promise.then(() => true), late]);
+  clearTimeout(timer);
+  return inTime;
+}

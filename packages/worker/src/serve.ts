@@ -1,0 +1,172 @@
+/** A worker process: takes runs off its queue and runs their agents, many at once. */
+import { hostname } from "node:os";
+import { RedisCheckpointSaver } from "@throughline/checkpoint";
+import {
+  AgentRegistry,
+  Dispatcher,
+  defaultQueue,
+  lockTimes,
+  offerEveryMs,
+  queuePrefix,
+  type RunJob,
+} from "@throughline/dispatch";
+import { checkRedis, connectRedis, createLogger } from "@throughline/kit";
+import { defaultPrefix, LiveSubscriber, LogReader, LogWriter, type Retention } from "@throughline/runlog";
+import { DelayedError, type Job, WaitingError, Worker } from "bullmq";
+import { nanoid } from "nanoid";
+import type { Logger } from "pino";
+import { type Agent, type AgentFunction, agent as makeAgent } from "./agent.ts";
+import { AttemptLostError, WorkerStoppingError } from "./attempt.ts";
+import { Runner } from "./runner.ts";
+
+export interface ServeOptions {
+  /** What the worker can run, by name: async generator functions, or what `agent()` made of one. */
+  agents: Record<string, Agent | AgentFunction<never>>;
+  /** `redis://…` or `rediss://…`. */
+  redis: string;
+  /** Runs at once. Default 100. */
+  concurrency?: number;
+  /** Workers on one queue offer the same agents. Default "default". */
+  queue?: string;
+  /** What all keys begin with. Default "tl". */
+  prefix?: string;
+  logger?: Logger;
+  retention?: Partial<Retention>;
+  /** How long an agent gets to obey its signal before its run ends without it, in ms. Default 500. */
+  cancelGraceMs?: number;
+  /** How long runs get to end by themselves once the worker is told to stop, in ms. Default 2,000. */
+  drainMs?: number;
+  /** How many workers a run may take down with it before it fails. Default 3. */
+  maxCrashes?: number;
+  /** Characters of JSON that a run's log holds before its beginning is folded into a snapshot. Default 64 Mi. */
+  maxLog?: number;
+}
+
+export interface WorkerHandle {
+  readonly workerId: string;
+  /** How many runs this worker has in its hands now. */
+  readonly active: number;
+  /**
+   * Takes no new runs, lets short ones end, hands the others to other workers, and closes what it opened. Idempotent.
+   */
+  close(): Promise<void>;
+}
+
+const tickMs = 1_000;
+/** How long a run waits for a worker that knows its agent, before it is tried again. */
+const unknownAgentDelayMs = 1_000;
+
+/**
+ * Starts a worker in this process.
+ *
+ * @throws RedisUnavailableError, RedisTooOldError
+ */
+export async function serve(options: ServeOptions): Promise<WorkerHandle> {
+  const logger = options.logger ?? createLogger("worker");
+  const prefix = options.prefix ?? defaultPrefix;
+  const queue = options.queue ?? defaultQueue;
+  const workerId = `${hostname()}-${process.pid}-${nanoid(6)}`;
+  const agents = new Map<string, Agent>();
+  for (const [name, given] of Object.entries(options.agents)) {
+    agents.set(name, typeof given === "function" ? makeAgent(given) : given);
+  }
+
+  const commands = connectRedis(options.redis, "worker", { name: "throughline-worker", logger });
+  const subscriber = connectRedis(options.redis, "subscriber", { name: "throughline-worker", logger });
+  const blocking = connectRedis(options.redis, "blocking", { name: "throughline-worker", logger });
+  const connections = [commands, subscriber, blocking];
+  try {
+    const { warnings } = await checkRedis(commands);
+    for (const warning of warnings) logger.warn(warning);
+  } catch (error) {
+    for (const connection of connections) connection.disconnect();
+    throw error;
+  }
+
+  const common = { prefix, ...(options.retention === undefined ? {} : { retention: options.retention }) };
+  const dispatcher = new Dispatcher(commands, common);
+  const registry = new AgentRegistry(commands, prefix);
+  const runner = new Runner(
+    {
+      log: new LogWriter(commands, common),
+      reader: new LogReader(commands, prefix),
+      // A control message that was lost while the connection was away is found by the next append, or the next tick.
+      control: new LiveSubscriber(subscriber),
+      dispatcher,
+      saver: new RedisCheckpointSaver(commands, { prefix }),
+      agents,
+      logger,
+      prefix,
+    },
+    {
+      cancelGraceMs: options.cancelGraceMs ?? 500,
+      maxCrashes: options.maxCrashes ?? 3,
+      maxLog: options.maxLog ?? 64 * 1024 * 1024,
+    },
+  );
+
+  const process_ = async (job: Job<RunJob>, lockToken?: string): Promise<void> => {
+    const outcome = await runner.run(job.data);
+    if (outcome === "handed-over") {
+      await job.moveToWait(lockToken);
+      throw new WaitingError();
+    }
+    if (outcome === "unknown-agent") {
+      await job.moveToDelayed(Date.now() + unknownAgentDelayMs, lockToken);
+      throw new DelayedError();
+    }
+  };
+  const worker = new Worker<RunJob>(queue, process_, {
+    connection: blocking,
+    prefix: queuePrefix(prefix),
+    concurrency: options.concurrency ?? 100,
+    ...lockTimes,
+    // Crashes are counted where they can end the run in its log: see claim.lua.
+    maxStalledCount: 1_000_000,
+    skipVersionCheck: true,
+  });
+  worker.on("lockRenewalFailed", (jobIds) => {
+    for (const runId of jobIds) runner.active.get(runId)?.stop(new AttemptLostError("its lock was lost"));
+  });
+  worker.on("error", (error) => logger.debug({ err: error }, "queue"));
+  worker.on("failed", (job, error) => {
+    logger.error({ err: error, runId: job?.data.runId }, "a run could not be taken; it is tried again");
+  });
+
+  const offer = {
+    queue,
+    agents: [...agents].map(([name, { description, modes }]) => ({ name, description, modes: [...modes] })),
+  };
+  await registry.offer(workerId, offer);
+  const offering = setInterval(() => {
+    registry
+      .offer(workerId, offer)
+      .catch((error) => logger.debug({ err: error }, "could not say what is on offer"));
+  }, offerEveryMs);
+  const ticking = setInterval(() => runner.tick(), tickMs);
+  await worker.waitUntilReady();
+  logger.info({ agents: [...agents.keys()], queue, concurrency: worker.concurrency }, "worker is up");
+
+  let closing: Promise<void> | undefined;
+  const close = async () => {
+    clearInterval(offering);
+    await registry.withdraw(workerId).catch(() => {}); // It expires by itself.
+    // `close` waits for the runs; those that are not done in time are handed over.
+    const closed = worker.close();
+    const handOver = setTimeout(() => {
+      for (const attempt of runner.active.values()) attempt.stop(new WorkerStoppingError());
+    }, options.drainMs ?? 2_000);
+    await closed;
+    clearTimeout(handOver);
+    clearInterval(ticking);
+    await dispatcher.close();
+    for (const connection of connections) connection.disconnect();
+  };
+  return {
+    workerId,
+    get active() {
+      return runner.active.size;
+    },
+    close: () => (closing ??= close()),
+  };
+}

@@ -1,0 +1,108 @@
+/**
+ * What a run of a function agent leaves in its thread: one checkpoint, when it ends.
+ *
+ * Invariants:
+ * - the messages that the input brought are in it once, under ids that every attempt gives them alike;
+ * - its text is the text in the log, code unit for code unit;
+ * - it is written before the terminal part, and only by the attempt that holds the run.
+ */
+import {
+  type MessageLike,
+  normalizeMessages,
+  type RedisCheckpointSaver,
+  readState,
+  writeState,
+} from "@throughline/checkpoint";
+import type { CheckpointRef, FlatMessage, Fold, Keep } from "@throughline/protocol";
+
+/** What the thread was when the run began. */
+export interface Base {
+  threadId: string;
+  checkpointId: string | null;
+  values: Record<string, unknown>;
+  messages: FlatMessage[];
+}
+
+/** How a run ended, as far as its state goes. */
+export type Outcome = "completed" | "failed" | { cancelled: Keep } | "taken-over";
+
+/** The thread's state that a run goes on from: its head, or the checkpoint that was asked for. */
+export async function readBase(
+  saver: RedisCheckpointSaver,
+  threadId: string,
+  checkpointId: string | undefined,
+): Promise<Base> {
+  const state = await readState(saver, { threadId, ...(checkpointId === undefined ? {} : { checkpointId }) });
+  const values = state?.values ?? {};
+  return {
+    threadId,
+    checkpointId: state?.checkpointId ?? null,
+    values,
+    messages: Array.isArray(values.messages) ? (values.messages as FlatMessage[]) : [],
+  };
+}
+
+/** The messages that an input brings: a string is one of the user's; `{messages}` are as they are. */
+export function inputMessages(input: unknown, runId: string): FlatMessage[] {
+  let given: unknown;
+  if (typeof input === "string") given = [{ type: "human", content: input }];
+  else if (typeof input === "object" && input !== null && "messages" in input) given = input.messages;
+  if (given === undefined) return [];
+  const list = (Array.isArray(given) ? given : [given]) as MessageLike[];
+  return normalizeMessages(list.map((each, i) => withId(each, `${runId}-input-${i}`))) as FlatMessage[];
+}
+
+function withId(message: MessageLike, id: string): MessageLike {
+  return typeof message === "string" ? { type: "human", content: message, id } : { id, ...message };
+}
+
+/**
+ * Saves what the run added up to, as a child of its base. `discard` saves nothing; a partial that is kept as `branch`,
+ * and that of a failed or taken-over attempt, leaves the thread's head where it is.
+ *
+ * @returns the checkpoint; null where there was nothing to save
+ */
+export async function saveOutcome(
+  saver: RedisCheckpointSaver,
+  run: { runId: string; attempt: number; agent: string },
+  base: Base,
+  input: readonly FlatMessage[],
+  fold: Fold,
+  outcome: Outcome,
+): Promise<CheckpointRef | null> {
+  const keep = typeof outcome === "object" ? outcome.cancelled : undefined;
+  if (keep === "discard") return null;
+  const whole = outcome === "completed";
+  const streamed: FlatMessage[] = [];
+  for (const { message, complete } of fold.messages()) {
+    if (whole || complete) streamed.push(message);
+    else if (message.content.length > 0) streamed.push(partial(message, keep !== undefined));
+  }
+  const update: Record<string, unknown> = { ...fold.values() };
+  if (input.length + streamed.length > 0) update.messages = [...input, ...streamed];
+  if (Object.keys(update).length === 0) {
+    return base.checkpointId === null ? null : { threadId: base.threadId, checkpointId: base.checkpointId };
+  }
+  const branch = keep === "branch" || outcome === "failed" || outcome === "taken-over";
+  return await writeState(saver.fenced({ runId: run.runId, attempt: run.attempt, branch }), {
+    threadId: base.threadId,
+    parentId: base.checkpointId,
+    update,
+    metadata: {
+      source: whole ? "loop" : "update",
+      run_id: run.runId,
+      agent: run.agent,
+      attempt: run.attempt,
+      ...(whole ? {} : { partial: keep === undefined ? outcome : "cancelled" }),
+    },
+  });
+}
+
+/** A message that was not finished, and says so. */
+function partial(message: FlatMessage, cancelled: boolean): FlatMessage {
+  const marks = message.additional_kwargs as Record<string, unknown> | undefined;
+  return {
+    ...message,
+    additional_kwargs: { ...marks, ...(cancelled ? { cancelled: true } : { incomplete: true }) },
+  } as FlatMessage;
+}
