@@ -1,1 +1,9 @@
-export {};
+export type { FoldedMessage, Keep, Part, RunRecord, RunStatus, ThreadState } from "@throughline/protocol";
+export { Fold, isEnding, ProtocolError } from "@throughline/protocol";
+export { type Connection, type ConnectOptions, connect, type StartParams } from "./connection.ts";
+export { ConnectionClosedError, ConnectionLostError, DetachedError, UsageError } from "./errors.ts";
+export type { ConnectionState, TokenSource } from "./link.ts";
+export type { Clock, WebSocketClass, WebSocketLike } from "./platform.ts";
+export type { AttachOptions, CancelOptions, Run } from "./run.ts";
+export type { EndingData, OffsetPart, RunEvent } from "./run-event.ts";
+export type { Thread } from "./thread.ts";

@@ -1,0 +1,139 @@
+/**
+ * One WebSocket, from its making to its death, which is reported once. A socket is open only when the gateway has said
+ * hello. A browser does not see pings: one that has been quiet for the gateway's heartbeat is asked for a sign of life.
+ */
+import { closeCodes, type EventParams, protocolVersion, type ServerFrame } from "@throughline/protocol";
+import { readFrame } from "./frames.ts";
+import type { Clock, WebSocketLike } from "./platform.ts";
+
+export interface Hello extends EventParams<"server.hello"> {}
+
+export interface SocketHooks {
+  onHello(socket: Socket, hello: Hello): void;
+  /** `size`: length of the frame's text, in UTF-16 code units. */
+  onFrame(socket: Socket, frame: ServerFrame, size: number): void;
+  /** Once, and never after `abandon`. No code: the client gave the socket up. */
+  onDown(socket: Socket, reason: string, code?: number): void;
+}
+
+export interface SocketTimes {
+  /** How long the gateway may take to say hello, in ms. */
+  helloMs: number;
+  /** How long it may take to answer a ping, in ms. */
+  pongMs: number;
+}
+
+export class Socket {
+  hello: Hello | undefined;
+  #ws: WebSocketLike | undefined;
+  readonly #clock: Clock;
+  readonly #hooks: SocketHooks;
+  readonly #times: SocketTimes;
+  readonly #nextId: () => number;
+  #timer: unknown;
+  #heardAt = 0;
+  #asked = false;
+  #error: string | undefined;
+
+  constructor(ws: WebSocketLike, clock: Clock, nextId: () => number, times: SocketTimes, hooks: SocketHooks) {
+    this.#ws = ws;
+    this.#clock = clock;
+    this.#nextId = nextId;
+    this.#times = times;
+    this.#hooks = hooks;
+    this.#timer = clock.setTimeout(() => this.#giveUp("the gateway did not say hello"), times.helloMs);
+    ws.addEventListener("message", (event) => this.#onMessage(event.data));
+    ws.addEventListener("close", (event) => this.#onClose(event.code ?? 1006, event.reason ?? ""));
+    // A close follows every error. In Node the error says what went wrong, in a browser nobody does.
+    ws.addEventListener("error", (event) => {
+      this.#error = event.message;
+    });
+  }
+
+  send(text: string): void {
+    this.#ws?.send(text);
+  }
+
+  /** Closes the socket and forgets it: no hook is called any more. */
+  abandon(code = 1000, reason = ""): void {
+    const ws = this.#ws;
+    if (ws === undefined) return;
+    this.#forget();
+    ws.close(code, reason);
+  }
+
+  #forget(): void {
+    this.#ws = undefined;
+    this.#clock.clearTimeout(this.#timer);
+  }
+
+  /** The socket is of no use any more, and may well be unable to say goodbye. */
+  #giveUp(reason: string, code?: number): void {
+    const ws = this.#ws;
+    if (ws === undefined) return;
+    this.#forget();
+    if (ws.terminate !== undefined) ws.terminate();
+    else ws.close();
+    this.#hooks.onDown(this, reason, code);
+  }
+
+  #onClose(code: number, reason: string): void {
+    if (this.#ws === undefined) return;
+    this.#forget();
+    this.#hooks.onDown(this, reason || this.#error || describeClose(code), code);
+  }
+
+  #onMessage(data: unknown): void {
+    if (this.#ws === undefined) return;
+    this.#heardAt = this.#clock.now();
+    this.#asked = false;
+    const frame = typeof data === "string" ? readFrame(data) : undefined;
+    if (frame === undefined) {
+      this.#giveUp("the gateway sent what is no frame");
+      return;
+    }
+    if (this.hello !== undefined) {
+      this.#hooks.onFrame(this, frame, (data as string).length);
+    } else if (frame.type === "event" && frame.method === "server.hello") {
+      this.#greet(frame.params);
+    } else {
+      this.#giveUp("the gateway did not begin with hello");
+    }
+  }
+
+  #greet(hello: Hello): void {
+    if (hello.protocol !== protocolVersion) {
+      this.#giveUp(`the gateway speaks version ${hello.protocol} of the protocol`, closeCodes.badFrame);
+      return;
+    }
+    this.hello = hello;
+    this.#clock.clearTimeout(this.#timer);
+    this.#watch(hello.heartbeatMs);
+    this.#hooks.onHello(this, hello);
+  }
+
+  /** Looks after the socket in `ms`: by then something has been heard, or a ping is sent. */
+  #watch(ms: number): void {
+    this.#timer = this.#clock.setTimeout(() => this.#check(), ms);
+  }
+
+  #check(): void {
+    const heartbeatMs = this.hello?.heartbeatMs ?? 0;
+    const quietMs = this.#clock.now() - this.#heardAt;
+    if (this.#asked) {
+      this.#giveUp("the gateway does not answer");
+      return;
+    }
+    if (quietMs < heartbeatMs) {
+      this.#watch(heartbeatMs - quietMs);
+      return;
+    }
+    this.#asked = true;
+    this.send(JSON.stringify({ id: this.#nextId(), method: "server.ping" }));
+    this.#watch(this.#times.pongMs);
+  }
+}
+
+function describeClose(code: number): string {
+  return code === 1006 ? "the connection broke" : `closed with code ${code}`;
+}

@@ -1,0 +1,40 @@
+/** The calls about one thread. */
+import type { Method, Params, Result, RunRecord, ThreadState } from "@throughline/protocol";
+
+type Call = <M extends Method>(method: M, params: Params<M>) => Promise<Result<M>>;
+
+export class Thread {
+  readonly threadId: string;
+  readonly #call: Call;
+
+  constructor(threadId: string, call: Call) {
+    this.threadId = threadId;
+    this.#call = call;
+  }
+
+  /** The thread's state: its head, or that of `checkpointId`. Throws `no_such_thread`, `no_such_checkpoint`. */
+  get(options: { checkpointId?: string } = {}): Promise<ThreadState> {
+    return this.#call("thread.get", { threadId: this.threadId, ...options });
+  }
+
+  /** The checkpoints, newest first. `before`: the checkpointId that the last page ended with. */
+  async history(options: { limit?: number; before?: string } = {}): Promise<ThreadState[]> {
+    return (await this.#call("thread.history", { threadId: this.threadId, ...options })).checkpoints;
+  }
+
+  /**
+   * Writes a new checkpoint with these values. Not sent twice: throws ConnectionLostError where it may have been done.
+   */
+  update(
+    values: Record<string, unknown>,
+    options: { asNode?: string; checkpointId?: string } = {},
+  ): Promise<Result<"thread.update">> {
+    const params = { threadId: this.threadId, values, ...options } as Params<"thread.update">;
+    return this.#call("thread.update", params);
+  }
+
+  /** The thread's runs, newest first. */
+  async runs(options: Omit<Params<"run.list">, "threadId"> = {}): Promise<RunRecord[]> {
+    return (await this.#call("run.list", { threadId: this.threadId, ...options })).runs;
+  }
+}
