@@ -1,1 +1,21 @@
-export {};
+export {
+  HeadMovedError,
+  InvalidArgumentError,
+  NoSuchCheckpointError,
+  NoSuchThreadError,
+  StaleAttemptError,
+  ThreadExistsError,
+} from "./errors.ts";
+export { forGraph } from "./for-graph.ts";
+export {
+  type FlatMessage,
+  flattenMessage,
+  flattenValues,
+  type Json,
+  type MessageLike,
+  mergeMessages,
+  normalizeMessages,
+  toBaseMessage,
+} from "./messages.ts";
+export { type Fence, type PutOptions, RedisCheckpointSaver, type SaverOptions } from "./saver.ts";
+export { readHistory, readState, type StateUpdate, type ThreadState, writeState } from "./thread-state.ts";

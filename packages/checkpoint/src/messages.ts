@@ -1,0 +1,186 @@
+/** Messages as they travel: flat objects, and back. */
+import { randomUUID } from "node:crypto";
+import {
+  AIMessageChunk,
+  BaseMessage,
+  ChatMessage,
+  ChatMessageChunk,
+  coerceMessageLikeToMessage,
+  FunctionMessage,
+  FunctionMessageChunk,
+  HumanMessageChunk,
+  RemoveMessage,
+  SystemMessageChunk,
+  ToolMessageChunk,
+} from "@langchain/core/messages";
+import { isDeltaSnapshot } from "@langchain/langgraph-checkpoint";
+import { InvalidArgumentError } from "./errors.ts";
+
+export type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
+
+/**
+ * A message on the wire: its type and its fields side by side. `type` is LangChain's ("human", "ai", "system", "tool",
+ * "remove", …), of a chunk its class ("AIMessageChunk"). Fields that carry nothing are left out, but for `content`.
+ */
+export interface FlatMessage {
+  type: string;
+  /** Text, or content blocks. */
+  content: string | Json[];
+  id?: string;
+  [field: string]: unknown;
+}
+
+/** What is taken for a message: one of LangChain's, a flat one, one with a `role`, or the text of a human's. */
+export type MessageLike =
+  | BaseMessage
+  | { type: string; [field: string]: unknown }
+  | { role: string; [field: string]: unknown }
+  | string;
+
+/** The id with which a RemoveMessage removes all that came before it, as in LangGraph. */
+const REMOVE_ALL = "__remove_all__";
+
+// Chunks, and the two kinds that LangChain itself does not coerce. The constructors check nothing.
+const constructors: Record<string, new (fields: never) => BaseMessage> = {
+  AIMessageChunk,
+  HumanMessageChunk,
+  SystemMessageChunk,
+  ToolMessageChunk,
+  FunctionMessageChunk,
+  ChatMessageChunk,
+  function: FunctionMessage,
+  generic: ChatMessage,
+};
+const chunks: Record<string, string> = {
+  ai: "AIMessageChunk",
+  human: "HumanMessageChunk",
+  system: "SystemMessageChunk",
+  tool: "ToolMessageChunk",
+  function: "FunctionMessageChunk",
+  generic: "ChatMessageChunk",
+};
+const coerced = new Set(["human", "user", "ai", "assistant", "system", "developer", "tool", "remove"]);
+const silent = new Set(["ai", "assistant", "AIMessageChunk"]);
+
+/**
+ * `{type, ...message.toDict().data}`, taken from the message's fields directly: this runs once per token, and toDict()
+ * would wrap what looks serialised.
+ */
+export function flattenMessage(message: BaseMessage): FlatMessage {
+  const isChunk = message.lc_id.at(-1)?.endsWith("Chunk") ?? false;
+  const flat: FlatMessage = {
+    type: (isChunk && chunks[message.type]) || message.type,
+    content: message.content as string | Json[],
+  };
+  const live = message as unknown as Record<string, unknown>;
+  for (const key of ["id", "name", ...Object.keys(message.lc_kwargs)]) {
+    // `contentBlocks` is `content` once more.
+    if (key === "type" || key === "content" || key === "contentBlocks") continue;
+    const value = Object.hasOwn(live, key) ? live[key] : message.lc_kwargs[key];
+    if (!isEmpty(value)) flat[key] = value;
+  }
+  return flat;
+}
+
+/**
+ * The message that a flat one stands for; one of LangChain's is answered itself. Every message gets an id if it has
+ * none. Also takes OpenAI's form, `{role, content, …}`.
+ * @throws InvalidArgumentError
+ */
+export function toBaseMessage(like: MessageLike): BaseMessage {
+  const message = BaseMessage.isInstance(like) ? like : construct(like);
+  if (message.id === undefined || message.id === null) {
+    // Both: what is serialised is taken from lc_kwargs' keys.
+    message.id = randomUUID();
+    message.lc_kwargs.id = message.id;
+  }
+  return message;
+}
+
+function construct(like: Exclude<MessageLike, BaseMessage>): BaseMessage {
+  if (typeof like === "string") return construct({ type: "human", content: like });
+  if (typeof like !== "object" || like === null || Array.isArray(like)) {
+    throw new InvalidArgumentError(`a message is an object, not ${JSON.stringify(like)}`);
+  }
+  const { type, ...rest } = "type" in like ? like : { ...like, type: like.role, role: undefined };
+  if (typeof type !== "string") throw new InvalidArgumentError("a message has a type or a role");
+  const fields = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined));
+  // A model that only calls tools says nothing, which OpenAI writes as null.
+  if (silent.has(type)) fields.content ??= "";
+  if (type !== "remove" && typeof fields.content !== "string" && !Array.isArray(fields.content)) {
+    throw new InvalidArgumentError(`a message of type ${type} has a string or blocks for its content`);
+  }
+  // Without the empty list the constructor makes calls of additional_kwargs.tool_calls, which the flat form may carry
+  // beside a list that was empty on purpose.
+  if (type === "ai") fields.tool_calls ??= [];
+  try {
+    const known = Object.hasOwn(constructors, type) ? constructors[type] : undefined;
+    if (known) return new known(fields as never);
+    delete fields.role;
+    if (coerced.has(type)) return coerceMessageLikeToMessage({ ...fields, type });
+  } catch (cause) {
+    throw new InvalidArgumentError(`not a message of type ${type}`, { cause });
+  }
+  throw new InvalidArgumentError(`there is no message of type ${type}`);
+}
+
+/** One message or many, in any form that toBaseMessage takes, as flat ones that all have an id. */
+export function normalizeMessages(messages: unknown): FlatMessage[] {
+  return manyMessages(messages).map(flattenMessage);
+}
+
+/** One message or many, in any form that toBaseMessage takes, as LangChain's. @throws InvalidArgumentError */
+export function manyMessages(messages: unknown): BaseMessage[] {
+  return (Array.isArray(messages) ? messages : [messages]).map((message: MessageLike) =>
+    toBaseMessage(message),
+  );
+}
+
+/** Replaces every message in plain arrays and objects, however deep, by a flat one. What it is given stays as it is. */
+export function flattenValues(values: Record<string, unknown>): Record<string, unknown>;
+export function flattenValues(values: unknown): unknown;
+export function flattenValues(values: unknown): unknown {
+  if (typeof values !== "object" || values === null) return values;
+  if (BaseMessage.isInstance(values)) return flattenMessage(values);
+  if (isDeltaSnapshot(values)) return flattenValues(values.value);
+  if (Array.isArray(values)) return values.map((value: unknown) => flattenValues(value));
+  const prototype: unknown = Object.getPrototypeOf(values);
+  if (prototype !== Object.prototype && prototype !== null) return values;
+  return Object.fromEntries(Object.entries(values).map(([key, value]) => [key, flattenValues(value)]));
+}
+
+/**
+ * LangGraph's messages reducer: what has an id that is there replaces it in place, what is new comes last, a
+ * RemoveMessage removes.
+ * @throws InvalidArgumentError: a removal of what is not there
+ */
+export function mergeMessages(left: BaseMessage[], right: BaseMessage[]): BaseMessage[] {
+  const all = right.findLastIndex(
+    (message) => RemoveMessage.isInstance(message) && message.id === REMOVE_ALL,
+  );
+  if (all !== -1) return right.slice(all + 1);
+  const merged = new Map(left.map((message) => [message.id, message]));
+  const removed = new Set<string | undefined>();
+  for (const message of right) {
+    if (!RemoveMessage.isInstance(message)) {
+      merged.set(message.id, message);
+      removed.delete(message.id);
+    } else if (merged.has(message.id)) {
+      removed.add(message.id);
+    } else {
+      throw new InvalidArgumentError(`there is no message ${message.id} to remove`);
+    }
+  }
+  return [...merged].filter(([id]) => !removed.has(id)).map(([, message]) => message);
+}
+
+function isEmpty(value: unknown): boolean {
+  if (value === undefined || value === null) return true;
+  if (Array.isArray(value)) return value.length === 0;
+  return typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype && isBare(value);
+}
+
+function isBare(value: object): boolean {
+  for (const _ in value) return false;
+  return true;
+}

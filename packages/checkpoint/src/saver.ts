@@ -1,0 +1,390 @@
+/**
+ * LangGraph's checkpoints on plain Redis. What must hold:
+ *
+ * - A write is one script: it happens whole or not at all, and a view with a fence writes only while it holds it.
+ * - The head is a pointer, moved by every `put` of a view that is no branch. Ids grow with their writer's clock, so the
+ *   highest id is the latest checkpoint only as long as one machine writes; the pointer is it always.
+ * - A value is stored once per (namespace, channel, version), and versions are unique across branches (`getNextVersion`).
+ */
+import { isDeepStrictEqual } from "node:util";
+import type { RunnableConfig } from "@langchain/core/runnables";
+import {
+  BaseCheckpointSaver,
+  type ChannelVersions,
+  type Checkpoint,
+  type CheckpointListOptions,
+  type CheckpointMetadata,
+  type CheckpointTuple,
+  type DeltaChannelHistory,
+  getCheckpointId,
+  maxChannelVersion,
+  type PendingWrite,
+  type SerializerProtocol,
+  TASKS,
+  WRITES_IDX_MAP,
+} from "@langchain/langgraph-checkpoint";
+import type { Cluster, Redis } from "ioredis";
+import {
+  HeadMovedError,
+  InvalidArgumentError,
+  NoSuchCheckpointError,
+  NoSuchThreadError,
+  StaleAttemptError,
+  ThreadExistsError,
+} from "./errors.ts";
+import { checkpointBounds, everyThread, segment, type ThreadKeys, threadKeys } from "./keys.ts";
+import { type RawTuple, type RawWalk, withScripts } from "./scripts.ts";
+import { dump, load, loadTuple, loadWrites } from "./stored.ts";
+
+export interface SaverOptions {
+  /** Of every key; default "tl". */
+  prefix?: string;
+  /** Default: LangGraph's JsonPlusSerializer. */
+  serde?: SerializerProtocol;
+}
+
+/** Who writes through a view: the attempt of a run, as the key `<prefix>:{threadId}:fence` names it. */
+export interface Fence {
+  runId: string;
+  attempt: number;
+  /** `put` leaves the head where it is. */
+  branch?: boolean;
+}
+
+export interface PutOptions {
+  /** Put only while the head is there (null: while there is none); otherwise HeadMovedError. */
+  ifHead?: string | null;
+}
+
+/** What one script reads at a time: enough to save round trips, little enough not to hold up others. */
+const PAGE = 16;
+const WALK = 256;
+
+export class RedisCheckpointSaver extends BaseCheckpointSaver {
+  readonly #redis: Redis | Cluster;
+  readonly #prefix: string;
+  #fence: Fence | undefined;
+
+  /** Uses the connection that it is given; opens none and closes none. */
+  constructor(redis: Redis | Cluster, options: SaverOptions = {}) {
+    super(options.serde);
+    this.#redis = withScripts(redis);
+    this.#prefix = options.prefix ?? "tl";
+  }
+
+  /**
+   * A view that writes only while the thread's fence is `<runId>:<attempt>`: every write through it checks that in the
+   * script that writes, and otherwise throws StaleAttemptError, having written nothing. It reads like any other. What
+   * it writes is marked as the run's unless the config or the metadata name another `run_id`.
+   */
+  fenced(fence: Fence): RedisCheckpointSaver {
+    const view = new RedisCheckpointSaver(this.#redis, { prefix: this.#prefix, serde: this.serde });
+    view.#fence = { ...fence };
+    return view;
+  }
+
+  /** The checkpoint that the config names, else the head. One round trip. */
+  override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
+    const threadId: unknown = config.configurable?.thread_id;
+    if (threadId === undefined) return undefined;
+    const raw = await this.#readOne(String(threadId), namespace(config), getCheckpointId(config));
+    return raw && (await this.#tuple(String(threadId), raw));
+  }
+
+  /**
+   * A thread's checkpoints, newest id first, branches included; namespace by namespace where the config names none.
+   * Without a thread it goes through all of them with SCAN: for maintenance, not for a request.
+   */
+  override async *list(
+    config: RunnableConfig,
+    options: CheckpointListOptions = {},
+  ): AsyncGenerator<CheckpointTuple> {
+    const { limit = Number.POSITIVE_INFINITY, before, filter } = options;
+    if (limit <= 0) return;
+    const threadId: unknown = config.configurable?.thread_id;
+    const ns: string | undefined = config.configurable?.checkpoint_ns;
+    const only = getCheckpointId(config);
+    const below = before && getCheckpointId(before);
+    let left = limit;
+    for await (const thread of threadId === undefined ? this.#threads() : [String(threadId)]) {
+      for await (const raw of this.#pages(thread, ns, below, filter || only ? PAGE : left)) {
+        const id = raw[1].toString();
+        if ((only && id !== only) || (below && id >= below)) continue;
+        const tuple = await this.#tuple(thread, raw);
+        if (filter && !matches(tuple.metadata, filter)) continue;
+        yield tuple;
+        left -= 1;
+        if (left === 0) return;
+      }
+    }
+  }
+
+  /**
+   * Stores a checkpoint as a child of the one that the config names, and moves the head to it unless this view is a
+   * branch. The metadata gets the config's `run_id` where it has none.
+   * @throws StaleAttemptError, HeadMovedError (with `ifHead`), InvalidArgumentError
+   */
+  override async put(
+    config: RunnableConfig,
+    checkpoint: Checkpoint,
+    metadata: CheckpointMetadata,
+    newVersions: ChannelVersions,
+    options: PutOptions = {},
+  ): Promise<RunnableConfig> {
+    const { threadId, keys } = this.#thread(config);
+    const ns = namespace(config);
+    const id = segment(checkpoint.id);
+    const runId = (metadata as { run_id?: unknown }).run_id ?? this.#runId(config);
+    const marked = runId === undefined ? metadata : { ...metadata, run_id: runId };
+    const { channel_values: values, ...rest } = checkpoint;
+    const versions = Object.entries(checkpoint.channel_versions);
+    const fresh = Object.entries(newVersions).filter(([channel]) => values[channel] !== undefined);
+    // Nothing may be awaited before this: the caller is free to change what it gave once put() has returned.
+    const [body, meta, ...blobs] = await Promise.all([
+      dump(this.serde, rest),
+      dump(this.serde, marked),
+      ...fresh.map(([channel]) => dump(this.serde, values[channel])),
+    ]);
+    const answer = await this.#redis.tlCheckpointPut(
+      ...keys,
+      this.#token(),
+      ns,
+      id,
+      segment(String(config.configurable?.checkpoint_id ?? "")),
+      segment(String(runId ?? "")),
+      this.#fence?.branch ? "0" : "1",
+      options.ifHead === undefined ? "" : `=${options.ifHead ?? ""}`,
+      body,
+      meta,
+      versions.length,
+      ...versions.flatMap(([channel, version]) => [segment(channel), String(version)]),
+      ...fresh.flatMap(([channel, version], i) => [segment(channel), String(version), blobs[i]!]),
+    );
+    if (answer === -3) throw new HeadMovedError(threadId, options.ifHead ?? null);
+    this.#check(answer, threadId);
+    return { configurable: { thread_id: threadId, checkpoint_ns: ns, checkpoint_id: id } };
+  }
+
+  /**
+   * Stores a task's writes to the checkpoint that the config names, which need not be there yet. Once stored a write
+   * stays, except an error, an interrupt or a resume, which a later one replaces.
+   * @throws StaleAttemptError, InvalidArgumentError
+   */
+  override async putWrites(config: RunnableConfig, writes: PendingWrite[], taskId: string): Promise<void> {
+    const { threadId, keys } = this.#thread(config);
+    const id = getCheckpointId(config);
+    if (id === "") throw new InvalidArgumentError("the config names no checkpoint_id to put writes to");
+    const values = await Promise.all(writes.map(([, value]) => dump(this.serde, value)));
+    const answer = await this.#redis.tlCheckpointPutWrites(
+      ...keys,
+      this.#token(),
+      namespace(config),
+      segment(id),
+      segment(taskId),
+      segment(String(this.#runId(config) ?? "")),
+      ...writes.flatMap(([channel], i) => {
+        const special = Object.hasOwn(WRITES_IDX_MAP, channel);
+        return [position(special ? WRITES_IDX_MAP[channel]! : i), special ? "1" : "0", channel, values[i]!];
+      }),
+    );
+    this.#check(answer, threadId);
+  }
+
+  /** Deletes all of a thread's checkpoints; not its fence. @throws StaleAttemptError */
+  override async deleteThread(threadId: string): Promise<void> {
+    const answer = await this.#redis.tlCheckpointDelete(...this.#keys(threadId), this.#token());
+    this.#check(answer, threadId);
+  }
+
+  /** The id of the head, null where there is none. */
+  async head(threadId: string, ns = ""): Promise<string | null> {
+    const [, head] = this.#keys(threadId);
+    return this.#redis.hget(head, ns);
+  }
+
+  /** Puts the head at a checkpoint; null takes it away. @throws StaleAttemptError, NoSuchCheckpointError */
+  async setHead(threadId: string, checkpointId: string | null, ns = ""): Promise<void> {
+    const answer = await this.#redis.tlCheckpointSetHead(
+      ...this.#keys(threadId),
+      this.#token(),
+      segment(ns),
+      segment(checkpointId ?? ""),
+    );
+    this.#check(answer, threadId, checkpointId);
+  }
+
+  /**
+   * Takes a run back out of its thread: every checkpoint whose metadata carry its `run_id`, in all namespaces, with
+   * their writes; the writes that it left on other checkpoints; and the values that only those used. The root's head
+   * goes to `head`. Another namespace's head that was the run's falls back to the nearest ancestor that stays.
+   * Looks at every checkpoint of the namespaces that the run wrote in.
+   * @throws StaleAttemptError, NoSuchCheckpointError (`head` is unknown, or the run's own)
+   */
+  async discardRun(threadId: string, runId: string, { head }: { head: string | null }): Promise<void> {
+    const answer = await this.#redis.tlCheckpointDiscard(
+      ...this.#keys(threadId),
+      this.#token(),
+      segment(runId),
+      segment(head ?? ""),
+    );
+    this.#check(answer, threadId, head);
+  }
+
+  /**
+   * Copies a thread's checkpoints, ids and heads to a thread that has none. Each side is atomic, both together are not,
+   * for they may be in different slots: what is written to `from` in between is not in the copy. A fence is checked on
+   * `to`, which is what is written.
+   * @throws NoSuchThreadError, ThreadExistsError, StaleAttemptError
+   */
+  async copyThread(from: string, to: string): Promise<void> {
+    const dumps = await this.#redis.tlCheckpointDumpBuffer(...this.#keys(from));
+    if (dumps.every((dump) => dump === null)) throw new NoSuchThreadError(from);
+    const answer = await this.#redis.tlCheckpointRestore(
+      ...this.#keys(to),
+      this.#token(),
+      ...dumps.map((dump) => dump ?? ""),
+    );
+    if (answer === -4) throw new ThreadExistsError(to);
+    this.#check(answer, to);
+  }
+
+  /** As the base class has it, but a round trip per 256 ancestors instead of one each. */
+  override async getDeltaChannelHistory({
+    config,
+    channels,
+  }: {
+    config: RunnableConfig;
+    channels: string[];
+  }): Promise<Record<string, DeltaChannelHistory>> {
+    const found = new Map(
+      channels.map((channel): [string, DeltaChannelHistory] => [channel, { writes: [] }]),
+    );
+    const wanted = new Set(channels);
+    const { keys } = this.#thread(config);
+    let above: string | undefined = getCheckpointId(config);
+    while (above !== undefined && wanted.size > 0) {
+      const [next, ...steps]: RawWalk = await this.#redis.tlCheckpointWalkBuffer(
+        ...keys,
+        namespace(config),
+        above,
+        WALK,
+        ...wanted,
+      );
+      for (const [values, writes] of steps) {
+        for (const write of (await loadWrites(this.serde, writes)).reverse())
+          found.get(write[1])?.writes.push(write);
+        for (let i = 0; i < values.length; i += 2) {
+          const channel = values[i]!.toString();
+          found.get(channel)!.seed = await load(this.serde, values[i + 1]!);
+          wanted.delete(channel);
+        }
+      }
+      above = next.toString() || undefined;
+    }
+    for (const history of found.values()) history.writes.reverse();
+    return Object.fromEntries(found);
+  }
+
+  /**
+   * The next whole number, and a fraction by chance. Two branches off one checkpoint count on from the same version;
+   * without the fraction one's value would be stored over the other's.
+   */
+  override getNextVersion(current: number | undefined): number {
+    return Math.floor(current ?? 0) + 1 + Math.random();
+  }
+
+  #keys(threadId: string): ThreadKeys {
+    return threadKeys(this.#prefix, threadId);
+  }
+
+  #thread(config: RunnableConfig): { threadId: string; keys: ThreadKeys } {
+    const threadId: unknown = config.configurable?.thread_id;
+    if (threadId === undefined) throw new InvalidArgumentError("the config names no configurable.thread_id");
+    return { threadId: String(threadId), keys: this.#keys(String(threadId)) };
+  }
+
+  #token(): string {
+    return this.#fence ? `${this.#fence.runId}:${this.#fence.attempt}` : "";
+  }
+
+  #runId(config: RunnableConfig): unknown {
+    return config.metadata?.run_id ?? config.configurable?.run_id ?? this.#fence?.runId;
+  }
+
+  #check(answer: number, threadId: string, checkpointId?: string | null): void {
+    if (answer === -1) throw new StaleAttemptError(threadId, this.#token());
+    if (answer === -2) throw new NoSuchCheckpointError(threadId, checkpointId ?? "");
+  }
+
+  async #readOne(threadId: string, ns: string, id: string): Promise<RawTuple | undefined> {
+    const [raw] = await this.#redis.tlCheckpointReadBuffer(...this.#keys(threadId), "one", ns, id);
+    return raw ?? undefined;
+  }
+
+  async *#pages(threadId: string, ns: string | undefined, below: string | undefined, want: number) {
+    const keys = this.#keys(threadId);
+    let { max, min } = checkpointBounds(ns, ns === undefined ? undefined : below || undefined);
+    const count = Math.min(want, PAGE);
+    for (;;) {
+      const page = await this.#redis.tlCheckpointReadBuffer(...keys, "page", max, min, count);
+      yield* page;
+      const last = page.at(-1);
+      if (page.length < count || !last) return;
+      max = checkpointBounds(last[0].toString(), last[1].toString()).max;
+    }
+  }
+
+  async *#threads(): AsyncGenerator<string> {
+    const { match, threadId } = everyThread(`${this.#redis.options.keyPrefix ?? ""}${this.#prefix}`);
+    const seen = new Set<string>();
+    for (const node of "nodes" in this.#redis ? this.#redis.nodes("master") : [this.#redis]) {
+      let cursor = "0";
+      do {
+        const [next, found] = await node.scan(cursor, "MATCH", match, "COUNT", 1000);
+        for (const key of found) {
+          const id = threadId(key);
+          if (!seen.has(id)) yield id;
+          seen.add(id);
+        }
+        cursor = next;
+      } while (cursor !== "0");
+    }
+  }
+
+  async #tuple(threadId: string, raw: RawTuple): Promise<CheckpointTuple> {
+    const tuple = await loadTuple(this.serde, threadId, raw);
+    if (tuple.checkpoint.v < 4 && tuple.parentConfig)
+      await this.#migratePendingSends(tuple.checkpoint, threadId, raw);
+    return tuple;
+  }
+
+  /** Before version 4 a checkpoint's sends stood with its parent's writes; since then they are a channel. */
+  async #migratePendingSends(
+    checkpoint: Checkpoint,
+    threadId: string,
+    [ns, , parentId]: RawTuple,
+  ): Promise<void> {
+    const parent = await this.#readOne(threadId, ns.toString(), parentId.toString());
+    const writes = parent ? await loadWrites(this.serde, parent[6]) : [];
+    const versions = Object.values(checkpoint.channel_versions);
+    checkpoint.channel_values[TASKS] = writes
+      .filter(([, channel]) => channel === TASKS)
+      .map(([, , send]) => send);
+    checkpoint.channel_versions[TASKS] =
+      versions.length > 0 ? maxChannelVersion(...versions) : this.getNextVersion(undefined);
+  }
+}
+
+function namespace(config: RunnableConfig): string {
+  return segment(config.configurable?.checkpoint_ns ?? "");
+}
+
+/** A write's place among its task's, so written that bytes sort as numbers: special ones are negative. */
+function position(index: number): string {
+  return String(index + 16).padStart(6, "0");
+}
+
+function matches(metadata: object | undefined, filter: Record<string, unknown>): boolean {
+  const have: Record<string, unknown> = { ...metadata };
+  return Object.entries(filter).every(([key, value]) => isDeepStrictEqual(have[key], value));
+}
