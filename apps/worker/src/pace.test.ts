@@ -95,7 +95,7 @@ describe("Pace", () => {
   it("leaves no listener behind after a wait", async () => {
     const { signal } = new AbortController();
     const pace = new Pace(1000, signal);
-    pace.next();
+    expect(pace.next()).toBeUndefined();
     const due = pace.next();
     expect(getEventListeners(signal, "abort")).toHaveLength(1);
     await vi.advanceTimersByTimeAsync(1);

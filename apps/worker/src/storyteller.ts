@@ -13,7 +13,7 @@ import { Pace } from "./pace.ts";
 import { defaultStory } from "./story.ts";
 import { tokens } from "./tokens.ts";
 
-const rate = z.number().min(0).max(1_000_000);
+const rate = z.number().min(0, "must be 0 or more").max(1_000_000, "must be 1,000,000 or less");
 const defaultRate = 40;
 
 export const storytellerInput = z
