@@ -14,11 +14,12 @@ import {
   realpathSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import { createConnection, createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis } from "ioredis";
 import { findRedisServer, type LineLogger } from "./install.ts";
@@ -310,7 +311,7 @@ function writeNote(dataDir: string, note: Note): void {
 
 function prepareDataDir(dataDir: string): string {
   try {
-    mkdirSync(dataDir, { recursive: true });
+    makeDir(resolve(dataDir));
     const dir = realpathSync(dataDir);
     const probe = join(dir, `.probe-${process.pid}`);
     writeFileSync(probe, "");
@@ -323,6 +324,13 @@ function prepareDataDir(dataDir: string): string {
       `Redis' data folder ${dataDir} ${wrong} (${code}): make it a folder that this user may write to`,
     );
   }
+}
+
+/** One folder at a time: `recursive` never returns where a parent takes no folders, as in /proc. */
+function makeDir(dir: string): void {
+  if (existsSync(dir) && statSync(dir).isDirectory()) return;
+  if (!existsSync(dirname(dir))) makeDir(dirname(dir));
+  mkdirSync(dir);
 }
 
 function makeTemporaryDir(): string {

@@ -1,5 +1,6 @@
 export { ConfigError, readConfig } from "./config.ts";
 export {
+  exitNeedsHuman,
   explainError,
   type ReadyMessage,
   type RunningService,

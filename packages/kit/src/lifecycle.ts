@@ -26,12 +26,32 @@ export interface ReadyMessage {
   detail?: string;
 }
 
+/**
+ * The exit code of a service that could not start for a reason that trying again does not change, such as a setting or a
+ * taken port (EX_CONFIG of sysexits.h). Its last log line says what to do.
+ */
+export const exitNeedsHuman = 78;
+
+const finalCodes = new Set([
+  "config",
+  "redis_too_old",
+  "EADDRINUSE",
+  "EADDRNOTAVAIL",
+  "EACCES",
+  "EPERM",
+  "EROFS",
+]);
+
+function isFinal(error: unknown): boolean {
+  return error instanceof Error && "code" in error && finalCodes.has(String(error.code));
+}
+
 /** A terminal's Ctrl-C reaches a child together with its supervisor's SIGTERM: signals this close together are one. */
 const sameSignalMs = 1_000;
 
 /**
  * Runs a service until SIGTERM, SIGINT or, with THROUGHLINE_PARENT_IPC=1, until the parent process is gone. Exits with 0
- * after an orderly shutdown, else with 1. A second signal more than a second after the first exits at once.
+ * after an orderly shutdown, else with 1 or `exitNeedsHuman`. A second signal more than a second after the first exits at once.
  */
 export async function runService(options: RunServiceOptions): Promise<void> {
   const { name, logger } = options;
@@ -78,13 +98,13 @@ export async function runService(options: RunServiceOptions): Promise<void> {
     // A start that our own shutdown broke off is no failure.
     if (shutdown !== undefined) return undefined;
     logStartFailure(name, logger, error);
-    process.exit(1);
+    process.exit(isFinal(error) ? exitNeedsHuman : 1);
   });
   const service = await started;
   if (service !== undefined && shutdown === undefined) reportReady(service.detail);
 }
 
-/** Tells the supervisor that this process is up. Without a supervisor it does nothing. */
+/** Tells the supervisor that this process is up; `runService` does it. Without a supervisor it does nothing. */
 export function reportReady(detail?: string): void {
   const message: ReadyMessage = detail === undefined ? { type: "ready" } : { type: "ready", detail };
   if (process.connected) process.send?.(message);

@@ -14,7 +14,7 @@ const levels = new Set(["trace", "debug", "info", "warn", "error", "fatal", "sil
 
 /** A logger that writes to stdout synchronously, so that the last line before an exit is never lost. */
 export function createLogger(name: string, options: LoggerOptions = {}): Logger {
-  const asked = options.level ?? process.env.LOG_LEVEL?.toLowerCase() ?? "info";
+  const asked = options.level ?? (process.env.LOG_LEVEL?.toLowerCase() || "info");
   const level = levels.has(asked) ? asked : "info";
   const pretty = options.pretty ?? wantsPretty();
   const stdout = pino.destination({ dest: 1, sync: true });
@@ -25,9 +25,12 @@ export function createLogger(name: string, options: LoggerOptions = {}): Logger 
   return logger;
 }
 
-/** Turns one line of JSON log into a readable one-liner (or more, for an error's stack). Other lines come back as they are. */
+/**
+ * Turns a line of JSON log into a readable one (or more, for an error's stack), without the logger's name: who relays logs
+ * says whose they are. Other lines come back as they are.
+ */
 export function createLineFormatter(options: { color?: boolean } = {}): (line: string) => string {
-  const format = prettyFactory(prettyOptions(options.color ?? false));
+  const format = prettyFactory({ ...prettyOptions(options.color ?? false), ignore: "pid,hostname,name" });
   return (line) => format(line).replace(/\n$/, "");
 }
 

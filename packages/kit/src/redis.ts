@@ -8,7 +8,7 @@ export type RedisConnection = Redis;
  * What a connection is for:
  * - `commands`: a gateway's. While Redis is away every command fails at once, so that the caller can say so.
  * - `worker`: a worker's. Commands wait for Redis and are sent again after a reconnect, so they must be idempotent.
- * - `subscriber`: pub/sub. Its channels are subscribed again after a reconnect.
+ * - `subscriber`: pub/sub. Who uses it subscribes again after a reconnect, and so knows when that has worked.
  * - `blocking`: BullMQ's, which blocks in it.
  */
 export type RedisRole = "commands" | "worker" | "subscriber" | "blocking";
@@ -67,7 +67,7 @@ function roleOptions(role: RedisRole): RedisOptions {
     case "worker":
       return { maxRetriesPerRequest: null, socketTimeout: silenceMs.worker };
     case "subscriber":
-      return { maxRetriesPerRequest: null, autoResubscribe: true, socketTimeout: silenceMs.subscriber };
+      return { maxRetriesPerRequest: null, autoResubscribe: false, socketTimeout: silenceMs.subscriber };
     case "blocking":
       return { maxRetriesPerRequest: null };
   }
