@@ -126,11 +126,17 @@ class ProseReader {
     }
     if (/^ {0,3}\[[^\]]{1,200}\]:\s/.test(line)) return true;
     if (this.#tableRow(line)) return true;
-    const item = /^\s*(?:[-*+]|\d{1,9}[.)])\s+(?:\[[ xX]\]\s+)?(\S.*)$/.exec(line);
-    if (item !== null) {
+    const item = /^\s*(?:[-*+]|(\d{1,9})[.)])\s+(?:\[[ xX]\]\s+)?(\S.*)$/.exec(line);
+    // In the middle of a paragraph a number begins a list only if it is 1: other lines begin with years.
+    const inParagraph = this.#paragraph.length > 0 && !this.#list;
+    if (item !== null && !(inParagraph && item[1] !== undefined && item[1] !== "1")) {
       this.#flush();
       this.#list = true;
-      this.#prose(item[1]!);
+      this.#prose(item[2]!);
+      return true;
+    }
+    if (/^\s*[-*+]\s*$/.test(line)) {
+      this.#flush();
       return true;
     }
     if (this.#blank && !/^\s/.test(line)) this.#list = false;
