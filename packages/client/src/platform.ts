@@ -15,6 +15,7 @@ export type SocketEventType = "open" | "message" | "close" | "error";
 
 /** What a socket's events may carry: `data` of a message; `code` and `reason` of a close; `message` of an error. */
 export interface SocketEvent {
+  readonly type: string;
   readonly data?: unknown;
   readonly code?: number;
   readonly reason?: string;
