@@ -128,17 +128,17 @@ async function installDependencies() {
   writeFileSync(stampPath, stamp);
 }
 
-/** Whether npm itself, run by hand, has installed just this: npm leaves the tree that it installed in node_modules. */
+/**
+ * Whether npm itself, run by hand, has installed just this. npm ends an installation with a lock file in node_modules, but
+ * writes one too where it only updates the outer one, so each package is looked at.
+ */
 function installedAsLocked(lock) {
-  const text = readText(join(modules, ".package-lock.json"));
-  if (text === undefined) return false;
-  const installed = JSON.parse(text).packages;
+  if (!existsSync(join(modules, ".package-lock.json"))) return false;
   return Object.entries(lock.packages).every(([path, wanted]) => {
-    if (path === "") return true;
-    const found = installed[path];
+    const manifest = readText(join(root, path, "package.json"));
     // Optional ones are those of other platforms.
-    if (found === undefined) return wanted.optional === true;
-    return found.version === wanted.version && found.integrity === wanted.integrity;
+    if (manifest === undefined) return wanted.optional === true;
+    return wanted.version === undefined || JSON.parse(manifest).version === wanted.version;
   });
 }
 

@@ -20,6 +20,7 @@ async function main(env: NodeJS.ProcessEnv, workerArgs: readonly string[]): Prom
     const port = readPort(env.PORT);
     const shared = { HOST: host, PORT: String(port), AUTH: env.AUTH || "none" };
     const dataDir = env.DATA_DIR || `${root}.data/redis`;
+    const shortDataDir = relative(process.cwd(), dataDir);
     return await supervise({
       services: [
         { name: "gateway", main: `${root}apps/gateway/dist/main.js`, env: shared },
@@ -27,9 +28,10 @@ async function main(env: NodeJS.ProcessEnv, workerArgs: readonly string[]): Prom
       ],
       redis: env.REDIS_URL
         ? { url: env.REDIS_URL }
-        : { dataDir: relative(process.cwd(), dataDir) || dataDir },
+        : { dataDir: /^(\.\.|$)/.test(shortDataDir) ? dataDir : shortDataDir },
       listen: { host, port },
       output,
+      endWithParent: env.npm_lifecycle_event !== undefined,
       banner: banner(host, port),
     });
   } catch (error) {

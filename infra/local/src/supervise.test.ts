@@ -199,6 +199,25 @@ test("when the supervisor is killed its services end, and the next one takes its
   expect(isAlive(redis)).toBe(false);
 });
 
+test("when npm dies of a signal, all that it started ends", async () => {
+  // As npm does: a shell between us and the supervisor that does not pass the signal on.
+  const program = fileURLToPath(new URL("./fixtures/supervisor.mjs", import.meta.url));
+  const options = JSON.stringify({ services: [["one"]], redis: { dataDir }, endWithParent: true });
+  const shell = spawn("sh", ["-c", '"$0" "$1" "$2"; true', process.execPath, program, options], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let log = "";
+  shell.stdout.on("data", (chunk: Buffer) => {
+    log += chunk.toString();
+  });
+  const ended = new Promise((resolve) => shell.stdout.once("end", resolve));
+  await vi.waitFor(() => expect(log).toContain("all are up"), { timeout: 15_000 });
+  shell.kill("SIGKILL");
+  await ended;
+  expect(log).toContain("the parent process is gone: stopping");
+  expect(log).toContain("everything is stopped");
+});
+
 test("two supervisors do not share a data folder", async () => {
   const first = start([["one"]]);
   await first.says("all are up");

@@ -18,6 +18,8 @@ export interface SuperviseOptions {
   /** Must be free before anything is started. */
   listen?: { host: string; port: number };
   output: Output;
+  /** End when the parent process is gone, as if it had sent SIGTERM. npm dies of a signal without passing it on. */
+  endWithParent?: boolean;
   /** Said when every service is up for the first time. */
   banner?: readonly string[];
   /** Until services that are stopping are killed. Default 10 s. */
@@ -34,12 +36,14 @@ const sameSignalMs = 1_000;
 /** How long a port may still be held by a predecessor that is shutting down. */
 const portPatienceMs = 2_000;
 const redisWatchMs = 500;
+const parentWatchMs = 500;
 
 /** Resolves with the exit code when all that was started has ended: 0 after a signal, 1 after a failure. */
 export async function supervise(options: SuperviseOptions): Promise<number> {
   const say = (text: string) => options.output.line(supervisorName, text);
   const ending = new Ending();
   const offSignals = handleSignals(ending, say);
+  const offParent = options.endWithParent === true ? watchParent(ending) : () => {};
   let redis: Held<PrivateRedis | undefined> = { current: undefined };
   const services: KeptService[] = [];
   // If all else fails: children notice that we are gone by themselves, Redis does not.
@@ -73,6 +77,7 @@ export async function supervise(options: SuperviseOptions): Promise<number> {
   await redis.current?.stop();
   process.off("exit", lastResort);
   offSignals();
+  offParent();
   if (ending.exitCode === 0) say("everything is stopped");
   return ending.exitCode;
 }
@@ -133,6 +138,15 @@ function handleSignals(ending: Ending, say: (text: string) => void): () => void 
   return () => {
     for (const name of names) process.off(name, handle);
   };
+}
+
+/** A process whose parent ends gets another one. */
+function watchParent(ending: Ending): () => void {
+  const parent = process.ppid;
+  const timer = setInterval(() => {
+    if (process.ppid !== parent) ending.ask(0, "the parent process is gone: stopping");
+  }, parentWatchMs);
+  return () => clearInterval(timer);
 }
 
 function startServices(
