@@ -1,0 +1,45 @@
+import { setTimeout as sleep } from "node:timers/promises";
+
+const pollMs = 5;
+
+/**
+ * Waits until `condition` answers something that is not false, null or undefined, and answers that. A condition that
+ * throws does not hold yet.
+ *
+ * @throws Error with `what`, or with what the condition last threw, once `deadlineMs` are over
+ */
+export async function until<T>(
+  condition: () => T | Promise<T>,
+  deadlineMs = 10_000,
+  what = "the condition",
+): Promise<Exclude<T, false | null | undefined>> {
+  const deadline = Date.now() + deadlineMs;
+  for (;;) {
+    let failure: unknown;
+    try {
+      const answer = await condition();
+      if (answer !== false && answer !== null && answer !== undefined) {
+        return answer as Exclude<T, false | null | undefined>;
+      }
+    } catch (error) {
+      failure = error;
+    }
+    if (Date.now() > deadline) {
+      throw new Error(`${what} did not hold within ${deadlineMs} ms`, { cause: failure });
+    }
+    await sleep(pollMs);
+  }
+}
+
+/** The promise's value, or an error once `deadlineMs` are over: nothing in a test waits for ever. */
+export async function within<T>(promise: Promise<T>, deadlineMs = 10_000, what = "the answer"): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what} did not come within ${deadlineMs} ms`)), deadlineMs);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
