@@ -13,14 +13,14 @@ const runId = z.string().min(1).max(128);
 
 /**
  * A thread's id may be chosen by the client. It becomes part of a Redis key and of its Cluster hash tag, hence no
- * braces, spaces or control characters.
+ * braces, spaces or control characters; and no lone surrogates, which UTF-8 would make one and the same.
  */
 export const threadId = z
   .string()
   .min(1)
   .max(200)
   .regex(
-    /^[^\s{}\p{Cc}]+$/u,
+    /^[^\s{}\p{Cc}\p{Cs}]+$/u,
     "a thread id has 1 to 200 characters, and no spaces, braces or control characters",
   );
 

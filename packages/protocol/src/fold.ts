@@ -6,22 +6,28 @@
  * - parts are added once each, in the order of their offsets;
  * - the text of a message is the concatenation of its chunks' content, code unit for code unit;
  * - `rewound {to}` takes back every non-lifecycle part above `to`;
- * - an unfinished tool call never shows up as a call: chunks of tool calls are not folded.
+ * - an unfinished tool call never shows up as a call: chunks of tool calls are not folded;
+ * - a fold that goes on from a snapshot comes to the same messages and values as one of all parts (messages have ids).
  */
 import type { FlatMessage, Part } from "./parts.ts";
 
-/** A message under construction. `ends` holds (offset, length so far) pairs, so that a rewind can cut it. */
+/** A message under construction: its chunks, kept so that a rewind can cut it and a later state can take its place. */
 interface OpenMessage {
   /** Offset of the first chunk. */
   since: number;
-  /** The first chunk's fields, and what later chunks added to them. */
+  /** Offset of the last one. */
+  until: number;
+  /** What the chunks brought besides content: the first's fields, then those of each that changed any. */
+  patches: { offset: number; fields: Record<string, unknown> }[];
+  /** What patches have brought since a state or rewind last said otherwise: what need not be kept again. */
   fields: Record<string, unknown>;
   node: string | undefined;
   ns: readonly string[];
+  /** The chunks' strings. `ends` holds (offset, length of `text` then) pairs. */
   text: string;
-  /** Content blocks, where content is not a string. */
-  blocks: unknown[] | undefined;
   ends: number[];
+  /** The chunks' content blocks; `at`: the length of `text` when one came. */
+  blocks: { offset: number; at: number; block: unknown }[];
 }
 
 /** A state update, or a whole state (`values`), that a part brought. */
@@ -36,7 +42,7 @@ export interface FoldedMessage {
   message: FlatMessage;
   node: string | undefined;
   ns: readonly string[];
-  /** True when an update or state brought the whole message; false: it was still being streamed. */
+  /** True when an update or state brought the whole message, and nothing was streamed into it since. */
   complete: boolean;
 }
 
@@ -99,49 +105,44 @@ export class Fold {
     return { offset: this.#offset, messages, values: this.values() };
   }
 
-  /** Every message of the run, streamed and updated ones merged by id, in the order in which they began. */
+  /**
+   * Every message of the run, in the order in which they began. What an update or state says of a message takes the
+   * place of what was streamed of it before; what is streamed after is added to it.
+   */
   messages(): FoldedMessage[] {
-    const byId = new Map<string, FoldedMessage & { since: number }>();
+    const byId = new Map<string, FoldedMessage & { since: number; at: number }>();
     for (const message of this.#base?.messages ?? []) {
-      byId.set(message.id ?? `base-${byId.size}`, {
-        message,
-        node: undefined,
-        ns: [],
-        complete: false,
-        since: 0,
-      });
+      const id = message.id ?? `base-${byId.size}`;
+      byId.set(id, { message, node: undefined, ns: [], complete: false, since: 0, at: 0 });
     }
-    for (const [id, open] of this.#open) {
-      const before = byId.get(id);
-      byId.set(id, {
-        message: closeMessage(open, before?.message),
-        node: open.node,
-        ns: open.ns,
-        complete: false,
-        since: before?.since ?? open.since,
-      });
-    }
-    for (const change of this.#changes) {
-      for (const message of messagesOf(change.values.messages)) {
-        const id = message.id ?? `${change.offset}-${byId.size}`;
-        const before = byId.get(id);
-        byId.set(id, {
-          message,
-          node: before?.node,
-          ns: before?.ns ?? [],
-          complete: true,
-          since: before?.since ?? change.offset,
-        });
+    for (const { offset, values } of this.#changes) {
+      for (const message of messagesOf(values.messages)) {
+        const id = message.id ?? `${offset}-${byId.size}`;
+        const since = byId.get(id)?.since ?? offset;
+        byId.set(id, { message, node: undefined, ns: [], complete: true, since, at: offset });
       }
     }
-    return [...byId.values()].sort((a, b) => a.since - b.since);
+    for (const [id, open] of this.#open) {
+      const { node, ns } = open;
+      const known = byId.get(id);
+      const since = Math.min(open.since, known?.since ?? open.since);
+      if (known !== undefined && known.at >= open.until) byId.set(id, { ...known, node, ns, since });
+      else {
+        const message = closeMessage(open, known?.message, known?.at ?? 0);
+        byId.set(id, { message, node, ns, complete: false, since, at: open.until });
+      }
+    }
+    return [...byId.values()]
+      .sort((a, b) => a.since - b.since)
+      .map(({ message, node, ns, complete }) => ({ message, node, ns, complete }));
   }
 
   /** The state's keys but `messages`, as updates and states set them. */
   values(): Record<string, unknown> {
-    let values: Record<string, unknown> = { ...this.#base?.values };
-    for (const change of this.#changes) {
-      values = change.whole ? { ...change.values } : { ...values, ...change.values };
+    const from = this.#changes.findLastIndex((change) => change.whole);
+    const values: Record<string, unknown> = from === -1 ? { ...this.#base?.values } : {};
+    for (const change of from === -1 ? this.#changes : this.#changes.slice(from)) {
+      for (const key in change.values) setOwn(values, key, change.values[key]);
     }
     delete values.messages;
     return values;
@@ -149,10 +150,10 @@ export class Fold {
 
   /** The text of the message with this id, or of the newest that has any. */
   text(id?: string): string {
-    const found =
-      id === undefined ? this.messages().at(-1) : this.messages().find((m) => m.message.id === id);
-    const content = found?.message.content;
-    return typeof content === "string" ? content : "";
+    const texts = this.messages()
+      .filter(({ message }) => id === undefined || message.id === id)
+      .map(({ message }) => textOf(message.content));
+    return texts.findLast((text) => text !== "") ?? "";
   }
 
   #chunk(chunk: FlatMessage, metadata: Record<string, unknown>, ns: readonly string[], offset: number): void {
@@ -160,25 +161,39 @@ export class Fold {
     let open = id === this.#lastId ? this.#last : this.#open.get(id);
     if (open === undefined) {
       const node = metadata.langgraph_node;
+      const fields = firstFields(chunk);
       open = {
         since: offset,
-        fields: withoutToolCallChunks(chunk),
+        until: offset,
+        patches: [{ offset, fields }],
+        fields,
         node: typeof node === "string" ? node : undefined,
         ns,
         text: "",
-        blocks: undefined,
         ends: [],
+        blocks: [],
       };
       this.#open.set(id, open);
     } else {
-      mergeFields(open.fields, chunk);
+      const fields = newFields(open.fields, chunk);
+      if (fields !== undefined) {
+        open.patches.push({ offset, fields });
+        open.fields = mergeFields(open.fields, fields);
+      }
     }
     this.#lastId = id;
     this.#last = open;
-    const content = chunk.content;
-    if (typeof content === "string") open.text += content;
-    else appendBlocks(open, content);
-    open.ends.push(offset, open.blocks === undefined ? open.text.length : open.blocks.length);
+    open.until = offset;
+    const { content } = chunk;
+    if (typeof content === "string") {
+      if (content === "") return;
+      open.text += content;
+      open.ends.push(offset, open.text.length);
+    } else {
+      for (const block of content) {
+        if (!isCallBlock(block)) open.blocks.push({ offset, at: open.text.length, block });
+      }
+    }
   }
 
   /** LangGraph's form is `{node: delta}`; the delta's keys are the state's. */
@@ -195,28 +210,45 @@ export class Fold {
       const last = this.#changes.at(-1);
       if (last?.whole && last.offset === offset) this.#changes.pop();
     }
+    for (const { id } of messagesOf(values.messages)) {
+      const open = id === undefined ? undefined : this.#open.get(id);
+      if (open !== undefined) open.fields = {};
+    }
     this.#changes.push({ offset, whole, values });
   }
 
   #rewind(to: number): void {
+    // A snapshot cannot be cut: where some of it is above `to`, all of it goes.
+    if (this.#base !== undefined && to < this.#base.offset) this.#base = undefined;
     this.#changes = this.#changes.filter((change) => change.offset <= to);
     this.#last = undefined;
     this.#lastId = undefined;
     for (const [id, open] of this.#open) {
-      if (open.since > to) {
-        this.#open.delete(id);
-        continue;
-      }
-      while (open.ends.length > 0 && open.ends[open.ends.length - 2]! > to) open.ends.length -= 2;
-      const length = open.ends.at(-1) ?? 0;
-      if (open.blocks === undefined) open.text = open.text.slice(0, length);
-      else open.blocks.length = length;
+      if (open.since > to) this.#open.delete(id);
+      else if (open.until > to) cut(open, to);
     }
   }
 }
 
+/** Takes back what chunks above `to` brought; the first chunk is not one of them. */
+function cut(open: OpenMessage, to: number): void {
+  while (open.ends.length > 0 && open.ends[open.ends.length - 2]! > to) open.ends.length -= 2;
+  open.text = open.text.slice(0, open.ends.at(-1) ?? 0);
+  open.blocks = open.blocks.filter((each) => each.offset <= to);
+  open.patches = open.patches.filter((each) => each.offset <= to);
+  open.fields = {};
+  open.until = to;
+}
+
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Assigns without ever reaching a setter: a key of the wire may be `__proto__`. */
+function setOwn(record: Record<string, unknown>, key: string, value: unknown): void {
+  if (key === "__proto__") {
+    Object.defineProperty(record, key, { value, enumerable: true, configurable: true, writable: true });
+  } else record[key] = value;
 }
 
 /** `messages` of a state: one message or many; what is no message is passed over. */
@@ -225,49 +257,128 @@ function messagesOf(value: unknown): FlatMessage[] {
   return all.filter((each): each is FlatMessage => isRecord(each) && typeof each.type === "string");
 }
 
-function withoutToolCallChunks(chunk: FlatMessage): Record<string, unknown> {
-  const { tool_call_chunks: _, tool_calls: __, invalid_tool_calls: ___, ...fields } = chunk;
+function firstFields(chunk: FlatMessage): Record<string, unknown> {
+  const { content: _, tool_call_chunks: __, tool_calls: ___, invalid_tool_calls: ____, ...fields } = chunk;
   return fields;
 }
 
-const chunkOnly = new Set(["type", "id", "content", "tool_call_chunks", "tool_calls", "invalid_tool_calls"]);
+const notMerged = new Set(["type", "id", "content", "tool_call_chunks", "tool_calls", "invalid_tool_calls"]);
+
+/** What of a later chunk's fields is not among those already there; undefined where nothing is, as with most tokens. */
+function newFields(fields: Record<string, unknown>, chunk: FlatMessage): Record<string, unknown> | undefined {
+  let found: Record<string, unknown> | undefined;
+  for (const key in chunk) {
+    if (notMerged.has(key) || holds(fields[key], chunk[key])) continue;
+    found ??= {};
+    setOwn(found, key, chunk[key]);
+  }
+  return found;
+}
+
+function holds(before: unknown, value: unknown): boolean {
+  if (before === value) return true;
+  if (!isRecord(before) || !isRecord(value)) return false;
+  for (const key in value) if (before[key] !== value[key] || !Object.hasOwn(before, key)) return false;
+  return true;
+}
 
 /** Later chunks bring usage and finish reasons: newest wins, records merge one level deep. */
-function mergeFields(fields: Record<string, unknown>, chunk: FlatMessage): void {
-  for (const key in chunk) {
-    if (chunkOnly.has(key)) continue;
-    const value = chunk[key];
-    const before = fields[key];
-    fields[key] = isRecord(before) && isRecord(value) ? { ...before, ...value } : value;
+function mergeFields(
+  fields: Record<string, unknown>,
+  patch: Record<string, unknown>,
+): Record<string, unknown> {
+  const merged = { ...fields };
+  for (const key in patch) {
+    const before = merged[key];
+    const value = patch[key];
+    setOwn(merged, key, isRecord(before) && isRecord(value) ? { ...before, ...value } : value);
   }
+  return merged;
 }
 
-/** Text blocks with the same index, or following on each other, are one block; others stand for themselves. */
-function appendBlocks(open: OpenMessage, content: unknown[]): void {
-  open.blocks ??= open.text === "" ? [] : [{ type: "text", text: open.text }];
-  open.blocks.push(...content);
+/** Content blocks in which a tool is called, or answers: where a model puts calls into its content. */
+function isCallBlock(block: unknown): boolean {
+  return isRecord(block) && typeof block.type === "string" && callBlock.test(block.type);
 }
 
-function closeMessage(open: OpenMessage, before: FlatMessage | undefined): FlatMessage {
+const callBlock = /(^|_)tool_(use|call|call_chunk|result)$|^input_json_delta$|^function_call$/;
+
+/** The message that the chunks after offset `after` make of what was there before them. */
+function closeMessage(open: OpenMessage, before: FlatMessage | undefined, after: number): FlatMessage {
+  let fields: Record<string, unknown> = before ?? {};
+  for (const patch of open.patches) if (patch.offset > after) fields = mergeFields(fields, patch.fields);
   const type =
-    open.fields.type === "AIMessageChunk"
-      ? "ai"
-      : String(open.fields.type)
-          .replace(/MessageChunk$/, "")
-          .toLowerCase();
-  const earlier = typeof before?.content === "string" ? before.content : "";
-  const content = open.blocks === undefined ? earlier + open.text : joinBlocks(open.blocks);
-  return { ...before, ...open.fields, type, content } as FlatMessage;
+    before?.type ??
+    String(fields.type)
+      .replace(/MessageChunk$/, "")
+      .toLowerCase();
+  return { ...fields, type, content: closeContent(open, before?.content ?? "", after) } as FlatMessage;
 }
 
+function closeContent(
+  open: OpenMessage,
+  before: FlatMessage["content"],
+  after: number,
+): FlatMessage["content"] {
+  let from = 0;
+  for (let i = 0; i < open.ends.length && open.ends[i]! <= after; i += 2) from = open.ends[i + 1]!;
+  const blocks = open.blocks.filter((each) => each.offset > after);
+  if (blocks.length === 0 && typeof before === "string") return before + open.text.slice(from);
+  const all: unknown[] = typeof before === "string" ? textBlocks(before) : [...before];
+  for (const { at, block } of blocks) {
+    all.push(...textBlocks(open.text.slice(from, at)), block);
+    from = at;
+  }
+  all.push(...textBlocks(open.text.slice(from)));
+  return joinBlocks(all);
+}
+
+function textBlocks(text: string): { type: "text"; text: string }[] {
+  return text === "" ? [] : [{ type: "text", text }];
+}
+
+/** In blocks that belong together these go on from each other; of all else the newest holds. */
+const streamed = new Set(["text", "thinking", "reasoning", "signature", "refusal"]);
+
+/** Blocks of one type and index are one block; so are text blocks without an index that follow on each other. */
 function joinBlocks(blocks: unknown[]): FlatMessage["content"] {
-  const joined: Record<string, unknown>[] = [];
+  const joined: unknown[] = [];
+  const byIndex = new Map<string, Record<string, unknown>>();
   for (const block of blocks) {
-    if (!isRecord(block)) continue;
+    if (!isRecord(block)) {
+      joined.push(block);
+      continue;
+    }
+    const key = block.index === undefined ? undefined : `${block.type} ${block.index}`;
     const last = joined.at(-1);
-    const sameText = last?.type === "text" && block.type === "text" && last.index === block.index;
-    if (sameText) last.text = String(last.text ?? "") + String(block.text ?? "");
-    else joined.push({ ...block });
+    const twin =
+      key !== undefined
+        ? byIndex.get(key)
+        : block.type === "text" && isRecord(last) && last.type === "text" && last.index === undefined
+          ? last
+          : undefined;
+    if (twin === undefined) {
+      const own = { ...block };
+      joined.push(own);
+      if (key !== undefined) byIndex.set(key, own);
+      continue;
+    }
+    for (const name in block) {
+      const before = twin[name];
+      const value = block[name];
+      const goesOn = streamed.has(name) && typeof before === "string" && typeof value === "string";
+      setOwn(twin, name, goesOn ? before + value : value);
+    }
   }
   return joined as FlatMessage["content"];
+}
+
+function textOf(content: FlatMessage["content"]): string {
+  if (typeof content === "string") return content;
+  let text = "";
+  for (const block of content) {
+    if (typeof block === "string") text += block;
+    else if (isRecord(block) && block.type === "text" && typeof block.text === "string") text += block.text;
+  }
+  return text;
 }
