@@ -5,10 +5,12 @@ import { type AgentContext, custom, token, update } from "@throughline/worker";
 /** A gate that a test opens when it likes. */
 export class Gate {
   #open!: () => void;
+  isOpen = false;
   readonly passed: Promise<void> = new Promise((resolve) => {
     this.#open = resolve;
   });
   open(): void {
+    this.isOpen = true;
     this.#open();
   }
 }

@@ -122,7 +122,7 @@ export class Runner {
     if (!(await dispatcher.threads.fence(threadId, runId, writer.attempt))) {
       throw new AttemptLostError("its thread has another active run");
     }
-    const base = await readBase(saver, threadId, request.checkpointId);
+    const base = await readBase(saver, runId, threadId, request.checkpointId);
     const input = inputMessages(request.input, runId);
     const identity = { runId, attempt: writer.attempt, agent: name };
     const end = async (outcome: Outcome, data: LifecycleData): Promise<RunOutcome> => {

@@ -26,13 +26,21 @@ export interface Base {
 /** How a run ended, as far as its state goes. */
 export type Outcome = "completed" | "failed" | { cancelled: Keep } | "taken-over";
 
-/** The thread's state that a run goes on from: its head, or the checkpoint that was asked for. */
+/**
+ * The thread's state that a run goes on from: its head, or the checkpoint that was asked for. A head of the run's own,
+ * from an attempt that died between saving it and ending the run, is not what it began with.
+ */
 export async function readBase(
   saver: RedisCheckpointSaver,
+  runId: string,
   threadId: string,
   checkpointId: string | undefined,
 ): Promise<Base> {
-  const state = await readState(saver, { threadId, ...(checkpointId === undefined ? {} : { checkpointId }) });
+  let state = await readState(saver, { threadId, ...(checkpointId === undefined ? {} : { checkpointId }) });
+  while (state?.metadata.run_id === runId) {
+    const { parentId } = state;
+    state = parentId === null ? null : await readState(saver, { threadId, checkpointId: parentId });
+  }
   const values = state?.values ?? {};
   return {
     threadId,
@@ -57,8 +65,9 @@ function withId(message: MessageLike, id: string): MessageLike {
 }
 
 /**
- * Saves what the run added up to, as a child of its base. `discard` saves nothing; a partial that is kept as `branch`,
- * and that of a failed or taken-over attempt, leaves the thread's head where it is.
+ * Saves what the run added up to, as a child of its base. `discard` saves nothing, and takes back what earlier
+ * attempts saved; a partial that is kept as `branch`, and that of a failed or taken-over attempt, leaves the thread's
+ * head where it is.
  *
  * @returns the checkpoint; null where there was nothing to save
  */
@@ -71,7 +80,12 @@ export async function saveOutcome(
   outcome: Outcome,
 ): Promise<CheckpointRef | null> {
   const keep = typeof outcome === "object" ? outcome.cancelled : undefined;
-  if (keep === "discard") return null;
+  if (keep === "discard") {
+    const now = await readState(saver, { threadId: base.threadId });
+    const head = now?.metadata.run_id === run.runId ? base.checkpointId : (now?.checkpointId ?? null);
+    await saver.fenced(run).discardRun(base.threadId, run.runId, { head });
+    return null;
+  }
   const whole = outcome === "completed";
   const streamed: FlatMessage[] = [];
   for (const { message, complete } of fold.messages()) {
