@@ -225,9 +225,14 @@ export class Runner {
   /** The first part of an attempt says how the story goes on. */
   #begin(attempt: Attempt, agent: Agent, earlier: AgentContext["partial"]): void {
     const number = attempt.writer.attempt;
-    if (earlier === null) attempt.take(lifecycle({ event: "started", attempt: number }));
-    else if (agent.takeover === "resume") attempt.take(lifecycle({ event: "resumed", attempt: number }));
-    else attempt.take(lifecycle({ event: "rewound", attempt: number, to: 0 }));
+    const data: LifecycleData =
+      earlier === null
+        ? { event: "started", attempt: number }
+        : agent.takeover === "resume"
+          ? { event: "resumed", attempt: number }
+          : { event: "rewound", attempt: number, to: 0 };
+    // One part on an empty writer: nothing to wait for.
+    void attempt.take(lifecycle(data));
   }
 
   /** What earlier attempts wrote, from the log: the only one who still knows. */
