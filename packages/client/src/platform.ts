@@ -61,6 +61,11 @@ export function nextFrame(draw: () => void): void {
   else platform.requestAnimationFrame(draw);
 }
 
+/** Runs it when what is going on now is over. */
+export function soon(run: () => void): void {
+  platform.queueMicrotask(run);
+}
+
 /** 128 random bits as text. `randomUUID` is missing on pages that are not served over TLS. */
 export function randomId(): string {
   const { crypto } = platform;

@@ -4,7 +4,7 @@
  */
 import { isEnding } from "@throughline/protocol";
 import type { Connection, StartParams } from "./connection.ts";
-import { nextFrame } from "./platform.ts";
+import { nextFrame, soon } from "./platform.ts";
 import { type CancelOptions, Run } from "./run.ts";
 import type { EndingData, OffsetPart } from "./run-event.ts";
 
@@ -194,7 +194,7 @@ export function holdStore(
     if (released) return;
     released = true;
     held.holders -= 1;
-    Promise.resolve().then(() => {
+    soon(() => {
       if (held.holders > 0 || stores.get(key) !== held) return;
       stores.delete(key);
       held.store.close();

@@ -19,6 +19,7 @@ export interface Command<M extends Method = Method> {
 
 export class ScriptedGateway {
   readonly #server: WebSocketServer;
+  readonly port: number;
   readonly #peers = new Queue<Peer>("a connection");
   /** Every connection so far. */
   readonly peers: Peer[] = [];
@@ -35,6 +36,7 @@ export class ScriptedGateway {
 
   constructor(server: WebSocketServer) {
     this.#server = server;
+    this.port = (server.address() as AddressInfo).port;
     server.on("connection", (socket, request) => {
       const peer = new Peer(socket, request);
       this.peers.push(peer);
@@ -42,10 +44,6 @@ export class ScriptedGateway {
       if (this.onPeer !== undefined) this.onPeer(peer);
       else this.#peers.put(peer);
     });
-  }
-
-  get port(): number {
-    return (this.#server.address() as AddressInfo).port;
   }
 
   get url(): string {
