@@ -396,6 +396,71 @@ describe("draining", () => {
     expect(await first.closed).toBe(1000);
   });
 
+  it("does not take an answer on the socket that was left for one on the next", async () => {
+    const connection = open({ random: () => 0 });
+    const first = await gateway.accept();
+    await inStatus(connection, "open");
+    // What keeps the first socket alive.
+    const updated = connection.thread("t1").update({ a: 1 });
+    const update = await first.command("thread.update");
+    const starting = connection.start({ agent: "a" });
+    const stale = await first.command("run.start");
+    first.event("server.draining", { retryInMs: 1000 });
+    await answeredOn(first, connection);
+    clock.advance(1000);
+    const second = await gateway.accept();
+    const command = await second.command("run.start");
+    const result = { runId: "r1", threadId: "t1", status: "queued", epoch: "e1", created: true } as const;
+    // The subscription that came with this start is on a socket that nobody listens to any more.
+    first.answer(stale, { ...result, runId: "stale" });
+    first.answer(update, { threadId: "t1", checkpointId: "k9" });
+    await updated;
+    second.answer(command, { ...result, created: false });
+    expect((await starting).runId).toBe("r1");
+  });
+
+  it("does not listen to events of the socket that was left", async () => {
+    const connection = open({ random: () => 0 });
+    const first = await gateway.accept();
+    const run = connection.attach("r1");
+    await first.subscribed();
+    const updated = connection.thread("t1").update({ a: 1 });
+    const update = await first.command("thread.update");
+    first.event("server.draining", { retryInMs: 1000 });
+    await answeredOn(first, connection);
+    clock.advance(1000);
+    const second = await gateway.accept();
+    await second.subscribed();
+    second.parts("r1", 1, [parts.token("a")]);
+    await until(() => expect(run.offset).toBe(1));
+    first.parts("r1", 2, [parts.token("of a subscription that is over")]);
+    first.event("server.draining", { retryInMs: 1 });
+    first.answer(update, { threadId: "t1", checkpointId: "k9" });
+    await updated;
+    expect(run.offset).toBe(1);
+    clock.advance(1000);
+    await answeredOn(second, connection);
+    expect(gateway.peers).toHaveLength(2);
+  });
+
+  it("moves after retryInMs, however many tries the connection had taken", async () => {
+    gateway.hello = null;
+    const connection = open();
+    for (const waited of [1000, 2000, 4000]) {
+      (await gateway.accept()).drop();
+      await inStatus(connection, "waiting");
+      clock.advance(waited);
+    }
+    const peer = await gateway.accept();
+    peer.greet();
+    await inStatus(connection, "open");
+    clock.advance(5000);
+    peer.event("server.draining", { retryInMs: 1000 });
+    await answeredOn(peer, connection);
+    clock.advance(1200);
+    await gateway.accept();
+  });
+
   async function answeredOn(peer: Awaited<ReturnType<ScriptedGateway["accept"]>>, connection: Connection) {
     const answered = connection.ping();
     peer.answer(await peer.command("server.ping"), {});

@@ -193,7 +193,6 @@ export class Link {
     this.#left = this.#current;
     this.#current = socket;
     this.#openedAt = this.#options.clock.now();
-    this.#refusedToken = undefined;
     this.#setState({ status: "open", connectionId: hello.connectionId });
     this.#hooks.onOpen(socket);
     this.settle();

@@ -582,6 +582,28 @@ describe("readers", () => {
     connection.attach("r1");
   });
 
+  it("one that comes late goes on where the last one stopped, also from the log", async () => {
+    const peer = await open({ bufferSize: 500 });
+    const run = await start(peer);
+    const all = [...Array.from({ length: 20 }, (_, i) => token(`${i} `)), completed()];
+    peer.parts("r1", 1, all.slice(0, 2));
+    const got: number[] = [];
+    for await (const { offset } of run) {
+      got.push(offset);
+      if (offset === 2) break;
+    }
+    peer.parts("r1", 3, all.slice(2));
+    await run.ended;
+    const { got: rest, done } = collect(run);
+    expect((await peer.subscribed({ status: "completed", head: 21 })).params.after).toBe(2);
+    for (let i = 2; i < all.length; i += 1) {
+      peer.parts("r1", i + 1, all.slice(i, i + 1));
+      await until(() => expect(rest.length).toBe(i - 1));
+    }
+    await done;
+    expect([...got, ...offsets(rest)]).toEqual(all.map((_, i) => i + 1));
+  });
+
   it("detach: ends the reader, tells the gateway, and leaves the run alone", async () => {
     const peer = await open();
     const run = await start(peer);
