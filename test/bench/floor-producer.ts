@@ -37,5 +37,7 @@ process.on("message", ({ runs, load, log }: { runs: string[]; load: Load; log: b
   const all = runs.map((run, i) => produce(run, { ...load, phase: i / runs.length }, log));
   void Promise.all(all).then(() => process.send?.({ type: "done" }));
 });
+// Never outlive the benchmark.
+process.once("disconnect", () => process.exit(0));
 process.once("SIGTERM", () => process.exit(0));
 reportReady();

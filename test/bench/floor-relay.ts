@@ -51,4 +51,6 @@ sockets.on("connection", (ws, request) => {
 server.listen(0, "127.0.0.1", 4096, () =>
   reportReady(`ws://127.0.0.1:${(server.address() as AddressInfo).port}`),
 );
+// Never outlive the benchmark.
+process.once("disconnect", () => process.exit(0));
 process.once("SIGTERM", () => process.exit(0));

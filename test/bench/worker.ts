@@ -17,5 +17,7 @@ const worker = await serve({
   redis: process.env.REDIS_URL as string,
   concurrency: 1000,
 });
+// Never outlive the benchmark.
+process.once("disconnect", () => process.exit(0));
 process.once("SIGTERM", () => void worker.close().then(() => process.exit(0)));
 reportReady();

@@ -15,13 +15,14 @@ import { lifecycle } from "@throughline/protocol";
 import type { Redis } from "ioredis";
 import { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError } from "./errors.ts";
 import { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
+import { Outbox, type Outgoing } from "./outbox.ts";
 import { body, defaultRetention, type Retention, type StoredRun, storedRun } from "./run.ts";
 import { withScripts } from "./scripts.ts";
 
 export interface WriterOptions {
   prefix?: string;
   retention?: Partial<Retention>;
-  /** Characters of JSON that a run may hold unacknowledged before `write` asks its agent to wait. Default 128 Ki. */
+  /** Characters of JSON that a run may hold unacknowledged before `write` asks its agent to wait. Default 256 Ki. */
   highWater?: number;
   /** Characters of JSON in one part. Default 8 Mi. */
   maxPart?: number;
@@ -54,7 +55,7 @@ export class LogWriter {
     this.#redis = withScripts(redis);
     this.prefix = options.prefix ?? defaultPrefix;
     this.retention = { ...defaultRetention, ...options.retention };
-    this.highWater = options.highWater ?? 128 * 1024;
+    this.highWater = options.highWater ?? 256 * 1024;
     this.maxPart = options.maxPart ?? 8 * 1024 * 1024;
   }
 
@@ -120,13 +121,14 @@ export class RunWriter {
   readonly #keys: RunKeys;
   /** Characters of JSON that were taken since the log was last trimmed. */
   untrimmed = 0;
-  /** Parts that wait for the next append, one JSON line each. */
-  #lines: string[] = [];
+  /** Parts that wait for the next append. */
+  readonly #outbox = new Outbox();
+  /** Characters of JSON that are not acknowledged. */
   #size = 0;
   /** The offset of the last part that was taken. */
   #taken: number;
   #acknowledged: number;
-  #inFlight: { first: number; count: number; json: string; size: number } | undefined;
+  #inFlight: (Outgoing & { first: number }) | undefined;
   #queued = false;
   #tries = 0;
   #touchedAt = Date.now();
@@ -176,8 +178,8 @@ export class RunWriter {
     if (this.#sealed) throw new StaleAttemptError(this.runId, this.attempt);
     const line = JSON.stringify(part);
     if (line.length > this.#log.maxPart) throw new PartTooLargeError(line.length, this.#log.maxPart);
-    this.#lines.push(line);
-    this.#size += line.length;
+    this.#outbox.push(line);
+    this.#size += line.length + 2;
     this.untrimmed += line.length;
     this.#taken++;
     if (!this.#queued) this.#enqueue();
@@ -263,19 +265,13 @@ export class RunWriter {
   /** For LogWriter: adds this run's append to a pipeline. */
   appendTo(pipeline: ReturnType<Redis["pipeline"]>): void {
     if (this.#inFlight === undefined) {
-      const count = this.#lines.length;
-      this.#inFlight = {
-        first: this.#taken - count + 1,
-        count,
-        json: count === 0 ? "" : `[${this.#lines.join(",\n")}]`,
-        size: this.#size,
-      };
-      this.#lines = [];
+      const outgoing = this.#outbox.take();
+      this.#inFlight = { ...outgoing, first: this.#taken - outgoing.count + 1 };
       this.#asking = false;
     }
-    const { first, count, json } = this.#inFlight;
+    const { first, count, body } = this.#inFlight;
     const { run, log, live } = this.#keys;
-    pipeline.tlAppend(run, log, live, this.attempt, first, count, json, this.#ttl());
+    pipeline.tlAppend(run, log, live, this.attempt, first, count, body, this.#ttl());
   }
 
   /** For LogWriter: the append that is in flight was answered, or was not. */
@@ -292,9 +288,10 @@ export class RunWriter {
       return;
     }
     this.#inFlight = undefined;
+    batch.release();
     this.#acknowledged = batch.first + batch.count - 1;
     this.#size -= batch.size;
-    if (this.#lines.length > 0 || this.#asking) this.#enqueue();
+    if (this.#outbox.count > 0 || this.#asking) this.#enqueue();
     else if (this.#flushing !== undefined) {
       this.#flushing.resolve();
       this.#flushing = undefined;
@@ -331,7 +328,7 @@ export class RunWriter {
   #fail(error: Error): void {
     this.#failure = error;
     this.#inFlight = undefined;
-    this.#lines = [];
+    this.#outbox.take().release();
     this.#waiting?.reject(error);
     this.#flushing?.reject(error);
     this.#waiting = this.#flushing = undefined;
