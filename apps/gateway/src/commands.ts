@@ -327,8 +327,7 @@ function protocolError(
   logger: Logger,
 ): ProtocolError {
   if (error instanceof ProtocolError) return error;
-  if (error.code === "no_such_checkpoint") return new ProtocolError("no_such_checkpoint", error.message);
-  if (error.code === "no_such_run") return new ProtocolError("no_such_run", error.message);
+  if (isNamed(error.code)) return new ProtocolError(error.code, error.message);
   if (isUnavailable(error)) {
     return new ProtocolError(
       "unavailable",
@@ -337,6 +336,11 @@ function protocolError(
   }
   logger.error({ err: error, method, connectionId: connection.id }, "a command failed");
   return new ProtocolError("internal", "something went wrong here; it is in the gateway's log");
+}
+
+/** What the packages below throw under the names that the wire has for it. */
+function isNamed(code: unknown): code is "no_such_checkpoint" | "no_such_run" | "invalid_argument" {
+  return code === "no_such_checkpoint" || code === "no_such_run" || code === "invalid_argument";
 }
 
 const unavailableReply = /^(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY)/;

@@ -75,6 +75,7 @@ export class Runner {
     const { log, control, dispatcher, prefix } = this.#parts;
     const { control: channel } = runKeys(prefix, job.runId);
     let attempt: Attempt | undefined;
+    let crashes = 0;
     const wake = () => attempt?.stop(new RunCancelledError());
     await control.subscribe(channel, wake);
     try {
@@ -84,6 +85,7 @@ export class Runner {
         return "done";
       }
       const { run, writer } = claimed;
+      crashes = run.crashes;
       const fold = new Fold();
       attempt = new Attempt(writer, fold);
       this.active.set(job.runId, attempt);
@@ -92,7 +94,13 @@ export class Runner {
       if (outcome === "done") await dispatcher.ended(job.threadId, job.runId);
       return outcome;
     } catch (error) {
-      if (!isLost(error) && !(attempt?.reason instanceof AttemptLostError)) throw error;
+      if (!isLost(error) && !(attempt?.reason instanceof AttemptLostError)) {
+        if (attempt === undefined || !(isInvalid(error) || crashes >= this.#options.maxCrashes)) throw error;
+        this.#logger(job.runId, attempt).warn({ err: error }, "the run cannot go on");
+        await this.#finish(attempt, { event: "failed", error: describeError(error) }, null);
+        await dispatcher.ended(job.threadId, job.runId);
+        return "done";
+      }
       this.#logger(job.runId, attempt).warn({ err: error }, "lost the run to another attempt");
       attempt?.stop(new AttemptLostError(error));
       return "lost";
@@ -254,6 +262,11 @@ export class Runner {
 function isLost(error: unknown): boolean {
   const code = (error as { code?: unknown } | null)?.code;
   return code === "stale_attempt" || code === "attempt_lost" || code === "no_such_run";
+}
+
+/** The run's input, or what its agent left in its state, is what no try can store. */
+function isInvalid(error: unknown): boolean {
+  return (error as { code?: unknown } | null)?.code === "invalid_argument";
 }
 
 function describeError(error: unknown): { name: string; message: string } {

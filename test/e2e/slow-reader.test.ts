@@ -1,0 +1,115 @@
+import type { Socket } from "node:net";
+import type { AgentContext } from "@throughline/worker";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { countToken, Gate } from "../support/agents.ts";
+import type { TestClient } from "../support/client.ts";
+import { type Line, startLine } from "../support/line.ts";
+import { until } from "../support/until.ts";
+
+const highWater = 64 * 1024;
+/** A page of the log and the batch that ends it: what may be sent in one go below the mark. */
+const oneFrame = 512 * 1024;
+const burst = { parts: 3_000, pad: 8_000 };
+const tail = 50;
+
+let line: Line;
+let gate = new Gate();
+
+async function* torrent(_: AgentContext) {
+  for (let i = 0; i < burst.parts; i++) yield countToken(i, burst.pad);
+  await gate.passed;
+  for (let i = 0; i < tail; i++) {
+    yield countToken(burst.parts + i, 10);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+beforeAll(async () => {
+  line = await startLine({
+    agents: { torrent },
+    env: { HIGH_WATER_BYTES: String(highWater), LOW_WATER_BYTES: String(highWater / 4) },
+  });
+});
+afterAll(() => line.stop());
+
+/** The gateway's end of a client's TCP connection. */
+function serverSocket(client: TestClient): Socket {
+  const { localPort, remotePort } = client.socket;
+  const handles = (process as unknown as { _getActiveHandles(): unknown[] })._getActiveHandles();
+  const found = handles.find((handle) => {
+    const socket = handle as Partial<Socket>;
+    return socket.localPort === remotePort && socket.remotePort === localPort;
+  });
+  return found as Socket;
+}
+
+test("P7, P8: a reader that stops reading costs a bounded buffer, delays nobody, and gets every part in the end", async () => {
+  gate = new Gate();
+  const slow = await line.client(0, { validate: false });
+  const fast = await line.client(0, { validate: false });
+  const held = serverSocket(slow);
+  expect(held.writableLength).toBe(0);
+  const { runId } = await fast.call("run.start", { agent: "torrent", subscribe: false });
+  const behind = await slow.follow(runId);
+  slow.socket.pause();
+  let most = 0;
+  const sampling = setInterval(() => {
+    most = Math.max(most, held.writableLength);
+  }, 1);
+  try {
+    const ahead = await fast.follow(runId);
+    await until(() => ahead.last === burst.parts + 1, 30_000, "the burst");
+    // It is stuck, with more than its own buffer still to come.
+    expect(behind.last).toBeLessThan(burst.parts / 2);
+    expect(most).toBeGreaterThan(0);
+    expect(most).toBeLessThan(highWater + oneFrame);
+    expect(burst.parts * burst.pad).toBeGreaterThan(20 * (highWater + oneFrame));
+    // Other commands of the same gateway are answered, and its own once it reads.
+    await fast.call("server.ping", {});
+    slow.socket.resume();
+    await until(() => behind.last === burst.parts + 1, 30_000, "the slow reader");
+    gate.open();
+    await Promise.all([ahead.ended(), behind.ended()]);
+    expect(behind.offsets).toEqual(Array.from({ length: burst.parts + tail + 2 }, (_, i) => i + 1));
+    expect(behind.text === ahead.text).toBe(true);
+    expect(most).toBeLessThan(highWater + oneFrame);
+  } finally {
+    clearInterval(sampling);
+  }
+}, 60_000);
+
+test("P8: a reader that stops and goes, again and again, sees each part once", async () => {
+  gate = new Gate();
+  gate.open();
+  const client = await line.client(0, { validate: false });
+  const run = await client.start({ agent: "torrent" });
+  let stops = 0;
+  while (run.ending === undefined) {
+    client.socket.pause();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    client.socket.resume();
+    stops++;
+    const from = run.last;
+    await until(() => run.last > from || run.ending !== undefined);
+  }
+  await run.ended();
+  expect(stops).toBeGreaterThan(3);
+  expect(run.offsets).toEqual(Array.from({ length: burst.parts + tail + 2 }, (_, i) => i + 1));
+}, 60_000);
+
+test("P8: a reader that never reads again is let go, and the rest of the gateway with it goes on", async () => {
+  const gateway = await line.addGateway({ SLOW_SOCKET_MS: "300", HEARTBEAT_MS: "200" });
+  const index = line.gateways.indexOf(gateway);
+  gate = new Gate();
+  gate.open();
+  const stuck = await line.client(index, { validate: false });
+  const other = await line.client(index, { validate: false });
+  const { runId } = await other.call("run.start", { agent: "torrent", subscribe: false });
+  await stuck.follow(runId);
+  stuck.socket.pause();
+  const run = await other.follow(runId);
+  await run.ended(30_000);
+  await until(() => gateway.connections === 1, 10_000, "the stuck socket's end");
+  await until(() => gateway.runs === 0, 10_000, "the end of its subscription");
+  await other.call("server.ping", {});
+}, 60_000);
