@@ -131,7 +131,8 @@ export class RunWriter {
   #inFlight: (Outgoing & { first: number }) | undefined;
   #queued = false;
   #tries = 0;
-  #touchedAt = Date.now();
+  /** When the TTL was last pushed out. Never: the first append makes the log, which has none yet. */
+  #touchedAt = 0;
   #sealed = false;
   #asking = false;
   #failure: Error | undefined;
