@@ -90,6 +90,7 @@ export class Dispatcher {
     const entered = await this.threads.enter(threadId, runId, start.owner, strategy === "reject");
     if (entered.outcome !== "in") {
       await this.#takeBack(start, runId);
+      if (entered.outcome === "busy") await this.#heal(threadId, entered.activeRunId);
       if (entered.outcome === "foreign") {
         throw new ProtocolError("no_such_thread", `there is no thread ${threadId}`);
       }
@@ -100,7 +101,7 @@ export class Dispatcher {
     const index = this.#ownerIndex(start.owner);
     await this.#redis.zadd(index, Date.now(), runId);
     const [first = runId] = entered.before;
-    await this.#enqueue(first);
+    await this.#heal(threadId, first);
     if (opened.created && (strategy === "interrupt" || strategy === "rollback")) {
       const keep: Keep = strategy === "interrupt" ? "thread" : "discard";
       await Promise.all(
@@ -124,8 +125,14 @@ export class Dispatcher {
 
   /** A run has ended: its thread's next one gets its turn. */
   async ended(threadId: string, runId: string): Promise<void> {
-    let first = await this.threads.leave(threadId, runId);
-    while (first !== null && !(await this.#enqueue(first))) first = await this.threads.leave(threadId, first);
+    const first = await this.threads.leave(threadId, runId);
+    if (first !== null) await this.#heal(threadId, first);
+  }
+
+  /** Sees to it that the first in line is on its queue. Those whose records have expired are passed over. */
+  async #heal(threadId: string, first: string): Promise<void> {
+    let next: string | null = first;
+    while (next !== null && !(await this.#enqueue(next))) next = await this.threads.leave(threadId, next);
   }
 
   /** An owner's runs, or a thread's, newest first, from the one after `before` on. */
