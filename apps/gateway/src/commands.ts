@@ -95,14 +95,13 @@ function makeHandlers(deps: CommandDeps): Handlers {
     throw new ProtocolError("too_many_subscriptions", message);
   };
 
-  /** Acquires the run's feed and says what to do once the answer is on its way. */
+  /** Takes the run's place among the socket's subscriptions, and says what to do once the answer is on its way. */
   const subscribe = async (
     connection: Connection,
     record: RunRecord,
     params: Omit<Params<"run.subscribe">, "runId">,
   ): Promise<() => void> => {
     const { runId } = record;
-    checkSubscriptions(connection, runId);
     const feed = hub.feed(runId);
     feed.learn(record.head, record.status);
     await feed.acquire();
@@ -114,9 +113,18 @@ function makeHandlers(deps: CommandDeps): Handlers {
       snapshot: (id) => hub.reader.snapshot(id),
       onEnd: (ended) => connection.removeSubscription(runId, ended),
     });
+    try {
+      // Checked and taken in one go: commands that come together cannot all find the same place free.
+      checkSubscriptions(connection, runId);
+    } catch (error) {
+      subscription.close();
+      throw error;
+    }
+    connection.addSubscription(runId, subscription);
     return () => {
       if (connection.closed) return subscription.close();
-      connection.addSubscription(runId, subscription);
+      // Another command has taken its place since.
+      if (connection.subscription(runId) !== subscription) return;
       if (ahead || stale) {
         const reason = stale ? "the log has a new epoch" : `the log ends at offset ${record.head}`;
         connection.send(eventFrame("run.reset", { runId, epoch: record.epoch, reason }));
@@ -158,23 +166,24 @@ function makeHandlers(deps: CommandDeps): Handlers {
       // Listened for before it is asked for: the end cannot be missed.
       const acquired = feed.acquire();
       acquired.catch(() => {});
-      const cancelled = await dispatcher.cancel(runId, {
-        owner,
-        keep,
-        ...(reason === undefined ? {} : { reason }),
-      });
       try {
+        const cancelled = await dispatcher.cancel(runId, {
+          owner,
+          keep,
+          ...(reason === undefined ? {} : { reason }),
+        });
         if (cancelled.outcome === "missing") throw noSuchRun(runId);
         if (cancelled.outcome === "ended") {
           const { status, offset, checkpoint } = cancelled;
           return { runId, status, offset, checkpoint };
         }
-        await acquired;
-        if (!(await untilEnded(feed, deps.cancelWaitMs))) return { runId, status: "cancelling" as const };
+        if (!(await untilEnded(feed, acquired, deps.cancelWaitMs)))
+          return { runId, status: "cancelling" as const };
         const { record } = await dispatcher.runs.must(runId);
         return { runId, status: record.status, offset: record.head, checkpoint: record.checkpoint ?? null };
       } finally {
-        await acquired.then(
+        // Not waited for: with Redis out of reach it is not acquired until Redis is back.
+        void acquired.then(
           () => feed.release(),
           () => {},
         );
@@ -298,10 +307,8 @@ async function startRequest(
 /** How often a run that is awaited looks at its log, for an ending whose message was lost. */
 const lookMs = 1_000;
 
-async function untilEnded(feed: Feed, ms: number): Promise<boolean> {
-  // What ended before the subscription was acknowledged was not heard.
-  await feed.refresh();
-  if (feed.ended) return true;
+/** `heard`: resolves when the feed's live batches come in. */
+async function untilEnded(feed: Feed, heard: Promise<void>, ms: number): Promise<boolean> {
   return await new Promise<boolean>((resolve) => {
     const settle = (ended: boolean) => {
       clearTimeout(deadline);
@@ -312,10 +319,14 @@ async function untilEnded(feed: Feed, ms: number): Promise<boolean> {
     const look = () => {
       if (feed.ended) settle(true);
     };
+    const refresh = () => void feed.refresh().catch(() => {}); // The next look is soon.
     const reader: FeedReader = { onBatch: (_: Batch) => look(), onWake: look };
     const deadline = setTimeout(settle, ms, false);
-    const looking = setInterval(() => feed.refresh().catch(() => {}), lookMs);
+    const looking = setInterval(refresh, lookMs);
     feed.join(reader);
+    // What ended before the subscription was acknowledged was not heard.
+    heard.then(refresh, refresh);
+    look();
   });
 }
 

@@ -43,8 +43,6 @@ class GatewaySocket extends WebSocket {
 
 /** Sockets are looked at in turn, a few at a time: no burst of pings. */
 const beatSlots = 20;
-/** A token that ran out is honoured this much longer, for a client that is refreshing it. */
-const tokenGraceMs = 25_000;
 const probeMs = 2_000;
 const quietMs = 10_000;
 
@@ -184,8 +182,11 @@ class Sockets {
 
   async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     socket.on("error", () => socket.destroy());
-    const url = new URL(request.url ?? "/", "http://gateway");
-    if (url.pathname !== "/v1/ws") {
+    // The target is whatever a client wrote: `//` is one that no URL can be made of.
+    const url = URL.canParse(request.url ?? "/", "http://gateway")
+      ? new URL(request.url ?? "/", "http://gateway")
+      : undefined;
+    if (url?.pathname !== "/v1/ws") {
       socket.end("HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
       return;
     }
@@ -251,7 +252,8 @@ class Sockets {
     for (const { connection } of this.#slots[this.#beatSlot]!) {
       if (connection === undefined) continue;
       const { expiresAt } = connection.principal;
-      if (expiresAt !== undefined && now > expiresAt + tokenGraceMs) {
+      // Honoured one heartbeat longer, for a client that is refreshing it.
+      if (expiresAt !== undefined && now > expiresAt + this.#env.HEARTBEAT_MS) {
         connection.close(closeCodes.badToken, "the token has run out");
       } else {
         connection.beat(now);

@@ -146,8 +146,9 @@ export class Connection implements Outlet {
   // What comes in.
 
   onMessage(data: Buffer, isBinary: boolean): void {
+    if (this.closed) return;
     this.#alive = true;
-    if (!this.#allow()) return;
+    const refusal = this.#refusal();
     let frame: CommandFrame;
     try {
       frame = parseFrame(data, isBinary);
@@ -158,11 +159,8 @@ export class Connection implements Outlet {
       return;
     }
     this.#badFrames = 0;
-    if (this.#pending >= maxPending) {
-      this.#answerError(
-        frame.id,
-        new ProtocolError("rate_limited", `${maxPending} commands are under way already`),
-      );
+    if (refusal !== undefined) {
+      this.#answerError(frame.id, refusal);
       return;
     }
     this.#pending++;
@@ -193,8 +191,8 @@ export class Connection implements Outlet {
     });
   }
 
-  /** A token bucket. Over it commands are refused; far over it the socket goes. */
-  #allow(): boolean {
+  /** Why the next command is not taken. A token bucket: over it commands are refused, far over it the socket goes. */
+  #refusal(): ProtocolError | undefined {
     const { commandsPerSecond } = this.#limits;
     const now = Date.now();
     const capacity = commandsPerSecond * burstSeconds;
@@ -203,15 +201,15 @@ export class Connection implements Outlet {
       this.#allowance + ((now - this.#allowedAt) / 1000) * commandsPerSecond,
     );
     this.#allowedAt = now;
-    if (this.#allowance >= 1) {
-      this.#allowance--;
-      this.#refused = 0;
-      return true;
+    if (this.#allowance < 1) {
+      const message = `more than ${commandsPerSecond} commands a second`;
+      if (++this.#refused > capacity) this.close(closeCodes.rateLimited, message);
+      return new ProtocolError("rate_limited", message);
     }
-    const message = `more than ${commandsPerSecond} commands a second`;
-    this.#answerError(null, new ProtocolError("rate_limited", message));
-    if (++this.#refused > capacity) this.close(closeCodes.rateLimited, message);
-    return false;
+    this.#allowance--;
+    this.#refused = 0;
+    if (this.#pending < maxPending) return undefined;
+    return new ProtocolError("rate_limited", `${maxPending} commands are under way already`);
   }
 
   onPong(): void {
@@ -254,8 +252,8 @@ export class Connection implements Outlet {
         this.#progress = sent;
         this.#progressAt = now;
       } else if (now - this.#progressAt > this.#limits.slowSocketMs) {
+        // Not torn down at once: a client that reads again finds out why. `ws` waits 30 s for that.
         this.close(closeCodes.noProgress, `no progress for ${this.#limits.slowSocketMs} ms`);
-        this.#ws.terminate();
       }
       return;
     }

@@ -1,0 +1,200 @@
+/** Our gateway and worker against the suite, with every hook given: nothing is skipped. */
+import { createHmac, randomBytes } from "node:crypto";
+import { connect } from "node:net";
+import { agents } from "@throughline/example-worker";
+import { type Gateway, gatewayConfig, startGateway } from "@throughline/gateway";
+import { createLogger } from "@throughline/kit";
+import { Fold, type FoldSnapshot, lifecycle, type Part } from "@throughline/protocol";
+import { LogWriter, RunStore, type RunWriter } from "@throughline/runlog";
+import { serve, type WorkerHandle } from "@throughline/worker";
+import { Redis } from "ioredis";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startPrivateRedis, testPrefix, testRedisUrl } from "../support/redis.ts";
+import { describeGateway, type GatewayTarget, gatewayTests, type Hooks } from "./gateway.ts";
+
+const secret = "a secret of more than thirty-two bytes, for tests";
+const logger = createLogger("conformance", { level: "silent" });
+const owner = "alice";
+const prefix = testPrefix();
+const opened: { close(): Promise<unknown> }[] = [];
+let redis: Redis;
+let worker: WorkerHandle;
+let target: GatewayTarget & Hooks;
+
+/** An HS256 JWT. */
+function tokenFor(sub: string, seconds = 3600): string {
+  const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const exp = Math.floor(Date.now() / 1000) + seconds;
+  const signed = `${encode({ alg: "HS256" })}.${encode({ sub, exp })}`;
+  return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
+}
+
+async function gateway(env: Record<string, string> = {}, redisUrl = testRedisUrl()): Promise<Gateway> {
+  const config = gatewayConfig({
+    REDIS_URL: redisUrl,
+    KEY_PREFIX: prefix,
+    PORT: "0",
+    AUTH: "jwt",
+    JWT_SECRET: secret,
+    ALLOWED_ORIGINS: "https://console.example",
+    ...env,
+  });
+  const started = await startGateway(config, logger);
+  opened.push(started);
+  return started;
+}
+
+/** What `make` answers, made once. */
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => (made ??= make());
+}
+
+/** A run that this test writes by itself: claimed, and not ended. */
+async function scriptedRun(runId: string): Promise<RunWriter> {
+  const request = JSON.stringify({ queue: "none" });
+  const run = { runId, threadId: `of-${runId}`, agent: "scripted", owner, epoch: "e1", request };
+  await new RunStore(redis, { prefix }).open(run);
+  const claimed = await new LogWriter(redis, { prefix }).claim(runId);
+  if (claimed.outcome !== "claimed") throw new Error(`the run is ${claimed.outcome}`);
+  await claimed.writer.write(lifecycle({ event: "started", attempt: 1 }));
+  return claimed.writer;
+}
+
+function chunk(content: string, node: string, ns: string[] = [], tags?: string[]): Part {
+  const metadata = { langgraph_node: node, ...(tags === undefined ? {} : { tags }) };
+  return { type: "messages", ns, data: [{ type: "AIMessageChunk", id: `of-${node}`, content }, metadata] };
+}
+
+async function variedRun(): Promise<{ runId: string; parts: Part[] }> {
+  const writer = await scriptedRun("varied");
+  const round = (i: number): Part[] => [
+    chunk(`w${i}`, "writer", [], ["draft"]),
+    chunk(`c${i}`, "critic", ["review:1"]),
+    chunk(`d${i}`, "critic", ["review:1", "deep:2"], ["draft", "inner"]),
+    { type: "custom", ns: ["other:1"], data: { i } },
+    { type: "updates", ns: [], data: { planner: { round: i } } },
+    { type: "custom", ns: [], data: { progress: i } },
+  ];
+  const parts = [round(1), round(2), round(3)].flat();
+  for (const part of parts) await writer.write(part);
+  await writer.finish({ event: "completed" });
+  const started = lifecycle({ event: "started", attempt: 1 });
+  return { runId: "varied", parts: [started, ...parts, lifecycle({ event: "completed" })] };
+}
+
+async function trimmedRun() {
+  const writer = await scriptedRun("trimmed");
+  const fold = new Fold();
+  fold.add(lifecycle({ event: "started", attempt: 1 }), 1);
+  let snapshot: FoldSnapshot | undefined;
+  let text = "";
+  for (let i = 0; i < 20; i++) {
+    const part = chunk(`${i} 🧵 `, "writer");
+    text += `${i} 🧵 `;
+    await writer.write(part);
+    fold.add(part, writer.offset);
+    await writer.flush();
+    if (i === 9) snapshot = fold.snapshot();
+  }
+  await writer.trim(snapshot!.offset, JSON.stringify(snapshot));
+  const head = await writer.finish({ event: "completed" });
+  return { runId: "trimmed", first: snapshot!.offset + 1, head, text };
+}
+
+async function interruptedRun() {
+  const interrupts = [{ id: "i1", value: { question: "Really?" } }];
+  const writer = await scriptedRun("interrupted");
+  await writer.finish({ event: "interrupted", interrupts }, { interrupts });
+  return { runId: "interrupted", interrupts };
+}
+
+async function cutOff() {
+  const own = await startPrivateRedis();
+  const { url } = await gateway({}, own.url);
+  return { url, cut: () => own.stop() };
+}
+
+const offers: (keyof Hooks)[] = [
+  "token",
+  "freshToken",
+  "otherToken",
+  "forbiddenOrigin",
+  "expiring",
+  "tight",
+  "crowded",
+  "draining",
+  "cutOff",
+  "trimmedRun",
+  "interruptedRun",
+  "hungRun",
+  "variedRun",
+];
+
+beforeAll(async () => {
+  redis = new Redis(testRedisUrl());
+  worker = await serve({ agents: agents({}), redis: testRedisUrl(), prefix, logger });
+  const { url } = await gateway();
+  target = {
+    url,
+    token: tokenFor(owner),
+    freshToken: tokenFor(owner, 7200),
+    otherToken: tokenFor("bob"),
+    forbiddenOrigin: "https://elsewhere.example",
+    expiring: async () => ({ url: (await gateway({ HEARTBEAT_MS: "400" })).url, token: tokenFor(owner, 2) }),
+    tight: once(async () => {
+      const limits = {
+        HEARTBEAT_MS: "300",
+        MAX_SUBSCRIPTIONS: "3",
+        COMMANDS_PER_SECOND: "10",
+        SLOW_SOCKET_MS: "900",
+      };
+      return { url: (await gateway(limits)).url, maxSubscriptions: 3, slowSocketMs: 900 };
+    }),
+    crowded: async () => ({
+      url: (await gateway({ CONNECTIONS_PER_SECOND: "3" })).url,
+      connectionsPerSecond: 3,
+    }),
+    draining: async () => {
+      const going = await gateway({ DRAIN_MS: "500" });
+      return { url: going.url, drain: () => going.close() };
+    },
+    cutOff,
+    trimmedRun: once(trimmedRun),
+    interruptedRun: once(interruptedRun),
+    hungRun: async () => ({ runId: (await scriptedRun("hung")).runId }),
+    variedRun: once(variedRun),
+  };
+});
+
+afterAll(async () => {
+  await Promise.all(opened.map((each) => each.close()));
+  await worker.close();
+  redis.disconnect();
+});
+
+describe("our gateway conforms to PROTOCOL.md", () => {
+  describeGateway(() => target, offers, it);
+
+  it("gives every hook, so that nothing is skipped", () => {
+    expect(Object.keys(target).filter((key) => key !== "url")).toEqual(expect.arrayContaining(offers));
+    expect(gatewayTests.flatMap(({ needs }) => needs).filter((need) => !offers.includes(need))).toEqual([]);
+  });
+});
+
+describe("what is no rule of the wire's", () => {
+  it.each(["//", "/\\[", "/v1/ws/", "http://[/v1/ws"])(
+    "answers 404 where an upgrade asks for %s, and lives on",
+    async (path) => {
+      const { port } = await gateway();
+      const socket = connect(port, "127.0.0.1");
+      const headers = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+      socket.write(
+        `GET ${path} HTTP/1.1\r\nHost: x\r\n${headers}Sec-WebSocket-Key: ${randomBytes(16).toString("base64")}\r\n\r\n`,
+      );
+      let answer = "";
+      for await (const chunk of socket) answer += chunk;
+      expect(answer).toMatch(/^HTTP\/1.1 404 /);
+    },
+  );
+});
