@@ -139,13 +139,12 @@ export class Context<T extends GatewayTarget = GatewayTarget> {
   }
 
   async close(): Promise<void> {
-    for (const { socket, runId } of this.#running) {
-      if (socket.closed === undefined) socket.ask("run.cancel", { runId, keep: "discard" });
-    }
     await Promise.all(
-      this.#running.map(({ socket, runId }) =>
-        socket.event("run.unsubscribed", runId, 0, 2_000).catch(() => {}),
-      ),
+      this.#running
+        .filter(({ socket }) => socket.closed === undefined)
+        .map(({ socket, runId }) =>
+          socket.call("run.cancel", { runId, keep: "discard" }, 3_000).catch(() => {}),
+        ),
     );
     for (const socket of this.#sockets) socket.close();
   }

@@ -99,6 +99,15 @@ export const errors: ConformanceTest[] = [
     assert.equal((await socket.refused("run.start", { agent: "none" })).error, "no_such_agent");
   }),
 
+  test("R101", "refuses thread.update with thread_busy while the thread has an active run", [], async (t) => {
+    const socket = await t.connect();
+    const { runId, threadId } = await t.startLong(socket);
+    const update = { threadId, values: { note: "x" } };
+    assert.equal((await socket.refused("thread.update", update)).error, "thread_busy");
+    await socket.call("run.cancel", { runId });
+    await socket.call("thread.update", update);
+  }),
+
   test("R85", "refuses a subscription over the limit with too_many_subscriptions", ["tight"], async (t) => {
     const { url, maxSubscriptions } = await t.target.tight();
     const [socket, other] = [await t.connect({ url }), await t.connect()];

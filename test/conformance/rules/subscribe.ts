@@ -68,6 +68,23 @@ export const subscribe: ConformanceTest[] = [
     for (const { joiner, after } of joined) assert.deepEqual(await joiner.ended(runId), all.slice(after));
   }),
 
+  test("R102", "sends nothing of a subscription before its result", [], async (t) => {
+    const socket = await t.connect();
+    const { runId } = await t.startLong(socket, { subscribe: false });
+    const watcher = await t.connect();
+    await watcher.call("run.subscribe", { runId });
+    await watcher.until("some parts", () => watcher.parts(runId).length > 3);
+    for (let i = 0; i < 20; i++) {
+      const joiner = await t.connect();
+      const id = joiner.ask("run.subscribe", { runId });
+      await joiner.event("run.parts", runId);
+      const [hello, first] = joiner.frames;
+      assert.ok(hello?.type === "event" && hello.method === "server.hello");
+      assert.ok(first?.type === "success" && first.id === id, "parts came before the result");
+      joiner.close();
+    }
+  }),
+
   test("R42", 'sends only what is new after "head"', [], async (t) => {
     const socket = await t.connect();
     const { runId } = await t.startLong(socket);

@@ -1,0 +1,161 @@
+/** The rules that PROTOCOL.md has for clients, against ours: it talks to a gateway that does what the test says. */
+import { type Connection, type ConnectionState, type ConnectOptions, connect } from "@throughline/client";
+import { ManualClock, parts, ScriptedGateway } from "@throughline/client/testing";
+import { closeCodes } from "@throughline/protocol";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { WebSocket } from "ws";
+
+let gateway: ScriptedGateway;
+let clock: ManualClock;
+let connections: Connection[];
+
+beforeEach(async () => {
+  gateway = await ScriptedGateway.listen();
+  clock = new ManualClock();
+  connections = [];
+});
+
+afterEach(async () => {
+  for (const connection of connections) connection.close();
+  await gateway.close();
+});
+
+function open(options: ConnectOptions = {}): Connection {
+  const connection = connect(gateway.url, { WebSocket, clock, random: () => 0.999, ...options });
+  connections.push(connection);
+  return connection;
+}
+
+async function until<S extends ConnectionState["status"]>(connection: Connection, status: S) {
+  await vi.waitFor(() => expect(connection.state.status).toBe(status), { timeout: 5_000, interval: 2 });
+  return connection.state as Extract<ConnectionState, { status: S }>;
+}
+
+describe("our client conforms to PROTOCOL.md", () => {
+  it("R16 passes over fields and events that it does not know", async () => {
+    const run = open().attach("r1");
+    const peer = await gateway.accept();
+    await peer.subscribed({ later: true } as object);
+    peer.send({ type: "event", method: "run.later", params: { runId: "r1" }, later: 1 });
+    const token = { ...parts.token("a"), later: 1 };
+    peer.send({
+      type: "event",
+      method: "run.parts",
+      params: { runId: "r1", offset: 1, parts: [token, parts.completed()], later: [] },
+      later: {},
+    });
+    await run.ended;
+    expect(run.text).toBe("a");
+  });
+
+  it("R21 drops the parts that a rewind takes back, and keeps lifecycle ones", async () => {
+    const run = open().attach("r1");
+    const peer = await gateway.accept();
+    await peer.subscribed();
+    const log = [parts.started(), parts.token("kept "), parts.token("dropped "), parts.token("dropped")];
+    peer.parts("r1", 1, [...log, parts.rewound(2), parts.token("and told anew"), parts.completed()]);
+    const events: string[] = [];
+    for await (const event of run.events) events.push(event.kind);
+    expect(run.text).toBe("kept and told anew");
+    expect(events).toEqual(["part", "part", "part", "part", "rewound", "part", "part"]);
+  });
+
+  it("R73 drops all that it has of a run that is reset", async () => {
+    const run = open().attach("r1");
+    const peer = await gateway.accept();
+    await peer.subscribed();
+    peer.parts("r1", 1, [parts.started(), parts.token("of an epoch that is gone")]);
+    peer.event("run.reset", { runId: "r1", epoch: "e2", reason: "Redis lost writes" });
+    peer.parts("r1", 1, [parts.started(), parts.token("new"), parts.completed()]);
+    await run.ended;
+    expect([run.text, run.offset, run.epoch]).toEqual(["new", 3, "e2"]);
+  });
+
+  it("R98 does after each close code what the code asks for", async () => {
+    const expected: Record<number, "waiting" | "closed" | "new token"> = {
+      [closeCodes.normal]: "waiting",
+      [closeCodes.goingAway]: "waiting",
+      [closeCodes.frameTooLarge]: "closed",
+      [closeCodes.restarting]: "waiting",
+      [closeCodes.overloaded]: "waiting",
+      [closeCodes.badFrame]: "closed",
+      [closeCodes.badToken]: "new token",
+      [closeCodes.forbidden]: "closed",
+      [closeCodes.noProgress]: "waiting",
+      [closeCodes.rateLimited]: "waiting",
+    };
+    expect(Object.keys(expected).map(Number)).toEqual(Object.values(closeCodes));
+    for (const [code, action] of Object.entries(expected)) {
+      let tokens = 0;
+      const connection = open({ token: () => `token-${++tokens}` });
+      const peer = await gateway.accept();
+      await until(connection, "open");
+      peer.close(Number(code));
+      if (action === "closed") {
+        expect(await until(connection, "closed"), code).toMatchObject({ code: Number(code) });
+        expect(clock.pending, code).toBe(0);
+        continue;
+      }
+      clock.advance((await until(connection, "waiting")).retryInMs + 1);
+      const next = await gateway.accept();
+      expect(next.subprotocols, code).toContain(`throughline.bearer.token-${action === "new token" ? 2 : 1}`);
+      await until(connection, "open");
+      connection.close();
+    }
+    // 1012 says when.
+    const connection = open();
+    const peer = await gateway.accept();
+    await until(connection, "open");
+    peer.event("server.draining", { retryInMs: 7_000 });
+    peer.close(closeCodes.restarting);
+    const { retryInMs } = await until(connection, "waiting");
+    expect(retryInMs).toBeGreaterThanOrEqual(7_000);
+    expect(retryInMs).toBeLessThan(9_000);
+  });
+
+  it("R99 backs off with full jitter, from 0.5 s to 20 s", async () => {
+    gateway.hello = null;
+    for (const random of [0.999, 0.25]) {
+      const connection = open({ random: () => random });
+      const waits: number[] = [];
+      for (let attempt = 1; attempt <= 8; attempt++) {
+        (await gateway.accept()).drop();
+        const { retryInMs } = await until(connection, "waiting");
+        waits.push(retryInMs);
+        clock.advance(retryInMs + 1);
+      }
+      for (const [i, wait] of waits.entries()) {
+        // Which try the first wait counts as is the client's own business.
+        expect(wait).toBeLessThanOrEqual(Math.min(20_000, 1_000 * 2 ** i));
+        expect(wait).toBeGreaterThanOrEqual(Math.floor(random * Math.min(20_000, 500 * 2 ** i)));
+      }
+      expect(waits.at(-1)).toBe(Math.round(random * 20_000));
+      connection.close();
+      await Promise.all(gateway.peers.map((peer) => peer.closed));
+    }
+  });
+
+  it("R100 resumes every live subscription with the last offset that it delivered", async () => {
+    const connection = open();
+    const runs = ["r1", "r2", "r3"].map((runId) => connection.attach(runId));
+    const peer = await gateway.accept();
+    for (let i = 0; i < 3; i++) await peer.subscribed();
+    peer.parts("r1", 1, [parts.started(), parts.token("a"), parts.token("b")]);
+    peer.parts("r2", 1, [parts.started()]);
+    peer.parts("r3", 1, [parts.started(), parts.completed()]);
+    peer.event("run.unsubscribed", { runId: "r3", reason: "ended" });
+    await runs[2]!.ended;
+    peer.drop();
+    clock.advance((await until(connection, "waiting")).retryInMs + 1);
+    const next = await gateway.accept();
+    const resumed = [await next.subscribed(), await next.subscribed()];
+    expect(resumed.map(({ params }) => params)).toEqual([
+      expect.objectContaining({ runId: "r1", after: 3, epoch: "e1" }),
+      expect.objectContaining({ runId: "r2", after: 1, epoch: "e1" }),
+    ]);
+    next.parts("r1", 4, [parts.token("c"), parts.completed()]);
+    await runs[0]!.ended;
+    expect(runs[0]!.text).toBe("abc");
+    expect(next.received.filter(({ method }) => method === "run.subscribe")).toHaveLength(2);
+  });
+});
