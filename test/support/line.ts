@@ -1,10 +1,10 @@
 /** The whole line in this process: gateways and workers on a key prefix of their own. */
 
 import { type Gateway, gatewayConfig, startGateway } from "@throughline/gateway";
-import { createLogger } from "@throughline/kit";
 import { type ServeOptions, serve, type WorkerHandle } from "@throughline/worker";
 import { Redis } from "ioredis";
 import { TestClient, type TestClientOptions } from "./client.ts";
+import { testLogger } from "./logger.ts";
 import { testPrefix, testRedisUrl } from "./redis.ts";
 
 export interface LineOptions {
@@ -34,9 +34,6 @@ export interface Line {
   client(gateway?: number, options?: TestClientOptions): Promise<TestClient>;
   stop(): Promise<void>;
 }
-
-/** Says nothing, unless LOG_LEVEL asks. */
-export const testLogger = createLogger("test", { level: process.env.LOG_LEVEL ?? "silent" });
 
 export async function startLine(options: LineOptions = {}): Promise<Line> {
   const prefix = testPrefix();

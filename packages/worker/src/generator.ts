@@ -2,7 +2,7 @@
 import { normalizeMessages } from "@throughline/checkpoint";
 import type { Part, StreamMode } from "@throughline/protocol";
 import { streamModes } from "@throughline/protocol";
-import { type Agent, type AgentContext, token, type Yielded } from "./agent.ts";
+import type { Agent, AgentContext, Yielded } from "./agent.ts";
 import type { Attempt } from "./attempt.ts";
 
 /** An agent yielded what is no part. */
@@ -32,8 +32,10 @@ export async function drive(
   for await (const yielded of parts) {
     // `return` here runs the agent's own `finally`.
     if (attempt.reason !== undefined) return;
-    const part = typeof yielded === "string" ? token(yielded) : yielded;
-    complete(part, name, messageId);
+    const part =
+      typeof yielded === "string"
+        ? answerToken(yielded, name, messageId)
+        : complete(yielded, name, messageId);
     if (!inLog(part)) {
       attempt.foldOnly(part);
       continue;
@@ -43,31 +45,68 @@ export async function drive(
   }
 }
 
-/** Fills in what a part may leave out, and refuses what is none. */
-function complete(part: Part, node: string, messageId: string): void {
-  if (typeof part !== "object" || part === null || !known.has(part.type) || part.data === undefined) {
+function answerToken(content: string, node: string, id: string): Part {
+  return {
+    type: "messages",
+    ns: [],
+    data: [{ type: "AIMessageChunk", id, content }, { langgraph_node: node }],
+  };
+}
+
+/** The part with what it may leave out, and a BadYieldError for what is none. What was yielded is the agent's: it stays as it is. */
+function complete(part: Part, node: string, messageId: string): Part {
+  if (!isPart(part)) {
     throw new BadYieldError(
       `agent ${node} yielded ${describe(part)}: yield a string, token(…), custom(…), update(…), ` +
         `or a part {type, ns, data} with one of these types: ${streamModes.join(", ")}`,
     );
   }
-  part.ns ??= [];
+  const ns = part.ns ?? [];
   if (part.type === "messages") {
     const [chunk, metadata] = part.data;
-    chunk.id ??= messageId;
-    metadata.langgraph_node ??= node;
-  } else if (part.type === "updates") {
-    completeMessages(part.data);
+    const id = chunk.id ?? messageId;
+    const langgraph_node = metadata.langgraph_node ?? node;
+    return {
+      ...part,
+      ns,
+      data: [
+        { ...chunk, id },
+        { ...metadata, langgraph_node },
+      ],
+    };
   }
+  if (part.type === "updates") return { ...part, ns, data: withFlatMessages(part.data) as never };
+  return { ...part, ns };
+}
+
+/** What the schema of a part says, without the depths of its data: this runs once per token. */
+function isPart(part: unknown): part is Part {
+  if (!isRecord(part) || !known.has(part.type as string)) return false;
+  const { ns, data } = part;
+  if (ns !== undefined && !(Array.isArray(ns) && ns.every((segment) => typeof segment === "string")))
+    return false;
+  if (part.type !== "messages")
+    return data !== undefined && typeof data !== "function" && typeof data !== "symbol";
+  if (!Array.isArray(data)) return false;
+  const [chunk, metadata] = data as unknown[];
+  if (!isRecord(chunk) || !isRecord(metadata) || typeof chunk.type !== "string") return false;
+  if (chunk.id !== undefined && typeof chunk.id !== "string") return false;
+  return typeof chunk.content === "string" || Array.isArray(chunk.content);
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** Messages in a state update may be written `{role, content}`: in the log they are all flat. */
-function completeMessages(data: unknown): void {
-  if (typeof data !== "object" || data === null) return;
-  for (const delta of Object.values(data)) {
-    if (typeof delta !== "object" || delta === null || !("messages" in delta)) continue;
-    delta.messages = normalizeMessages(delta.messages);
-  }
+function withFlatMessages(data: unknown): unknown {
+  if (!isRecord(data)) return data;
+  return Object.fromEntries(
+    Object.entries(data).map(([node, delta]) => {
+      if (!isRecord(delta) || !("messages" in delta)) return [node, delta];
+      return [node, { ...delta, messages: normalizeMessages(delta.messages) }];
+    }),
+  );
 }
 
 function describe(value: unknown): string {

@@ -271,7 +271,11 @@ function isInvalid(error: unknown): boolean {
 
 function describeError(error: unknown): { name: string; message: string } {
   if (error instanceof Error) return { name: error.name, message: error.message };
-  return { name: "Error", message: String(error) };
+  try {
+    return { name: "Error", message: String(error) };
+  } catch {
+    return { name: "Error", message: "what was thrown cannot be shown" };
+  }
 }
 
 async function settledWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {
