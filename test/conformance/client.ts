@@ -52,6 +52,8 @@ export class Socket {
   readonly #asked = new Map<number, Method>();
   readonly #watchers = new Set<() => void>();
   #failure: Error | undefined;
+  /** What Node said of a connection that broke, or was never made. */
+  #lost = "";
   #lastId = 0;
 
   constructor(url: string, options: SocketOptions = {}) {
@@ -72,10 +74,12 @@ export class Socket {
       this.#look();
     });
     this.ws.on("close", (code, reason) => {
-      this.closed = { code, reason: reason.toString() };
+      this.closed = { code, reason: reason.toString() || this.#lost };
       this.#look();
     });
-    this.ws.on("error", () => {}); // `close` follows.
+    this.ws.on("error", (error) => {
+      this.#lost = error.message; // `close` follows.
+    });
   }
 
   send(frame: unknown): void {

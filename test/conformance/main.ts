@@ -14,6 +14,8 @@ const usage = `npm run conformance -- URL [options]
 `;
 
 const testMs = 60_000;
+/** Characters of a failure's reason: it is to stay one line. */
+const maxReason = 400;
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -72,7 +74,8 @@ async function failureOf(running: Promise<void>): Promise<string | undefined> {
     await Promise.race([running, late]);
     return undefined;
   } catch (error) {
-    return (error instanceof Error ? error.message : String(error)).replace(/\s*\n\s*/g, " ");
+    const reason = (error instanceof Error ? error.message : String(error)).replace(/\s*\n\s*/g, " ");
+    return reason.length > maxReason ? `${reason.slice(0, maxReason)}…` : reason;
   } finally {
     clearTimeout(timer);
   }
