@@ -1,10 +1,11 @@
--- Gives a run back, for another worker to claim. Its partial stays in the log.
+-- Gives a run back, for another worker to claim. Its partial stays in the log. Repeated, it answers as before.
 -- KEYS[1] run hash
 -- ARGV[1] attempt
 -- Answers 1 done · -1 no such run · -2 stale attempt, or the run has ended
-local run = redis.call('HMGET', KEYS[1], 'fence', 'status')
+local run = redis.call('HMGET', KEYS[1], 'fence', 'status', 'releasedBy')
 if not run[2] then return -1 end
+if run[3] == ARGV[1] then return 1 end
 if run[1] ~= ARGV[1] then return -2 end
-redis.call('HSET', KEYS[1], 'fence', '')
+redis.call('HSET', KEYS[1], 'fence', '', 'releasedBy', ARGV[1])
 if run[2] == 'running' then redis.call('HSET', KEYS[1], 'status', 'queued') end
 return 1

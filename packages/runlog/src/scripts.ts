@@ -8,7 +8,8 @@ import type { Redis, Result } from "ioredis";
 const scripts = {
   tlOpen: { file: "open", keys: 1 },
   tlClaim: { file: "claim", keys: 2 },
-  tlAppend: { file: "append", keys: 3 },
+  /** Any number of runs at once: its first argument is the number of keys. */
+  tlAppend: { file: "append", keys: undefined },
   tlFinish: { file: "finish", keys: 4 },
   tlCancel: { file: "cancel", keys: 4 },
   tlRead: { file: "read", keys: 2 },
@@ -23,7 +24,7 @@ declare module "ioredis" {
   interface RedisCommander<Context> {
     tlOpen(...keysAndArgs: Argument[]): Result<[number, ...string[]], Context>;
     tlClaim(...keysAndArgs: Argument[]): Result<[string, ...unknown[]], Context>;
-    tlAppend(...keysAndArgs: Argument[]): Result<number, Context>;
+    tlAppend(numberOfKeys: number, ...keysAndArgs: Argument[]): Result<(number | string)[], Context>;
     tlFinish(...keysAndArgs: Argument[]): Result<number, Context>;
     tlCancel(...keysAndArgs: Argument[]): Result<[string, ...(string | number)[]], Context>;
     tlReadBuffer(...keysAndArgs: Argument[]): Result<(Buffer | number)[], Context>;
@@ -40,7 +41,7 @@ export function withScripts(redis: Redis): Redis {
   for (const name of Object.keys(scripts) as Name[]) {
     const { file, keys } = scripts[name];
     const lua = readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
-    redis.defineCommand(name, { lua, numberOfKeys: keys });
+    redis.defineCommand(name, keys === undefined ? { lua } : { lua, numberOfKeys: keys });
   }
   defined.add(redis);
   return redis;

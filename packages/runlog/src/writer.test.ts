@@ -130,7 +130,8 @@ test("P1: a batch whose answer was lost is sent again, and is there once", async
   void writer.write(own("once"));
   // The very command that the writer is about to send gets there before it: its answer is the one that was lost.
   const args = [writer.attempt, 1, 1, JSON.stringify([own("once")]), 0] as const;
-  await (redis as unknown as { tlAppend(...args: unknown[]): Promise<number> }).tlAppend(
+  await (redis as unknown as { tlAppend(...args: unknown[]): Promise<number[]> }).tlAppend(
+    3,
     keys.run,
     keys.log,
     keys.live,
@@ -142,7 +143,7 @@ test("P1: a batch whose answer was lost is sent again, and is there once", async
   expect(await logged(writer.runId)).toEqual(["once", "next"]);
 });
 
-test("one run's refusal costs the others in its pipeline nothing", async () => {
+test("one run's refusal costs the others in its command nothing", async () => {
   const [stale, good] = [await claim(), await claim()];
   await log.claim(stale.runId);
   void stale.write(own("never"));

@@ -2,7 +2,7 @@
  * Writes runs' logs: claim → append → finish, with group commit.
  *
  * Parts are collected while the run's previous append is in flight; all runs of a process that have something to say
- * at the end of a turn of the event loop share one pipeline. So a lone token costs one round trip, and under load
+ * at the end of a turn of the event loop share one command. So a lone token costs one round trip, and under load
  * batches grow by themselves.
  *
  * Invariants:
@@ -31,10 +31,14 @@ export interface WriterOptions {
 /** How often an active run's TTL is pushed out. */
 const touchMs = 60_000;
 /** Redis is there but cannot take a write now: it will be able to again. */
-const passing = /^(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY|NOSCRIPT)/;
+const passing =
+  /(?:^|: )(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY|NOSCRIPT)/;
 /** The command got no answer: ioredis's words for it. */
 const unanswered =
   /Connection is closed|timed out|isn't writeable|not answered|max retries|All nodes failed/i;
+/** One command's bounds: Redis does nothing else while it runs. */
+const maxRunsAtOnce = 64;
+const maxSizeAtOnce = 1024 * 1024;
 const retryMs = { min: 50, max: 1000 } as const;
 
 export type Claimed =
@@ -70,7 +74,7 @@ export class LogWriter {
     return { outcome: "claimed", run, writer: new RunWriter(this, keys, runId, attempt, head) };
   }
 
-  /** Puts a writer into the pipeline of this turn. */
+  /** Has a writer's append sent at the end of this turn. */
   enqueue(writer: RunWriter): void {
     if (this.#due.push(writer) === 1) setImmediate(this.#flush);
   }
@@ -78,20 +82,35 @@ export class LogWriter {
   readonly #flush = (): void => {
     const due = this.#due;
     this.#due = [];
-    const pipeline = this.#redis.pipeline();
-    for (const writer of due) writer.appendTo(pipeline);
-    pipeline.exec().then(
-      (results) => {
-        for (let i = 0; i < due.length; i++) {
-          const [error, status] = results?.[i] ?? [new Error("the pipeline was not answered"), null];
-          due[i]!.settle(error, status as number);
+    for (let i = 0; i < due.length; ) {
+      const from = i;
+      const keys: string[] = [];
+      const args: (string | number | Buffer)[] = [];
+      for (let size = 0; i < due.length && i - from < maxRunsAtOnce && size < maxSizeAtOnce; i++) {
+        size += due[i]!.prepare(keys, args);
+      }
+      this.#send(due.slice(from, i), keys, args);
+    }
+  };
+
+  #send(
+    writers: readonly RunWriter[],
+    keys: readonly string[],
+    args: readonly (string | number | Buffer)[],
+  ): void {
+    this.#redis.tlAppend(keys.length, ...keys, ...args).then(
+      (answers) => {
+        for (let i = 0; i < writers.length; i++) {
+          const answer = answers[i]!;
+          if (typeof answer === "number") writers[i]!.settle(null, answer);
+          else writers[i]!.settle(replyError(answer), 0);
         }
       },
       (error: Error) => {
-        for (const writer of due) writer.settle(error, 0);
+        for (const writer of writers) writer.settle(error, 0);
       },
     );
-  };
+  }
 
   /** Runs `send` until Redis has answered it, whatever its connection goes through. */
   async persist<T>(send: (redis: Redis) => Promise<T>): Promise<T> {
@@ -263,16 +282,18 @@ export class RunWriter {
     if (status !== 1) throw this.#refusal(status);
   }
 
-  /** For LogWriter: adds this run's append to a pipeline. */
-  appendTo(pipeline: ReturnType<Redis["pipeline"]>): void {
+  /** For LogWriter: adds this run's append to a command. Answers its size, in characters. */
+  prepare(keys: string[], args: (string | number | Buffer)[]): number {
     if (this.#inFlight === undefined) {
       const outgoing = this.#outbox.take();
       this.#inFlight = { ...outgoing, first: this.#taken - outgoing.count + 1 };
       this.#asking = false;
     }
-    const { first, count, body } = this.#inFlight;
+    const { first, count, body, size } = this.#inFlight;
     const { run, log, live } = this.#keys;
-    pipeline.tlAppend(run, log, live, this.attempt, first, count, body, this.#ttl());
+    keys.push(run, log, live);
+    args.push(this.attempt, first, count, body, this.#ttl());
+    return size;
   }
 
   /** For LogWriter: the append that is in flight was answered, or was not. */
@@ -342,6 +363,13 @@ export class RunWriter {
 function isPassing(error: Error & { code?: string; syscall?: string }): boolean {
   if (error.name === "ReplyError") return passing.test(error.message);
   return error.syscall !== undefined || error.name === "AbortError" || unanswered.test(error.message);
+}
+
+/** What one run's part of a command failed with. */
+function replyError(message: string): Error {
+  const error = new Error(message);
+  error.name = "ReplyError";
+  return error;
 }
 
 function retryDelay(attempt: number): number {
