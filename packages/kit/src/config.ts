@@ -32,7 +32,8 @@ export function readConfig<S extends z.ZodType>(
     const problem = issue.message.replace(/^(Invalid input|Too small|Too big): /, "");
     if (typeof variable !== "string") return problem;
     const right = describe(schema as Described, variable);
-    const wrong = variable in given ? problem : "is not set";
+    // A rule of the schema's own says what is wrong also of a variable that has its default.
+    const wrong = variable in given || issue.code === "custom" ? problem : "is not set";
     return `${variable}: ${wrong}${right === undefined ? "" : `; it should be ${right}`}`;
   });
   throw new ConfigError([...new Set(lines)]);
