@@ -5,7 +5,7 @@ import { agents } from "@throughline/example-worker";
 import { type Gateway, gatewayConfig, startGateway } from "@throughline/gateway";
 import { createLogger } from "@throughline/kit";
 import { Fold, type FoldSnapshot, lifecycle, type Part } from "@throughline/protocol";
-import { LogWriter, RunStore, type RunWriter } from "@throughline/runlog";
+import { body, LogWriter, RunStore, type RunWriter, runKeys } from "@throughline/runlog";
 import { serve, type WorkerHandle } from "@throughline/worker";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -102,6 +102,27 @@ async function trimmedRun() {
   return { runId: "trimmed", first: snapshot!.offset + 1, head, text };
 }
 
+async function lossyRun() {
+  const runId = `lossy-${Math.random()}`;
+  const writer = await scriptedRun(runId);
+  await writer.flush();
+  const append = async () => {
+    const { run, log } = runKeys(prefix, runId);
+    // As `append` does it, but for the message.
+    await redis
+      .multi()
+      .xadd(log, "3-0", "n", 2, "b", body([chunk("un", "writer"), chunk("heard", "writer")]))
+      .hset(run, "head", 3)
+      .exec();
+    const claimed = await new LogWriter(redis, { prefix }).claim(runId);
+    if (claimed.outcome !== "claimed") throw new Error(`the run is ${claimed.outcome}`);
+    await claimed.writer.write(chunk("heard", "writer"));
+    await claimed.writer.flush();
+    await claimed.writer.finish({ event: "completed" });
+  };
+  return { runId, append };
+}
+
 async function interruptedRun() {
   const interrupts = [{ id: "i1", value: { question: "Really?" } }];
   const writer = await scriptedRun("interrupted");
@@ -128,6 +149,7 @@ const offers: (keyof Hooks)[] = [
   "trimmedRun",
   "interruptedRun",
   "hungRun",
+  "lossyRun",
   "variedRun",
 ];
 
@@ -163,6 +185,7 @@ beforeAll(async () => {
     trimmedRun: once(trimmedRun),
     interruptedRun: once(interruptedRun),
     hungRun: async () => ({ runId: (await scriptedRun("hung")).runId }),
+    lossyRun,
     variedRun: once(variedRun),
   };
 });

@@ -37,6 +37,8 @@ export interface Hooks {
   interruptedRun: () => Promise<{ runId: string; interrupts: { id: string; value: unknown }[] }>;
   /** A run that no cancel ends. */
   hungRun: () => Promise<{ runId: string }>;
+  /** A run that appends when it is told to, with a batch among others that no gateway is told of; it ends with the last. */
+  lossyRun: () => Promise<{ runId: string; append: () => Promise<void> }>;
   /** A run that has ended, with parts of several modes, namespaces, nodes and tags. */
   variedRun: () => Promise<{ runId: string; parts: Part[] }>;
 }

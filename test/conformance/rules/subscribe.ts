@@ -268,6 +268,18 @@ export const subscribe: ConformanceTest[] = [
 export const events: ConformanceTest[] = [
   test("R71", "sends contiguous frames, each offset once", [], async (t) => {
     const socket = await t.connect();
+    if (t.target.lossyRun !== undefined) {
+      const lossy = await t.target.lossyRun();
+      await socket.call("run.subscribe", { runId: lossy.runId });
+      await socket.until("the first part", () => socket.parts(lossy.runId).length === 1);
+      await lossy.append();
+      const all = await socket.ended(lossy.runId);
+      assert.deepEqual(
+        all.map(({ offset }) => offset),
+        all.map((_, i) => i + 1),
+        "what was lost on the way to the gateway is not made good",
+      );
+    }
     const long = { text: `${text} `.repeat(100), tokensPerSecond: 0 };
     const { runId } = await t.start(socket, long);
     const seen = await socket.ended(runId);
