@@ -127,6 +127,11 @@ export class Feed {
     return await read;
   }
 
+  /** Begins to read the page that somebody will ask for next. */
+  readAhead(after: number): void {
+    this.page(after).catch(() => {}); // Whoever asks for it hears of it.
+  }
+
   async #read(after: number): Promise<FeedPage | null> {
     const { reads, reader, options } = this.#deps;
     await reads.acquire();

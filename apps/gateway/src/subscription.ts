@@ -124,7 +124,11 @@ export class Subscription implements FeedReader {
       if (this.#closed || outlet.closed) return;
       if (page === null) return this.#end("expired");
       if (page.epoch !== this.#epoch) this.#reset(page.epoch, "the log has a new epoch");
-      else if (page.batch !== undefined && page.batch.last >= this.#next) this.#deliver(page.batch);
+      else if (page.batch !== undefined && page.batch.last >= this.#next) {
+        // The next page is read while this one is written.
+        if (page.batch.last < page.head && outlet.writable) this.feed.readAhead(page.batch.last);
+        this.#deliver(page.batch);
+      }
       // Settled in the same turn as the page was delivered: nothing can have come in between.
       if (this.#settle()) return;
       // A head that the log does not have (yet): a message overtook a read from elsewhere.

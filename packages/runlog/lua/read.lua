@@ -5,9 +5,10 @@
 -- '' where there is nothing after that offset. `first` may be lower than asked: entries are not cut.
 local run = redis.call('HMGET', KEYS[1], 'status', 'epoch', 'head', 'first')
 if not run[1] then return {} end
+-- One entry first: its size says how many to ask for next.
 local want = tonumber(ARGV[2])
 local from = tonumber(ARGV[1]) + 1
-local bodies, size, first, last, count = {}, 0, 0, 0, 4
+local bodies, size, first, last, count = {}, 0, 0, 0, 1
 while size < want do
   local entries = redis.call('XRANGE', KEYS[2], from .. '-0', '+', 'COUNT', count)
   for _, entry in ipairs(entries) do
