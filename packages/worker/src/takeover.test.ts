@@ -284,11 +284,12 @@ describe("several workers", () => {
     expect(told).toHaveLength(60);
   });
 
-  test("a run waits for a worker that knows its agent", async () => {
-    await shop.serve({ teller });
+  test("a run waits for a worker that knows its agent, and one that does not gives it back", async () => {
+    const older = await shop.serve({ teller });
     const runId = await shop.start("sleeper");
-    await until(async () => (await shop.record(runId)).attempt > 0);
+    await until(async () => (await shop.record(runId)).attempt > 1);
     await shop.serve({ sleeper, teller });
+    await older.close();
     await shop.reached(runId, 2);
     expect((await shop.dispatcher.runs.must(runId)).crashes).toBe(0);
     await shop.dispatcher.cancel(runId, { keep: "thread" });
