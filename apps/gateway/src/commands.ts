@@ -108,11 +108,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
     const ahead = typeof params.after === "number" && params.after > record.head;
     const stale = params.epoch !== undefined && params.epoch !== record.epoch;
     const after = ahead || stale ? 0 : params.after === "head" ? record.head : (params.after ?? 0);
-    const subscription = new Subscription(feed, after, record.epoch, params.filter, {
-      outlet: connection,
-      snapshot: (id) => hub.reader.snapshot(id),
-      onEnd: (ended) => connection.removeSubscription(runId, ended),
-    });
+    const subscription = new Subscription(feed, after, record.epoch, params.filter, connection);
     try {
       // Checked and taken in one go: commands that come together cannot all find the same place free.
       checkSubscriptions(connection, runId);
@@ -120,7 +116,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
       subscription.close();
       throw error;
     }
-    connection.addSubscription(runId, subscription);
+    connection.addSubscription(subscription);
     return () => {
       if (connection.closed) return subscription.close();
       // Another command has taken its place since.
@@ -155,7 +151,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
       const subscription = connection.subscription(runId);
       if (subscription !== undefined) {
         subscription.close();
-        connection.removeSubscription(runId, subscription);
+        connection.removeSubscription(subscription);
       }
       return {};
     },

@@ -6,7 +6,7 @@
  * - a live batch is a hint. It is never needed: whoever misses one finds `head` ahead of it and reads the log;
  * - a feed that someone uses has an acknowledged subscription to the run's channel, or knows that the run has ended.
  */
-import { isEnding, type RunStatus } from "@throughline/protocol";
+import { type FoldSnapshot, isEnding, type RunStatus } from "@throughline/protocol";
 import { type LiveSubscriber, type LogReader, type Page, runKeys } from "@throughline/runlog";
 import { Batch } from "./batch.ts";
 import type { Semaphore } from "./semaphore.ts";
@@ -125,6 +125,11 @@ export class Feed {
     const read = this.#read(after).finally(() => this.#reading.delete(after));
     this.#reading.set(after, read);
     return await read;
+  }
+
+  /** What the trimmed part of the log added up to; null where nothing was trimmed. */
+  snapshot(): Promise<FoldSnapshot | null> {
+    return this.#deps.reader.snapshot(this.runId);
   }
 
   /** Begins to read the page that somebody will ask for next. */

@@ -39,6 +39,8 @@ export interface Gateway {
 /** A socket that knows its connection: no map from one to the other. */
 class GatewaySocket extends WebSocket {
   connection: Connection | undefined;
+  /** The sockets that are looked at with this one. */
+  slot: Set<GatewaySocket> | undefined;
 }
 
 /** Sockets are looked at in turn, a few at a time: no burst of pings. */
@@ -181,7 +183,7 @@ class Sockets {
   }
 
   async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    socket.on("error", () => socket.destroy());
+    socket.on("error", destroy);
     // The target is whatever a client wrote: `//` is one that no URL can be made of.
     const url = URL.canParse(request.url ?? "/", "http://gateway")
       ? new URL(request.url ?? "/", "http://gateway")
@@ -234,12 +236,8 @@ class Sockets {
     ws.on("message", onMessage);
     ws.on("pong", onPong);
     ws.on("error", onError);
-    const slot = this.#slots[this.#opened++ % beatSlots]!;
-    slot.add(ws);
-    ws.on("close", () => {
-      slot.delete(ws);
-      connection.onClose();
-    });
+    ws.on("close", onClose);
+    ws.slot = this.#slots[this.#opened++ % beatSlots]!.add(ws);
     const { HEARTBEAT_MS: heartbeatMs, MAX_FRAME_BYTES: maxFrameBytes } = this.#env;
     connection.send(
       eventFrame("server.hello", { protocol: protocolVersion, connectionId: id, heartbeatMs, maxFrameBytes }),
@@ -290,8 +288,18 @@ function onMessage(this: WebSocket, data: Buffer, isBinary: boolean): void {
   (this as GatewaySocket).connection?.onMessage(data, isBinary);
 }
 
+function onClose(this: WebSocket): void {
+  const { slot, connection } = this as GatewaySocket;
+  slot?.delete(this as GatewaySocket);
+  connection?.onClose();
+}
+
 function onPong(this: WebSocket): void {
   (this as GatewaySocket).connection?.onPong();
+}
+
+function destroy(this: Duplex): void {
+  this.destroy();
 }
 
 /** A frame that is none, or too large: ws closes the socket with the right code by itself. */

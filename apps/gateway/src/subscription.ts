@@ -24,22 +24,15 @@ export interface Outlet {
   send(frame: Buffer): void;
   /** Resolves under the low-water mark, or when the socket is gone. */
   drained(): Promise<void>;
-}
-
-export interface SubscriptionDeps {
-  outlet: Outlet;
-  snapshot: (
-    runId: string,
-  ) => Promise<{ offset: number; messages: unknown[]; values: Record<string, unknown> } | null>;
-  /** Called once, when it has ended by itself. */
-  onEnd: (subscription: Subscription) => void;
+  /** Called once, when the subscription has ended by itself. */
+  removeSubscription(subscription: Subscription): void;
 }
 
 const retryMs = { min: 100, max: 2_000 } as const;
 
 export class Subscription implements FeedReader {
   readonly feed: Feed;
-  readonly #deps: SubscriptionDeps;
+  readonly #outlet: Outlet;
   readonly #filter: Filter | undefined;
   #epoch: string;
   #next: number;
@@ -47,9 +40,9 @@ export class Subscription implements FeedReader {
   #catching = false;
   #closed = false;
 
-  constructor(feed: Feed, after: number, epoch: string, filter: Filter | undefined, deps: SubscriptionDeps) {
+  constructor(feed: Feed, after: number, epoch: string, filter: Filter | undefined, outlet: Outlet) {
     this.feed = feed;
-    this.#deps = deps;
+    this.#outlet = outlet;
     this.#filter = filter;
     this.#epoch = epoch;
     this.#next = after + 1;
@@ -71,7 +64,7 @@ export class Subscription implements FeedReader {
 
   onBatch(batch: Batch): void {
     if (!this.#live) return;
-    if (batch.first === this.#next && this.#deps.outlet.writable) {
+    if (batch.first === this.#next && this.#outlet.writable) {
       this.#deliver(batch);
       this.#settle();
     } else {
@@ -91,7 +84,7 @@ export class Subscription implements FeedReader {
   }
 
   #deliver(batch: Batch): void {
-    this.#deps.outlet.send(batch.frame(this.feed.runId, this.#next, this.#filter));
+    this.#outlet.send(batch.frame(this.feed.runId, this.#next, this.#filter));
     this.#next = batch.last + 1;
   }
 
@@ -104,7 +97,7 @@ export class Subscription implements FeedReader {
   }
 
   async #catchUp(): Promise<void> {
-    const { outlet } = this.#deps;
+    const outlet = this.#outlet;
     for (let failures = 0; !this.#closed; ) {
       if (!outlet.writable) await outlet.drained();
       if (this.#closed || outlet.closed) return;
@@ -138,11 +131,11 @@ export class Subscription implements FeedReader {
 
   /** The log no longer holds the next offset: what it added up to, in its place. */
   async #jump(page: FeedPage): Promise<void> {
-    const snapshot = await this.#deps.snapshot(this.feed.runId);
+    const snapshot = await this.feed.snapshot();
     if (this.#closed) return;
     const offset = snapshot?.offset ?? page.logFirst - 1;
     const { messages = [], values = {} } = snapshot ?? {};
-    this.#deps.outlet.send(
+    this.#outlet.send(
       eventFrame("run.snapshot", {
         runId: this.feed.runId,
         offset,
@@ -158,14 +151,14 @@ export class Subscription implements FeedReader {
     this.#epoch = epoch;
     this.#next = 1;
     this.feed.dropPages();
-    this.#deps.outlet.send(eventFrame("run.reset", { runId: this.feed.runId, epoch, reason }));
+    this.#outlet.send(eventFrame("run.reset", { runId: this.feed.runId, epoch, reason }));
   }
 
   #end(reason: string): void {
     if (this.#closed) return;
-    this.#deps.outlet.send(eventFrame("run.unsubscribed", { runId: this.feed.runId, reason }));
+    this.#outlet.send(eventFrame("run.unsubscribed", { runId: this.feed.runId, reason }));
     this.close();
-    this.#deps.onEnd(this);
+    this.#outlet.removeSubscription(this);
   }
 }
 
