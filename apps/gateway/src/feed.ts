@@ -48,6 +48,7 @@ export class Feed {
   readonly #readers = new Set<FeedReader>();
   #head = 0;
   #ended = false;
+  #epoch: string | undefined;
   #users = 0;
   #behind = 0;
   #ready: Promise<void> | undefined;
@@ -150,6 +151,7 @@ export class Feed {
       const { first, last, body, ...rest } = page;
       const batch = first === 0 ? undefined : new Batch(first, last, false, body);
       const read: FeedPage = { ...rest, batch };
+      this.#follow(page.epoch);
       this.learn(page.head, page.status);
       if (batch !== undefined) this.#keep(read, body.length);
       return read;
@@ -164,6 +166,15 @@ export class Feed {
       if (first <= after + 1 && after < last) return page;
     }
     return undefined;
+  }
+
+  /** A log with another epoch is another log: what was known of it, and its pages, are of no use. */
+  #follow(epoch: string): void {
+    if (this.#epoch !== undefined && epoch !== this.#epoch) {
+      this.#head = 0;
+      this.dropPages();
+    }
+    this.#epoch = epoch;
   }
 
   /** Pages are kept for readers that are behind together; a lone reader's are gone with the next. */
@@ -193,6 +204,14 @@ export class Feed {
   readonly #onMessage = (message: Buffer): void => {
     const batch = Batch.parse(message);
     this.heardAt = Date.now();
+    if (batch.first === 0) {
+      // A new epoch: everyone looks again, and finds it.
+      this.dropPages();
+      this.refresh().catch(() => {
+        this.heardAt = 0; // The next probe asks again.
+      });
+      return;
+    }
     if (batch.last <= this.#head) return;
     this.#head = batch.last;
     if (batch.ending) this.#end();

@@ -195,7 +195,7 @@ describe("what parts add up to", () => {
       { type: "values", ns: [], data: [1] },
       { type: "debug", ns: [], data: 1 },
     ]);
-    expect(folded.snapshot()).toEqual({ offset: 5, messages: [], values: {} });
+    expect(folded.snapshot()).toEqual({ offset: 5, messages: [], values: {}, complete: [] });
   });
 
   it("keeps a key that is called __proto__ a key", () => {
@@ -354,11 +354,11 @@ describe("rewinds", () => {
     };
     const cut = Fold.from(snapshot);
     cut.add(lifecycle({ event: "rewound", attempt: 2, to: 0 }), 6);
-    expect(cut.snapshot()).toEqual({ offset: 6, messages: [], values: {} });
+    expect(cut.snapshot()).toEqual({ offset: 6, messages: [], values: {}, complete: [] });
     const whole = Fold.from(snapshot);
     whole.add(chunk("a", "y"), 6);
     whole.add(lifecycle({ event: "rewound", attempt: 2, to: 5 }), 7);
-    expect(whole.snapshot()).toEqual({ ...snapshot, offset: 7 });
+    expect(whole.snapshot()).toEqual({ ...snapshot, offset: 7, complete: [] });
   });
 
   it("leave the tokens that come after them where they belong", () => {

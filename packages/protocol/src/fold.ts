@@ -51,6 +51,8 @@ export interface FoldSnapshot {
   offset: number;
   messages: FlatMessage[];
   values: Record<string, unknown>;
+  /** The ids of those messages that are whole. */
+  complete?: string[];
 }
 
 export class Fold {
@@ -101,8 +103,12 @@ export class Fold {
 
   /** The messages so far, in the order in which they began, and the state's other keys. */
   snapshot(): FoldSnapshot {
-    const messages = this.messages().map((each) => each.message);
-    return { offset: this.#offset, messages, values: this.values() };
+    const all = this.messages();
+    const messages = all.map((each) => each.message);
+    const complete = all.flatMap(({ message: { id }, complete }) =>
+      complete && id !== undefined ? [id] : [],
+    );
+    return { offset: this.#offset, messages, values: this.values(), complete };
   }
 
   /**
@@ -111,9 +117,10 @@ export class Fold {
    */
   messages(): FoldedMessage[] {
     const byId = new Map<string, FoldedMessage & { since: number; at: number }>();
+    const whole = new Set(this.#base?.complete);
     for (const message of this.#base?.messages ?? []) {
       const id = message.id ?? `base-${byId.size}`;
-      byId.set(id, { message, node: undefined, ns: [], complete: false, since: 0, at: 0 });
+      byId.set(id, { message, node: undefined, ns: [], complete: whole.has(id), since: 0, at: 0 });
     }
     for (const { offset, values } of this.#changes) {
       for (const message of messagesOf(values.messages)) {

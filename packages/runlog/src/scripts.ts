@@ -13,6 +13,7 @@ const scripts = {
   tlFinish: { file: "finish", keys: 4 },
   tlCancel: { file: "cancel", keys: 4 },
   tlRead: { file: "read", keys: 2 },
+  tlRenew: { file: "renew", keys: 2 },
   tlRelease: { file: "release", keys: 1 },
   tlTrim: { file: "trim", keys: 3 },
 } as const;
@@ -28,6 +29,7 @@ declare module "ioredis" {
     tlFinish(...keysAndArgs: Argument[]): Result<number, Context>;
     tlCancel(...keysAndArgs: Argument[]): Result<[string, ...(string | number)[]], Context>;
     tlReadBuffer(...keysAndArgs: Argument[]): Result<(Buffer | number)[], Context>;
+    tlRenew(...keysAndArgs: Argument[]): Result<number, Context>;
     tlRelease(...keysAndArgs: Argument[]): Result<number, Context>;
     tlTrim(...keysAndArgs: Argument[]): Result<number, Context>;
   }

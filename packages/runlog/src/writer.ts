@@ -74,6 +74,11 @@ export class LogWriter {
     return { outcome: "claimed", run, writer: new RunWriter(this, keys, runId, attempt, head) };
   }
 
+  /** Pushes a key's expiry out. Where it fails, the next minute's does. */
+  touch(key: string, ttlMs: number): void {
+    this.#redis.pexpire(key, ttlMs).catch(() => {});
+  }
+
   /** Has a writer's append sent at the end of this turn. */
   enqueue(writer: RunWriter): void {
     if (this.#due.push(writer) === 1) setImmediate(this.#flush);
@@ -272,6 +277,16 @@ export class RunWriter {
     if (status !== 1) throw this.#refusal(status);
   }
 
+  /**
+   * After LostWritesError: gives the log a new epoch, so that everyone who follows it begins anew with what is left,
+   * and the run back for another attempt.
+   */
+  async renew(epoch: string): Promise<void> {
+    const { run, live } = this.#keys;
+    const status = await this.#log.persist((redis) => redis.tlRenew(run, live, this.attempt, epoch));
+    if (status !== 1) throw this.#refusal(status);
+  }
+
   /** Drops the log up to `upTo`, the last offset of a batch, and keeps `snapshot` in its place. */
   async trim(upTo: number, snapshot: string): Promise<void> {
     const { run, log, snapshot: key } = this.#keys;
@@ -292,7 +307,9 @@ export class RunWriter {
     const { first, count, body, size } = this.#inFlight;
     const { run, log, live } = this.#keys;
     keys.push(run, log, live);
-    args.push(this.attempt, first, count, body, this.#ttl());
+    const ttl = this.#ttl();
+    if (ttl > 0) this.#log.touch(this.#keys.snapshot, ttl);
+    args.push(this.attempt, first, count, body, ttl);
     return size;
   }
 

@@ -45,6 +45,8 @@ export class Attempt {
   #reason: StopReason | undefined;
   /** What was acknowledged when the runner last looked: see Runner.tick. */
   seen = -1;
+  /** What the log added up to when half of what it may hold had been written: the next trim cuts there. */
+  cut: { offset: number; json: string } | undefined;
 
   constructor(writer: RunWriter, fold: Fold) {
     this.runId = writer.runId;

@@ -24,6 +24,7 @@ import {
   runKeys,
   type StoredRun,
 } from "@throughline/runlog";
+import { nanoid } from "nanoid";
 import type { Logger } from "pino";
 import type { Agent, AgentContext } from "./agent.ts";
 import {
@@ -94,6 +95,15 @@ export class Runner {
       if (outcome === "done") await dispatcher.ended(job.threadId, job.runId);
       return outcome;
     } catch (error) {
+      if (attempt !== undefined && isLostWrites(error)) {
+        this.#logger(job.runId, attempt).error(
+          { err: error },
+          "Redis lost parts of a log: it gets a new epoch",
+        );
+        attempt.stop(new AttemptLostError(error));
+        await attempt.writer.renew(nanoid(10));
+        return "handed-over";
+      }
       if (!isLost(error) && !(attempt?.reason instanceof AttemptLostError)) {
         if (attempt === undefined || !(isInvalid(error) || crashes >= this.#options.maxCrashes)) throw error;
         this.#logger(job.runId, attempt).warn({ err: error }, "the run cannot go on");
@@ -103,6 +113,8 @@ export class Runner {
       }
       this.#logger(job.runId, attempt).warn({ err: error }, "lost the run to another attempt");
       attempt?.stop(new AttemptLostError(error));
+      // If nobody else has it after all, it is not to look as if we had died with it.
+      await attempt?.writer.release().catch(() => {});
       return "lost";
     } finally {
       control.unsubscribe(channel, wake);
@@ -118,6 +130,21 @@ export class Runner {
     for (const attempt of this.active.values()) {
       if (attempt.seen === attempt.writer.offset) attempt.writer.check();
       attempt.seen = attempt.writer.offset;
+      if (attempt.writer.untrimmed > this.#options.maxLog / 2) void this.#trim(attempt);
+    }
+  }
+
+  /** Cuts the log where it was half as long as it may be, and remembers where it is now for the next time. */
+  async #trim(attempt: Attempt): Promise<void> {
+    const { writer, fold, cut } = attempt;
+    if (cut !== undefined && cut.offset > writer.acknowledged) return;
+    writer.untrimmed = 0;
+    attempt.cut = { offset: fold.offset, json: JSON.stringify(fold.snapshot()) };
+    try {
+      if (cut !== undefined) await writer.trim(cut.offset, cut.json);
+    } catch (error) {
+      if (!isLost(error))
+        this.#logger(attempt.runId, attempt).warn({ err: error }, "a log could not be trimmed");
     }
   }
 
@@ -154,6 +181,8 @@ export class Runner {
       return "unknown-agent";
     }
     if (earlier !== null) await saveOutcome(saver, identity, base, input, attempt.fold, "taken-over");
+    // Stopped before it began: nothing of it is in the log yet.
+    if (attempt.reason !== undefined) return await this.#stopped(run, attempt, Promise.resolve(), end);
     this.#begin(attempt, agent, earlier);
 
     const modes = new Set<StreamMode>((request.modes as StreamMode[] | undefined) ?? defaultModes);
@@ -256,6 +285,12 @@ export class Runner {
   #logger(runId: string, attempt: Attempt | undefined): Logger {
     return this.#parts.logger.child({ runId, attempt: attempt?.writer.attempt });
   }
+}
+
+/** Whether the log is behind what it had acknowledged, as this attempt found out by itself or while it was stopped. */
+function isLostWrites(error: unknown): boolean {
+  const { code, cause } = (error ?? {}) as { code?: unknown; cause?: unknown };
+  return code === "lost_writes" || (cause instanceof Error && isLostWrites(cause));
 }
 
 /** Whether the log or the checkpoints refused this attempt: it is no longer the run's. */

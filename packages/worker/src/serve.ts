@@ -52,6 +52,13 @@ export interface WorkerHandle {
   close(): Promise<void>;
 }
 
+class RunLostError extends Error {
+  override readonly name = "RunLostError";
+  constructor() {
+    super("this worker's attempt lost the run");
+  }
+}
+
 const tickMs = 1_000;
 /** How long a run waits for a worker that knows its agent, before it is tried again. */
 const unknownAgentDelayMs = 1_000;
@@ -111,6 +118,8 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
       await job.moveToWait(lockToken);
       throw new WaitingError();
     }
+    // Where another worker has it, BullMQ refuses this as well; where nobody has, the run is tried again.
+    if (outcome === "lost") throw new RunLostError();
     if (outcome === "unknown-agent") {
       await job.moveToDelayed(Date.now() + unknownAgentDelayMs, lockToken);
       throw new DelayedError();
@@ -130,6 +139,7 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
   });
   worker.on("error", (error) => logger.debug({ err: error }, "queue"));
   worker.on("failed", (job, error) => {
+    if (error instanceof RunLostError) return;
     logger.error({ err: error, runId: job?.data.runId }, "a run could not be taken; it is tried again");
   });
 
