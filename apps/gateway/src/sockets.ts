@@ -1,0 +1,227 @@
+/**
+ * The sockets of this gateway: how they come, are kept alive, and go.
+ *
+ * Invariant: a socket that is refused is refused after the upgrade, with a close code: a browser cannot see an HTTP
+ * status.
+ */
+import type { IncomingMessage } from "node:http";
+import type { Duplex } from "node:stream";
+import type { Logger } from "@throughline/kit";
+import {
+  bearerSubprotocolPrefix,
+  closeCodes,
+  ProtocolError,
+  protocolVersion,
+  subprotocol,
+} from "@throughline/protocol";
+import { nanoid } from "nanoid";
+import { WebSocket, WebSocketServer } from "ws";
+import type { Authenticator, Principal } from "./auth.ts";
+import { type GatewayEnv, isLoopback } from "./config.ts";
+import { eventFrame } from "./frame.ts";
+import { type CommandHandler, Connection, type SocketLimits } from "./socket.ts";
+
+/** A socket that knows its connection: no map from one to the other. */
+class GatewaySocket extends WebSocket {
+  connection: Connection | undefined;
+  /** The sockets that are looked at with this one. */
+  slot: Set<GatewaySocket> | undefined;
+}
+
+/** Sockets are looked at in turn, a few at a time: no burst of pings. */
+const beatSlots = 20;
+
+/** The open sockets. */
+export class Sockets {
+  readonly #env: GatewayEnv;
+  readonly #logger: Logger;
+  readonly #authenticator: Authenticator;
+  readonly #handle: CommandHandler;
+  readonly #limits: SocketLimits;
+  readonly #server: WebSocketServer;
+  readonly #slots: Set<GatewaySocket>[] = Array.from({ length: beatSlots }, () => new Set());
+  readonly #beating: NodeJS.Timeout;
+  #beatSlot = 0;
+  #opened = 0;
+  #second = 0;
+  #openedThisSecond = 0;
+  draining = false;
+
+  constructor(env: GatewayEnv, logger: Logger, authenticator: Authenticator, handle: CommandHandler) {
+    this.#env = env;
+    this.#logger = logger;
+    this.#authenticator = authenticator;
+    this.#handle = handle;
+    this.#limits = {
+      highWater: env.HIGH_WATER_BYTES,
+      lowWater: env.LOW_WATER_BYTES,
+      commandsPerSecond: env.COMMANDS_PER_SECOND,
+      slowSocketMs: env.SLOW_SOCKET_MS,
+    };
+    this.#server = new WebSocketServer({
+      noServer: true,
+      clientTracking: false,
+      // Compression costs about 300 KB a socket; parts are small and many.
+      perMessageDeflate: false,
+      maxPayload: env.MAX_FRAME_BYTES,
+      handleProtocols: chooseProtocol,
+      WebSocket: GatewaySocket,
+    });
+    this.#beating = setInterval(() => this.beat(Date.now()), env.HEARTBEAT_MS / beatSlots);
+  }
+
+  get size(): number {
+    return this.#slots.reduce((sum, slot) => sum + slot.size, 0);
+  }
+
+  async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    socket.on("error", destroy);
+    // The target is whatever a client wrote: `//` is one that no URL can be made of.
+    const url = URL.canParse(request.url ?? "/", "http://gateway")
+      ? new URL(request.url ?? "/", "http://gateway")
+      : undefined;
+    if (url?.pathname !== "/v1/ws") {
+      socket.end("HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+      return;
+    }
+    const refusal = this.#refusal(request);
+    let principal: Principal | undefined;
+    let reason = "";
+    if (refusal === undefined) {
+      try {
+        principal = await this.#authenticator.authenticate(tokenOf(request, url));
+      } catch (error) {
+        if (!(error instanceof ProtocolError))
+          this.#logger.error({ err: error }, "a token could not be checked");
+        reason = (error as Error).message;
+      }
+    }
+    if (socket.destroyed) return;
+    this.#server.handleUpgrade(request, socket, head, (ws) => {
+      // Refused after the upgrade: a browser cannot see an HTTP status, but it sees a close code.
+      if (refusal !== undefined) ws.close(refusal.code, refusal.reason);
+      else if (principal === undefined) ws.close(closeCodes.badToken, reason.slice(0, 120));
+      else this.#open(ws as GatewaySocket, socket, principal);
+    });
+  }
+
+  #refusal(request: IncomingMessage): { code: number; reason: string } | undefined {
+    if (this.draining) return { code: closeCodes.restarting, reason: "the gateway is going down" };
+    const second = Math.floor(Date.now() / 1000);
+    if (second !== this.#second) {
+      this.#second = second;
+      this.#openedThisSecond = 0;
+    }
+    if (++this.#openedThisSecond > this.#env.CONNECTIONS_PER_SECOND) {
+      return { code: closeCodes.overloaded, reason: "too many connections at once: back off" };
+    }
+    const { origin } = request.headers;
+    if (!originAllowed(origin, this.#env))
+      return { code: closeCodes.forbidden, reason: "this origin is not allowed" };
+    return undefined;
+  }
+
+  #open(ws: GatewaySocket, socket: Duplex, principal: Principal): void {
+    const id = `c_${nanoid(12)}`;
+    const connection = new Connection(id, principal, ws, socket, this.#limits, this.#handle);
+    ws.connection = connection;
+    ws.on("message", onMessage);
+    ws.on("pong", onPong);
+    ws.on("error", onError);
+    ws.on("close", onClose);
+    ws.slot = this.#slots[this.#opened++ % beatSlots]!.add(ws);
+    const { HEARTBEAT_MS: heartbeatMs, MAX_FRAME_BYTES: maxFrameBytes } = this.#env;
+    connection.send(
+      eventFrame("server.hello", { protocol: protocolVersion, connectionId: id, heartbeatMs, maxFrameBytes }),
+    );
+  }
+
+  /** One tick of the heartbeat: one slot's sockets. */
+  beat(now: number): void {
+    this.#beatSlot = (this.#beatSlot + 1) % beatSlots;
+    for (const { connection } of this.#slots[this.#beatSlot]!) {
+      if (connection === undefined) continue;
+      const { expiresAt } = connection.principal;
+      // Honoured one heartbeat longer, for a client that is refreshing it.
+      if (expiresAt !== undefined && now > expiresAt + this.#env.HEARTBEAT_MS) {
+        connection.close(closeCodes.badToken, "the token has run out");
+      } else {
+        connection.beat(now);
+      }
+    }
+  }
+
+  /** Tells every socket to come back elsewhere, at a time of its own, and closes it. */
+  async drain(): Promise<void> {
+    this.draining = true;
+    const spreadMs = this.#env.DRAIN_MS;
+    const all = this.#slots.flatMap((slot) => [...slot]);
+    await Promise.all(
+      all.map(async (ws) => {
+        const retryInMs = Math.round(Math.random() * spreadMs);
+        ws.connection?.send(eventFrame("server.draining", { retryInMs }));
+        const closed = new Promise((resolve) => ws.once("close", resolve));
+        const delay = setTimeout(
+          () => ws.connection?.close(closeCodes.restarting, "the gateway restarts"),
+          retryInMs,
+        );
+        const end = setTimeout(() => ws.terminate(), retryInMs + 2_000);
+        await closed;
+        clearTimeout(delay);
+        clearTimeout(end);
+      }),
+    );
+    clearInterval(this.#beating);
+  }
+}
+
+// One function for all sockets, not one each.
+function onMessage(this: WebSocket, data: Buffer, isBinary: boolean): void {
+  (this as GatewaySocket).connection?.onMessage(data, isBinary);
+}
+
+function onClose(this: WebSocket): void {
+  const { slot, connection } = this as GatewaySocket;
+  slot?.delete(this as GatewaySocket);
+  connection?.onClose();
+}
+
+function onPong(this: WebSocket): void {
+  (this as GatewaySocket).connection?.onPong();
+}
+
+function destroy(this: Duplex): void {
+  this.destroy();
+}
+
+/** A frame that is none, or too large: ws closes the socket with the right code by itself. */
+function onError(): void {}
+
+function chooseProtocol(offered: Set<string>): string | false {
+  if (offered.has(subprotocol)) return subprotocol;
+  // A browser that offers something must be answered with something it offered.
+  for (const each of offered) if (each.startsWith(bearerSubprotocolPrefix)) return each;
+  return false;
+}
+
+function tokenOf(request: IncomingMessage, url: URL): string | undefined {
+  const { authorization, "sec-websocket-protocol": protocols = "" } = request.headers;
+  const bearer = authorization === undefined ? null : /^Bearer +(\S+)$/i.exec(authorization);
+  if (bearer !== null) return bearer[1];
+  for (const each of protocols.split(",")) {
+    const name = each.trim();
+    if (name.startsWith(bearerSubprotocolPrefix)) return name.slice(bearerSubprotocolPrefix.length);
+  }
+  return url.searchParams.get("token") ?? undefined;
+}
+
+/** With AUTH=none any page in a browser on this machine could reach us: only its own pages may. */
+function originAllowed(origin: string | undefined, env: GatewayEnv): boolean {
+  if (origin === undefined) return true;
+  if (env.ALLOWED_ORIGINS !== undefined) {
+    const allowed = env.ALLOWED_ORIGINS.split(",").map((each) => each.trim());
+    return allowed.includes("*") || allowed.includes(origin);
+  }
+  if (env.AUTH !== "none") return true;
+  return URL.canParse(origin) && isLoopback(new URL(origin).hostname);
+}
