@@ -32,6 +32,10 @@ const schema = z
     SLOW_SOCKET_MS: ms.default(300_000),
     COMMANDS_PER_SECOND: count.default(200),
     CONNECTIONS_PER_SECOND: count.default(5_000),
+    /** How long runs are kept after their end, s; a day at least, for that long an idempotency key holds. */
+    RUN_TTL_S: z.coerce.number().int().min(86_400, "a day (86400) at least").default(604_800),
+    /** How long runs are kept while nothing happens, s. */
+    RUN_IDLE_TTL_S: z.coerce.number().int().min(86_400, "a day (86400) at least").default(604_800),
     DRAIN_MS: z.coerce.number().int().nonnegative().default(3_000),
   })
   .superRefine((env, ctx) => {

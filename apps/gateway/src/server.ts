@@ -8,7 +8,6 @@ import type { AddressInfo } from "node:net";
 import { RedisCheckpointSaver } from "@throughline/checkpoint";
 import { Dispatcher } from "@throughline/dispatch";
 import { checkRedis, connectRedis, type Logger } from "@throughline/kit";
-import type { Retention } from "@throughline/runlog";
 import { nanoid } from "nanoid";
 import { type Authenticator, jwtAuthenticator, openToAll } from "./auth.ts";
 import { commandHandler } from "./commands.ts";
@@ -34,11 +33,7 @@ const quietMs = 10_000;
  *
  * @throws RedisUnavailableError, RedisTooOldError; EADDRINUSE, EACCES as node:net has them
  */
-export async function startGateway(
-  env: GatewayEnv,
-  logger: Logger,
-  options: { retention?: Partial<Retention> } = {},
-): Promise<Gateway> {
+export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gateway> {
   const gatewayId = nanoid(10);
   const commands = connectRedis(env.REDIS_URL, "commands", { name: "throughline-gateway", logger });
   const subscriber = connectRedis(env.REDIS_URL, "subscriber", { name: "throughline-gateway", logger });
@@ -61,7 +56,10 @@ export async function startGateway(
     { prefix, gatewayId, pageBytes: 256 * 1024, cacheBytes: 4 * 1024 * 1024, maxReads: 32, probeMs, quietMs },
     logger,
   );
-  const dispatcher = new Dispatcher(commands, { prefix, ...options });
+  const dispatcher = new Dispatcher(commands, {
+    prefix,
+    retention: { endedMs: env.RUN_TTL_S * 1000, idleMs: env.RUN_IDLE_TTL_S * 1000 },
+  });
   const authenticator = makeAuthenticator(env);
   const handle = commandHandler({
     dispatcher,
