@@ -43,14 +43,14 @@ export class LogReader {
     const keys = runKeys(this.#prefix, runId);
     const reply = await this.#redis.tlReadBuffer(keys.run, keys.log, after, maxBytes);
     if (reply.length === 0) return null;
-    const [status, epoch, head, logFirst, first, last, body] = reply as [
+    const [status, epoch, head, logFirst, first, last, ...bodies] = reply as [
       Buffer,
       Buffer,
       number,
       number,
       number,
       number,
-      Buffer,
+      ...Buffer[],
     ];
     return {
       status: status.toString() as RunStatus,
@@ -59,7 +59,7 @@ export class LogReader {
       logFirst,
       first,
       last,
-      body,
+      body: join(bodies),
     };
   }
 
@@ -83,6 +83,22 @@ export class LogReader {
       if (from >= page.head) return;
     }
   }
+}
+
+/** Several JSON arrays with one part per line, as one. */
+function join(bodies: readonly Buffer[]): Buffer {
+  if (bodies.length === 1) return bodies[0]!;
+  const joined = Buffer.allocUnsafe(bodies.reduce((sum, body) => sum + body.length, 0));
+  let at = 0;
+  for (const body of bodies) {
+    // Each closing bracket and the next opening one make room for a comma and a newline.
+    if (at > 0) {
+      joined[at - 1] = 0x2c; // ,
+      at += body.copy(joined, at);
+      joined[at - body.length] = newline;
+    } else at = body.copy(joined);
+  }
+  return joined;
 }
 
 /** A body without its first `count` parts: the rest of a JSON array with one part per line. */
