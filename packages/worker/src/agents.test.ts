@@ -53,6 +53,18 @@ describe("what an agent may yield", () => {
     expect(lifecycle.map(({ event }) => event)).toEqual(["started", "completed"]);
   });
 
+  test("with as many listeners on its signal as it likes: Node warns of none", async () => {
+    const warnings: Error[] = [];
+    const listen = (warning: Error) => warnings.push(warning);
+    process.on("warning", listen);
+    await endOf(async function* ({ signal }) {
+      for (let i = 0; i < 50; i++) signal.addEventListener("abort", () => {});
+      yield "a";
+    });
+    process.off("warning", listen);
+    expect(warnings).toEqual([]);
+  });
+
   test("the same part again and again, in many runs: each has its own ids", async () => {
     const dot = Object.freeze(token("."));
     const dots = async function* () {

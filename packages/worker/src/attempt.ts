@@ -3,6 +3,7 @@
  *
  * Invariant: an attempt stops for one reason, the first; from then on the log takes nothing more from its agent.
  */
+import { setMaxListeners } from "node:events";
 import type { Fold, Part } from "@throughline/protocol";
 import type { RunWriter } from "@throughline/runlog";
 
@@ -55,6 +56,8 @@ export class Attempt {
     this.#stopped = new Promise((resolve) => {
       this.#stop = resolve;
     });
+    // How many listeners an agent has on its signal is its own business: Node is not to warn of a leak.
+    setMaxListeners(0, this.#controller.signal);
     writer.onCancel = () => this.stop(new RunCancelledError());
     writer.onFailure = (error) => this.stop(new AttemptLostError(error));
   }

@@ -183,6 +183,7 @@ export class Runner {
     if (earlier !== null) await saveOutcome(saver, identity, base, input, attempt.fold, "taken-over");
     // Stopped before it began: nothing of it is in the log yet.
     if (attempt.reason !== undefined) return await this.#stopped(run, attempt, Promise.resolve(), end);
+    if (earlier !== null) logger.info({ offset: writer.offset }, "run taken over");
     this.#begin(attempt, agent, earlier);
 
     const modes = new Set<StreamMode>((request.modes as StreamMode[] | undefined) ?? defaultModes);
@@ -232,6 +233,7 @@ export class Runner {
     if (reason instanceof WorkerStoppingError) {
       await attempt.writer.flush();
       await attempt.writer.release();
+      this.#logger(attempt.runId, attempt).info({ offset: attempt.writer.offset }, "run handed over");
       return "handed-over";
     }
     return await this.#cancelled(run, end);
