@@ -1,9 +1,9 @@
 /** Follows a run to its end, or to the press of a key. */
 import type { EndingData, Run } from "@throughline/client";
-import type { Keep } from "@throughline/protocol";
+import { isEnding, type Keep } from "@throughline/protocol";
 import { quoted } from "./arguments.ts";
 import { announceReconnects, explain, type Session } from "./session.ts";
-import { jsonLine, savedIn, Transcript } from "./transcript.ts";
+import { jsonLine, lifecycleLine, savedIn, Transcript } from "./transcript.ts";
 
 export interface FollowOptions {
   json: boolean;
@@ -37,11 +37,15 @@ export async function follow(
     run = await following;
     if (pressedEarly) interrupted(run, 1, options, session);
     const transcript = new Transcript();
+    let silent = true;
     for await (const event of run.events) {
+      silent = false;
       if (options.json) terminal.line(jsonLine(event));
       else for (const output of transcript.add(event)) terminal.show(output);
     }
     const ending = await run.ended;
+    // It had ended before the offset that was asked for.
+    if (silent && !options.json) for (const output of lifecycleLine(ending)) terminal.show(output);
     terminal.end();
     return await conclude(run, ending, options, session);
   } finally {
@@ -58,7 +62,10 @@ function interrupted(run: Run, press: number, { keep }: FollowOptions, session: 
       ({ status }) => {
         if (status === "cancelling") terminal.note("it has not stopped yet, but it will");
       },
-      (error: unknown) => terminal.note(`cannot be stopped: ${explain(error, command)}`),
+      (error: unknown) => {
+        // Its ending may come before the answer, and the connection may be closed by then.
+        if (!isEnding(run.status)) terminal.note(`cannot be stopped: ${explain(error, command)}`);
+      },
     );
     return;
   }

@@ -83,6 +83,18 @@ const cancelledPart = lifecycle({
   checkpoint: { threadId: "t1", checkpointId: "k1" },
 });
 
+const record = {
+  runId: "r1",
+  threadId: "t1",
+  agent: "a",
+  status: "completed",
+  attempt: 1,
+  first: 1,
+  head: 5,
+  epoch: "e1",
+  createdAt: "2026-01-01T00:00:00Z",
+} as const;
+
 describe("run", () => {
   it("prints exactly the text on a stdout that is piped, and exits with 0", async () => {
     const { cli, peer } = await running(["run", "storyteller", '{"topic":"sea"}', "--modes", "messages"]);
@@ -181,6 +193,18 @@ describe("Ctrl-C", () => {
     expect(peer.received.filter((each) => each.method === "run.cancel")).toHaveLength(1);
   });
 
+  it("whose answer comes after the ending, or not at all: says nothing of it", async () => {
+    const { cli, peer } = await running(["run", "a"]);
+    await peer.started();
+    peer.parts("r1", 1, [started(), token("Once ")]);
+    await cli.shows("out", "Once ");
+    cli.child.kill("SIGINT");
+    await peer.command("run.cancel");
+    peer.parts("r1", 3, [cancelledPart]);
+    expect(await cli.exit).toBe(130);
+    expect(cli.err).toMatch(/^started\nstopping .*\nstopped at offset 3; .*\nto go on: .*\n$/);
+  });
+
   it("twice: leaves at once, and says how to come back", async () => {
     const { cli, peer } = await running(["run", "storyteller"]);
     await peer.started();
@@ -215,6 +239,25 @@ describe("Ctrl-C", () => {
     expect(await cli.exit).toBe(130);
     expect(cli.err).toBe("left; the run goes on. To see the rest: npm run cli -- attach r1 --after 5\n");
     expect(peer.received.some((each) => each.method === "run.cancel")).toBe(false);
+  });
+});
+
+describe("attach", () => {
+  it("to a run that has ended, after its ending: says how it ended", async () => {
+    const { cli, peer } = await running(["attach", "r1", "--after", "5"]);
+    await peer.subscribed({ head: 5, status: "completed" });
+    peer.answer(await peer.command("run.get"), record);
+    expect(await cli.exit).toBe(0);
+    expect(cli.out).toBe("");
+    expect(cli.err).toBe("completed\n");
+  });
+
+  it("through a gateway that the command line names: what is shown names it too", async () => {
+    const cli = new Cli(["--url", gateway.url, "attach", "r1"], { THROUGHLINE_URL: "" });
+    await (await gateway.accept()).subscribed({ head: 5 });
+    cli.child.kill("SIGINT");
+    expect(await cli.exit).toBe(130);
+    expect(cli.err).toContain(`throughline --url ${gateway.url} attach r1 --after 0\n`);
   });
 });
 
@@ -258,18 +301,6 @@ describe("the gateway", () => {
 });
 
 describe("other commands", () => {
-  const record = {
-    runId: "r1",
-    threadId: "t1",
-    agent: "a",
-    status: "completed",
-    attempt: 1,
-    first: 1,
-    head: 5,
-    epoch: "e1",
-    createdAt: "2026-01-01T00:00:00Z",
-  } as const;
-
   it("cancel", async () => {
     const { cli, peer } = await running(["cancel", "r1", "--keep", "discard", "--reason", "enough"]);
     const command = await peer.command("run.cancel");

@@ -1,13 +1,14 @@
 #!/usr/bin/env node
 /** The process: its streams, its signals, its exit code. */
 import { CommanderError, InvalidArgumentError } from "commander";
+import { quoted } from "./arguments.ts";
 import { exitCodes } from "./follow.ts";
 import { makeProgram, type Perform } from "./program.ts";
 import { explain, openConnection, type Session } from "./session.ts";
 import { Presses, Terminal } from "./terminal.ts";
 
 const { stdout, stderr, env } = process;
-const command = env.npm_lifecycle_event === "cli" ? "npm run cli --" : "throughline";
+const program = env.npm_lifecycle_event === "cli" ? "npm run cli --" : "throughline";
 
 // Who reads has gone, as `head` does. The run does not mind.
 stdout.on("error", (error: NodeJS.ErrnoException) => {
@@ -28,6 +29,7 @@ const perform: Perform = async (gateway, { quiet }, action) => {
     color: stderr.isTTY === true && env.NO_COLOR === undefined,
     quiet,
   });
+  const command = gateway.isNamed ? `${program} --url ${quoted(gateway.url)}` : program;
   let code: number = exitCodes.failed;
   try {
     const connection = await openConnection(gateway, terminal);
@@ -55,7 +57,7 @@ try {
 } catch (error) {
   // Commander tells of its own errors itself; the address in the environment is parsed before it is at work.
   if (error instanceof InvalidArgumentError || !(error instanceof CommanderError)) {
-    stderr.write(`${explain(error, command)}\n`);
+    stderr.write(`${explain(error, program)}\n`);
   }
   process.exit(exitCodes.failed);
 }

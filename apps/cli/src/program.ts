@@ -49,7 +49,8 @@ export function makeProgram(perform: Perform, env: NodeJS.ProcessEnv): Command {
 
   const on = (quiet: boolean, action: (session: Session) => Promise<number>) => {
     const { url, token, wait } = program.opts<GlobalOptions>();
-    return perform({ url, token, waitSeconds: wait }, { quiet }, action);
+    const isNamed = program.getOptionValueSource("url") === "cli";
+    return perform({ url, isNamed, token, waitSeconds: wait }, { quiet }, action);
   };
   /** A command that writes out one text. */
   const print = (text: (session: Session) => Promise<string>) =>

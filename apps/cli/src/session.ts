@@ -23,6 +23,8 @@ export interface Session {
 
 export interface Gateway {
   url: string;
+  /** The command line names it: then a command that is shown has to name it too. */
+  isNamed: boolean;
   token: string | undefined;
   /** For how long the first connection is tried, in seconds. Later ones are tried forever. */
   waitSeconds: number;
@@ -66,6 +68,8 @@ export async function openConnection(gateway: Gateway, terminal: Terminal): Prom
   throw failure;
 }
 
+const longWaitMs = 2_000;
+
 /** Says when the connection is lost, and when it is back. Answers how to stop that. */
 export function announceReconnects(
   { connection, terminal }: Session,
@@ -75,7 +79,10 @@ export function announceReconnects(
   let lost = state.status !== "open";
   return connection.onState((state) => {
     if (state.status === "waiting") {
-      terminal.note(`${lost ? "still no connection" : "connection lost"}; reconnecting in ${wait(state)} …`);
+      // One line for an outage, another only where the next try is so far off that people wonder.
+      if (!lost) terminal.note(`connection lost; reconnecting in ${wait(state)} …`);
+      else if (state.retryInMs >= longWaitMs)
+        terminal.note(`still no connection; trying again in ${wait(state)} …`);
       lost = true;
     } else if (state.status === "open" && lost) {
       lost = false;

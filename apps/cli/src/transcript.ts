@@ -98,7 +98,7 @@ export class Transcript {
   }
 }
 
-function lifecycleLine(data: Extract<Part, { type: "lifecycle" }>["data"]): Output[] {
+export function lifecycleLine(data: Extract<Part, { type: "lifecycle" }>["data"]): Output[] {
   switch (data.event) {
     case "started":
       return [aside("started")];
