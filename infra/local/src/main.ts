@@ -4,6 +4,8 @@ import { ConfigError } from "@throughline/kit";
 import { createOutput } from "./output.ts";
 import { supervise, supervisorName } from "./supervise.ts";
 
+/** Where the terminal client looks for a gateway. */
+const defaultUrl = "ws://127.0.0.1:8787/v1/ws";
 const root = fileURLToPath(new URL("../../../", import.meta.url));
 
 process.exitCode = await main(process.env, process.argv.slice(2));
@@ -32,7 +34,7 @@ async function main(env: NodeJS.ProcessEnv, workerArgs: readonly string[]): Prom
       listen: { host, port },
       output,
       endWithParent: env.npm_lifecycle_event !== undefined,
-      banner: banner(host, port),
+      banner: banner(host, port, shared.AUTH),
     });
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
@@ -49,14 +51,17 @@ function readPort(text: string | undefined): number {
   return port;
 }
 
-function banner(host: string, port: number): string[] {
+function banner(host: string, port: number, auth: string): string[] {
   const where = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host;
+  const url = `ws://${where.includes(":") ? `[${where}]` : where}:${port}/v1/ws`;
+  // What the terminal client does not do by itself.
+  const options = `${url === defaultUrl ? "" : ` --url ${url}`}${auth === "none" ? "" : " --token TOKEN"}`;
   return [
     "",
-    `ready: ws://${where.includes(":") ? `[${where}]` : where}:${port}/v1/ws`,
+    `ready: ${url}`,
     "try, in another terminal:",
-    "  npm run cli -- run storyteller",
-    "  npm run cli -- run digest --file README.md",
+    `  npm run cli --${options} run storyteller`,
+    `  npm run cli --${options} run digest --file README.md`,
     "Ctrl-C stops everything. What was streamed is kept for the next start.",
     "",
   ];

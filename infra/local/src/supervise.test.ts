@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -235,6 +235,18 @@ test("a taken port is one line, before anything is started", async () => {
   expect(supervisor.lines()).toHaveLength(1);
   expect(supervisor.log).toMatch(`port ${port} on 127.0.0.1 is taken`);
   await new Promise((resolve) => taken.close(resolve));
+});
+
+test("the command to try next names a gateway that is elsewhere", async () => {
+  const port = await findFreePort();
+  const supervisor = startMain({ PORT: String(port) });
+  await supervisor.says("Ctrl-C stops everything");
+  expect(supervisor.log).toContain(`  npm run cli -- --url ws://127.0.0.1:${port}/v1/ws run storyteller\n`);
+});
+
+test("npm start becomes the supervisor: no shell is left to come between it and a signal", () => {
+  const manifest = readFileSync(new URL("../../../package.json", import.meta.url), "utf8");
+  expect(JSON.parse(manifest).scripts.start).toMatch(/ && exec node infra\/local\/dist\/main\.js$/);
 });
 
 test("a bad PORT is one line", async () => {
