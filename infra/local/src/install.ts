@@ -26,7 +26,7 @@ export async function findRedisServer(logger: LineLogger): Promise<string> {
   if (manager === undefined) {
     throw new NoRedisError(`${byHand}: no package manager that we know is here`);
   }
-  const asRoot = rootPrefix(manager);
+  const asRoot = manager.needsRoot ? rootPrefix() : [];
   if (asRoot === undefined) {
     throw new NoRedisError(
       `${byHand}: installing it with ${manager.command} needs root, or sudo without a password`,
@@ -35,7 +35,7 @@ export async function findRedisServer(logger: LineLogger): Promise<string> {
   logger.info(
     `redis-server is not installed: installing it with ${manager.command} (once, may take a minute)`,
   );
-  const failure = await run([...asRoot, "sh", "-c", manager.script]);
+  const failure = await runQuietly([...asRoot, "sh", "-c", manager.script]);
   const installed = findOnPath(servers);
   if (installed === undefined) {
     throw new NoRedisError(
@@ -78,14 +78,15 @@ const packageManagers: readonly PackageManager[] = [
   { command: "brew", needsRoot: false, script: "brew install redis" },
 ];
 
-function rootPrefix(manager: PackageManager): string[] | undefined {
-  if (!manager.needsRoot || process.getuid?.() === 0) return [];
+/** What a command that needs root begins with; undefined where we cannot become root without a password. */
+export function rootPrefix(): string[] | undefined {
+  if (process.getuid?.() === 0) return [];
   const sudo = spawnSync("sudo", ["-n", "true"], { stdio: "ignore" });
   return sudo.status === 0 ? ["sudo", "-n"] : undefined;
 }
 
 /** Runs a command to its end. Answers undefined when it went well, else its last line of output. */
-function run(command: readonly string[]): Promise<string | undefined> {
+export function runQuietly(command: readonly string[]): Promise<string | undefined> {
   const [file = "", ...args] = command;
   return new Promise((resolve) => {
     const child = spawn(file, args, { stdio: ["ignore", "pipe", "pipe"], timeout: installTimeoutMs });
@@ -103,7 +104,8 @@ function run(command: readonly string[]): Promise<string | undefined> {
   });
 }
 
-function findOnPath(names: readonly string[]): string | undefined {
+/** The path of the first of these programs that is on PATH. */
+export function findOnPath(names: readonly string[]): string | undefined {
   const folders = (process.env.PATH ?? "").split(delimiter).filter((folder) => folder !== "");
   for (const name of names) {
     for (const folder of folders) {
