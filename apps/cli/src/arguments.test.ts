@@ -1,7 +1,7 @@
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { gatewayUrl, modeList, quoted, runInput } from "./arguments.ts";
 import { goOn, stoppedLine } from "./follow.ts";
 import { startParams } from "./program.ts";
@@ -23,8 +23,10 @@ it.each(["ftp://host", "ws://", "http://a b"])("%s is no gateway", (given) => {
 });
 
 describe("input", () => {
-  const file = join(mkdtempSync(join(tmpdir(), "throughline-cli-")), "text.md");
+  const directory = mkdtempSync(join(tmpdir(), "throughline-cli-"));
+  const file = join(directory, "text.md");
   writeFileSync(file, "# Title\n");
+  afterAll(() => rmSync(directory, { recursive: true }));
 
   it.each([
     ['{"a":1}', { a: 1 }],
