@@ -1,6 +1,6 @@
 /** The commands and their options. */
 
-import type { StartParams } from "@throughline/client";
+import { ProtocolError, type StartParams, type Thread } from "@throughline/client";
 import type { Keep, StreamMode } from "@throughline/protocol";
 import { Command } from "commander";
 import { afterOption, gatewayUrl, keepOption, modeList, runInput, wholeNumber } from "./arguments.ts";
@@ -133,8 +133,8 @@ export function makeProgram(perform: Perform, env: NodeJS.ProcessEnv): Command {
     .action((threadId: string, { limit }: { limit: number }) =>
       print(async ({ connection }) => {
         const thread = connection.thread(threadId);
-        const [checkpoints, head] = await Promise.all([thread.history({ limit }), thread.get()]);
-        return historyTree(checkpoints, head.checkpointId, Date.now());
+        const [checkpoints, head] = await Promise.all([thread.history({ limit }), headOf(thread)]);
+        return historyTree(checkpoints, head, Date.now());
       }),
     );
 
@@ -144,6 +144,16 @@ export function makeProgram(perform: Perform, env: NodeJS.ProcessEnv): Command {
     .action(() => print(async ({ connection }) => agentList(await connection.agents())));
 
   return program;
+}
+
+/** The checkpoint that the thread goes on from; none where all that it has is kept on branches. */
+async function headOf(thread: Thread): Promise<string | undefined> {
+  try {
+    return (await thread.get()).checkpointId;
+  } catch (error) {
+    if (error instanceof ProtocolError && error.code === "no_such_checkpoint") return undefined;
+    throw error;
+  }
 }
 
 export function startParams(agent: string, input: string | undefined, options: RunOptions): StartParams {

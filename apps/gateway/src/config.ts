@@ -36,7 +36,12 @@ const schema = z
     RUN_TTL_S: z.coerce.number().int().min(86_400, "a day (86400) at least").default(604_800),
     /** How long runs are kept while nothing happens, s. */
     RUN_IDLE_TTL_S: z.coerce.number().int().min(86_400, "a day (86400) at least").default(604_800),
-    DRAIN_MS: z.coerce.number().int().nonnegative().default(3_000),
+    DRAIN_MS: z.coerce
+      .number()
+      .int()
+      .nonnegative()
+      .max(7_000, "7000 at most: the process exits after 10 s")
+      .default(3_000),
   })
   .superRefine((env, ctx) => {
     const issue = (path: string, message: string) => ctx.addIssue({ code: "custom", path: [path], message });

@@ -98,8 +98,9 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
 
   let closing: Promise<void> | undefined;
   const close = async () => {
-    server.close();
+    // Health checks go on being answered: not ready.
     await sockets.drain();
+    server.close();
     server.closeAllConnections();
     hub.close();
     await dispatcher.close();

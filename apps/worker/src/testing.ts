@@ -12,6 +12,7 @@ export function contextOf(given: Partial<AgentContext> = {}): AgentContext {
     attempt: 1,
     signal: new AbortController().signal,
     checkpoint: null,
+    command: null,
     partial: null,
     metadata: {},
     config: {},

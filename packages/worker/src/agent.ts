@@ -12,6 +12,8 @@ import type { FlatMessage, Part, StreamMode } from "@throughline/protocol";
 export interface AgentContext<Input = unknown> {
   /** The run's input, as `run.start` brought it. */
   readonly input: Input;
+  /** `command` of `run.start`, which came in place of input: an answer to what an earlier run asked, say. */
+  readonly command: Readonly<Record<string, unknown>> | null;
   /** The thread's messages, oldest first; those that this run's input brought are the last of them. */
   readonly messages: readonly FlatMessage[];
   readonly threadId: string;

@@ -57,8 +57,8 @@ export interface RunnerParts {
   prefix: string;
 }
 
-/** `handed-over`: the run is to go back on the queue, for another worker. */
-export type RunOutcome = "done" | "lost" | "handed-over" | "unknown-agent";
+/** `handed-over`: the run is to go back on the queue, for another worker; `again`: for any, this one too. */
+export type RunOutcome = "done" | "lost" | "handed-over" | "again" | "unknown-agent";
 
 export class Runner {
   readonly #parts: RunnerParts;
@@ -102,7 +102,7 @@ export class Runner {
         );
         attempt.stop(new AttemptLostError(error));
         await attempt.writer.renew(nanoid(10));
-        return "handed-over";
+        return "again";
       }
       if (!isLost(error) && !(attempt?.reason instanceof AttemptLostError)) {
         if (attempt === undefined || !(isInvalid(error) || crashes >= this.#options.maxCrashes)) throw error;
@@ -113,8 +113,9 @@ export class Runner {
       }
       this.#logger(job.runId, attempt).warn({ err: error }, "lost the run to another attempt");
       attempt?.stop(new AttemptLostError(error));
-      // If nobody else has it after all, it is not to look as if we had died with it.
-      await attempt?.writer.release().catch(() => {});
+      // If nobody else has it after all, it is not to look as if we had died with it; unless its log takes nothing.
+      const cause = attempt?.reason instanceof AttemptLostError ? attempt.reason.cause : error;
+      if (!(cause instanceof Error) || isLost(cause)) await attempt?.writer.release().catch(() => {});
       return "lost";
     } finally {
       control.unsubscribe(channel, wake);
@@ -189,6 +190,7 @@ export class Runner {
     const modes = new Set<StreamMode>((request.modes as StreamMode[] | undefined) ?? defaultModes);
     const context: AgentContext = {
       input: request.input,
+      command: request.command ?? null,
       messages: [...base.messages, ...input],
       threadId,
       runId,

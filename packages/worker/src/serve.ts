@@ -60,6 +60,7 @@ class RunLostError extends Error {
 }
 
 const tickMs = 1_000;
+const againDelayMs = 200;
 /** How long a run waits for a worker that knows its agent, before it is tried again. */
 const unknownAgentDelayMs = 1_000;
 
@@ -118,6 +119,11 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
       await job.moveToWait(lockToken);
       throw new WaitingError();
     }
+    if (outcome === "again") {
+      // Not at once: BullMQ forgets to renew the lock of a job that comes back before its first round is over.
+      await job.moveToDelayed(Date.now() + againDelayMs, lockToken);
+      throw new DelayedError();
+    }
     // Where another worker has it, BullMQ refuses this as well; where nobody has, the run is tried again.
     if (outcome === "lost") throw new RunLostError();
     if (outcome === "unknown-agent") {
@@ -145,7 +151,11 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
 
   const offer = {
     queue,
-    agents: [...agents].map(([name, { description, modes }]) => ({ name, description, modes: [...modes] })),
+    agents: [...agents].map(([name, { description, modes }]) => ({
+      name,
+      description,
+      modes: [...modes],
+    })),
   };
   await registry.offer(workerId, offer);
   const offering = setInterval(() => {
