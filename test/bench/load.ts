@@ -1,4 +1,5 @@
 /** What both lines carry: parts of about 260 bytes of JSON, and when each is due. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { microseconds } from "./processes.ts";
 
 export interface Load {
@@ -37,7 +38,9 @@ export async function drive(load: Load, emit: () => Promise<void> | undefined): 
   }
 }
 
-export async function until(at: number): Promise<void> {
+export async function until(at: number, signal?: AbortSignal): Promise<void> {
   const ms = (at - microseconds()) / 1000;
-  if (ms > 0) await new Promise((resolve) => setTimeout(resolve, ms));
+  if (ms <= 0) return;
+  if (signal === undefined) await new Promise((resolve) => setTimeout(resolve, ms));
+  else await sleep(ms, undefined, { signal });
 }

@@ -340,7 +340,7 @@ if (only.has("memory")) {
           return { close: () => socket.ws.terminate() };
         }),
       );
-      for (const runId of runIds) await first.command("run.cancel", { runId, keep: "discard" });
+      await inChunks(runs, (i) => first.command("run.cancel", { runId: runIds[i], keep: "discard" }));
       first.ws.terminate();
       return figures;
     },

@@ -3,8 +3,8 @@ import { reportReady } from "@throughline/kit";
 import { type AgentContext, serve, token } from "@throughline/worker";
 import { type Load, text, until } from "./load.ts";
 
-async function* bench({ input }: AgentContext<Load>) {
-  await until(input.startAt);
+async function* bench({ input, signal }: AgentContext<Load>) {
+  await until(input.startAt, signal);
   const period = input.rate === 0 ? 0 : 1e6 / input.rate;
   for (let i = 0; i < input.parts; i++) {
     if (period > 0) await until(input.startAt + (i + input.phase) * period);
