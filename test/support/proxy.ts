@@ -9,17 +9,29 @@ export interface Proxy {
   readonly url: string;
   /** Swallows what the server says from now on to connections whose client named itself so. Answers how many. */
   mute(connectionName: string): number;
+  /** Keeps back what the server says to those connections, until the function that it answers is called. */
+  hold(connectionName: string): () => void;
   /** Breaks all connections off; new ones are taken. */
   cut(): void;
   close(): void;
 }
 
+interface Link {
+  client: Socket;
+  server: Socket;
+  /** The first of what the client said. */
+  said: string;
+  muted: boolean;
+  held?: Buffer[];
+}
+
 export async function startProxy(serverUrl: string): Promise<Proxy> {
   const target = new URL(serverUrl);
-  const links = new Set<{ client: Socket; server: Socket; said: string; muted: boolean }>();
+  const links = new Set<Link>();
+  const named = (name: string) => [...links].filter(({ said }) => said.includes(name));
   const listener = createServer((client) => {
     const server = connect(Number(target.port), target.hostname);
-    const link = { client, server, said: "", muted: false };
+    const link: Link = { client, server, said: "", muted: false };
     links.add(link);
     client.on("data", (data) => {
       // A name comes with the first commands.
@@ -27,7 +39,8 @@ export async function startProxy(serverUrl: string): Promise<Proxy> {
       server.write(data);
     });
     server.on("data", (data) => {
-      if (!link.muted) client.write(data);
+      if (link.held !== undefined) link.held.push(data);
+      else if (!link.muted) client.write(data);
     });
     const end = () => {
       links.delete(link);
@@ -46,9 +59,19 @@ export async function startProxy(serverUrl: string): Promise<Proxy> {
     url: url.href,
     cut,
     mute(connectionName) {
-      const found = [...links].filter(({ said }) => said.includes(connectionName));
+      const found = named(connectionName);
       for (const link of found) link.muted = true;
       return found.length;
+    },
+    hold(connectionName) {
+      const found = named(connectionName);
+      for (const link of found) link.held = [];
+      return () => {
+        for (const link of found) {
+          for (const data of link.held ?? []) link.client.write(data);
+          delete link.held;
+        }
+      };
     },
     close() {
       listener.close();

@@ -316,7 +316,7 @@ async function untilEnded(feed: Feed, heard: Promise<void>, ms: number): Promise
       if (feed.ended) settle(true);
     };
     const refresh = () => void feed.refresh().catch(() => {}); // The next look is soon.
-    const reader: FeedReader = { onBatch: (_: Batch) => look(), onWake: look };
+    const reader: FeedReader = { onBatch: (_: Batch) => look(), onWake: look, onHead: look };
     const deadline = setTimeout(settle, ms, false);
     const looking = setInterval(refresh, lookMs);
     feed.join(reader);

@@ -4,6 +4,8 @@
  * Invariants:
  * - `head` is the highest offset that anything has told us of: a message, or a page;
  * - a live batch is a hint. It is never needed: whoever misses one finds `head` ahead of it and reads the log;
+ * - a page that one reader fetched may be ahead of the batches that the others wait for: those batches still go to
+ *   them when they come, and where none will come any more (the run has ended) they are told at once;
  * - a feed that someone uses has an acknowledged subscription to the run's channel, or knows that the run has ended.
  */
 import { type FoldSnapshot, isEnding, type RunStatus } from "@throughline/protocol";
@@ -15,8 +17,10 @@ import type { Semaphore } from "./semaphore.ts";
 export interface FeedReader {
   /** A batch came in. */
   onBatch(batch: Batch): void;
-  /** `head` or `ended` may have changed without a batch: look. */
+  /** The log may have changed in ways that `head` does not show: look. */
   onWake(): void;
+  /** The log is known to go on to `offset`, and no batch will say so: look if you are behind. */
+  onHead(offset: number): void;
 }
 
 export interface FeedOptions {
@@ -47,6 +51,7 @@ export class Feed {
   readonly #channel: string;
   readonly #readers = new Set<FeedReader>();
   #head = 0;
+  #headAtTick = 0;
   #ended = false;
   #epoch: string | undefined;
   #users = 0;
@@ -77,16 +82,20 @@ export class Feed {
   async acquire(): Promise<void> {
     this.#users++;
     if (this.#ended) return;
-    this.#ready ??= this.#deps.live.subscribe(this.#channel, this.#onMessage).catch((error: unknown) => {
-      this.#ready = undefined;
-      throw error;
-    });
     try {
-      await this.#ready;
+      await this.#listen();
     } catch (error) {
       this.release();
       throw error;
     }
+  }
+
+  #listen(): Promise<void> {
+    this.#ready ??= this.#deps.live.subscribe(this.#channel, this.#onMessage).catch((error: unknown) => {
+      this.#ready = undefined;
+      throw error;
+    });
+    return this.#ready;
   }
 
   release(): void {
@@ -107,7 +116,19 @@ export class Feed {
   learn(head: number, status: RunStatus): void {
     if (head > this.#head) this.#head = head;
     // An ended run's head does not move: whoever reads both in one go has them both.
-    if (isEnding(status) && head === this.#head) this.#end();
+    if (!isEnding(status) || head !== this.#head || this.#ended) return;
+    this.#end();
+    this.#tell(head);
+  }
+
+  /** Has those look who still wait for a batch that should have come since the last call. One tick. */
+  nudge(): void {
+    this.#tell(this.#headAtTick);
+    this.#headAtTick = this.#head;
+  }
+
+  #tell(offset: number): void {
+    for (const reader of this.#readers) reader.onHead(offset);
   }
 
   /** Reads what the log says now, for messages that may have been lost, and wakes those who are behind. */
@@ -152,8 +173,8 @@ export class Feed {
       const batch = first === 0 ? undefined : new Batch(first, last, false, body);
       const read: FeedPage = { ...rest, batch };
       this.#follow(page.epoch);
-      this.learn(page.head, page.status);
       if (batch !== undefined) this.#keep(read, body.length);
+      this.learn(page.head, page.status);
       return read;
     } finally {
       reads.release();
@@ -168,11 +189,15 @@ export class Feed {
     return undefined;
   }
 
-  /** A log with another epoch is another log: what was known of it, and its pages, are of no use. */
+  /** A log with another epoch is another log: what was known of it, its end too, and its pages are of no use. */
   #follow(epoch: string): void {
     if (this.#epoch !== undefined && epoch !== this.#epoch) {
-      this.#head = 0;
+      this.#head = this.#headAtTick = 0;
       this.dropPages();
+      if (this.#ended) {
+        this.#ended = false;
+        this.#listen().catch(() => {}); // The subscriber listens again when its connection is back.
+      }
     }
     this.#epoch = epoch;
   }
@@ -212,8 +237,7 @@ export class Feed {
       });
       return;
     }
-    if (batch.last <= this.#head) return;
-    this.#head = batch.last;
+    if (batch.last > this.#head) this.#head = batch.last;
     if (batch.ending) this.#end();
     for (const reader of this.#readers) reader.onBatch(batch);
   };

@@ -259,6 +259,53 @@ test("P2: a subscriber connection that is open and delivers nothing is found out
   }
 });
 
+test("P2: the end that one reader's page brings is the others' end too, though its message never comes", async () => {
+  const proxy = await startProxy(testRedisUrl());
+  const line = await startLine({ workers: 0, redisUrl: proxy.url });
+  try {
+    const run = await ScriptedRun.open(line.redis, line.prefix, "run");
+    await run.append([own(1)]);
+    const waiting = await (await line.client()).follow(run.runId);
+    await until(() => waiting.last === 1);
+    expect(proxy.mute("throughline-gateway:subscriber")).toBe(1);
+    await run.append([own(2)]);
+    await run.finish();
+    const late = await (await line.client()).follow(run.runId);
+    await late.ended();
+    await waiting.ended(1_000);
+    expect(waiting.offsets).toEqual([1, 2, 3]);
+    expect(waiting.unsubscribed).toEqual(["ended"]);
+  } finally {
+    await line.stop();
+    proxy.close();
+  }
+});
+
+test("P2: a page that is ahead of the messages keeps them from nobody", async () => {
+  const proxy = await startProxy(testRedisUrl());
+  const line = await startLine({ workers: 0, redisUrl: proxy.url });
+  try {
+    const run = await ScriptedRun.open(line.redis, line.prefix, "run");
+    await run.append([own(1)]);
+    const live = await (await line.client()).follow(run.runId);
+    await until(() => live.last === 1);
+    const release = proxy.hold("throughline-gateway:subscriber");
+    await run.append([own(2)]);
+    // The page comes before the message.
+    const late = await (await line.client()).follow(run.runId);
+    await until(() => late.last === 2);
+    expect(live.last).toBe(1);
+    release();
+    await until(() => live.last === 2, 1_000);
+    for (const { offsets } of [live, late]) expect(offsets).toEqual([1, 2]);
+    live.check();
+    late.check();
+  } finally {
+    await line.stop();
+    proxy.close();
+  }
+});
+
 describe("heartbeat", () => {
   test("a socket that answers no ping is closed; one that does, or that talks, stays", async () => {
     const line = await startLine({ workers: 0, env: { HEARTBEAT_MS: "200" } });

@@ -82,6 +82,7 @@ export class Hub {
     else this.#logger.warn("the subscriber connection did not deliver a message to itself: it is replaced");
     const quietSince = Date.now() - quietMs;
     for (const feed of this.#feeds.values()) {
+      feed.nudge();
       if (feed.heardAt < quietSince && !feed.ended) this.#refresh(feed);
     }
   }

@@ -36,8 +36,8 @@ export class Subscription implements FeedReader {
   readonly #filter: Filter | undefined;
   #epoch: string;
   #next: number;
+  /** Live, or catching up. It changes in the same turn as what it is about: whoever asks is never told of a moment ago. */
   #live = false;
-  #catching = false;
   #closed = false;
 
   constructor(feed: Feed, after: number, epoch: string, filter: Filter | undefined, outlet: Outlet) {
@@ -51,7 +51,7 @@ export class Subscription implements FeedReader {
   /** Begins. The feed must have been acquired; it is released when the subscription closes. */
   start(): void {
     this.feed.join(this);
-    this.onWake();
+    this.#catchUp();
   }
 
   /** Ends it, whatever it is doing. Idempotent. */
@@ -63,7 +63,8 @@ export class Subscription implements FeedReader {
   }
 
   onBatch(batch: Batch): void {
-    if (!this.#live) return;
+    // What a page brought already is no news.
+    if (!this.#live || batch.last < this.#next) return;
     if (batch.first === this.#next && this.#outlet.writable) {
       this.#deliver(batch);
       this.#settle();
@@ -73,14 +74,11 @@ export class Subscription implements FeedReader {
   }
 
   onWake(): void {
-    if (this.#catching || this.#closed) return;
-    this.#live = false;
-    this.#catching = true;
-    this.feed.enterBehind();
-    void this.#catchUp().finally(() => {
-      this.#catching = false;
-      this.feed.leaveBehind();
-    });
+    if (this.#live && !this.#closed) this.#catchUp();
+  }
+
+  onHead(offset: number): void {
+    if (this.#next <= offset) this.onWake();
   }
 
   #deliver(batch: Batch): void {
@@ -96,7 +94,14 @@ export class Subscription implements FeedReader {
     return true;
   }
 
-  async #catchUp(): Promise<void> {
+  #catchUp(): void {
+    this.#live = false;
+    this.feed.enterBehind();
+    void this.#readPages().finally(() => this.feed.leaveBehind());
+  }
+
+  /** Returns when the subscription is live, or over. */
+  async #readPages(): Promise<void> {
     const outlet = this.#outlet;
     for (let failures = 0; !this.#closed; ) {
       if (!outlet.writable) await outlet.drained();
