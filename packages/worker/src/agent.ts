@@ -58,11 +58,14 @@ export interface AgentOptions {
   takeover?: "resume" | "restart";
 }
 
-/** An agent with its options. */
-export interface Agent extends Required<AgentOptions> {
+/** A function agent with its options. */
+export interface FunctionAgent extends Required<AgentOptions> {
   readonly kind: "function";
   readonly run: AgentFunction<never>;
 }
+
+/** An agent with its options. */
+export type Agent = FunctionAgent;
 
 /** An agent from a function and its options. A bare function in `serve({agents})` is one with the defaults. */
 export function agent<Input = unknown>(run: AgentFunction<Input>, options: AgentOptions = {}): Agent {

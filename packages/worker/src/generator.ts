@@ -2,7 +2,7 @@
 import { normalizeMessages } from "@throughline/checkpoint";
 import type { Part, StreamMode } from "@throughline/protocol";
 import { streamModes } from "@throughline/protocol";
-import type { Agent, AgentContext, Yielded } from "./agent.ts";
+import type { AgentContext, FunctionAgent, Yielded } from "./agent.ts";
 import type { Attempt } from "./attempt.ts";
 
 /** An agent yielded what is no part. */
@@ -17,7 +17,7 @@ const known = new Set<string>(streamModes);
  * Takes all that the agent yields, until it is done or the attempt is stopped. Rejects with what the agent threw.
  */
 export async function drive(
-  agent: Agent,
+  agent: FunctionAgent,
   name: string,
   context: AgentContext,
   attempt: Attempt,

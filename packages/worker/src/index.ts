@@ -5,6 +5,7 @@ export {
   type AgentOptions,
   agent,
   custom,
+  type FunctionAgent,
   type TokenOptions,
   token,
   update,

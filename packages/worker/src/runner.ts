@@ -8,15 +8,7 @@
  */
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
 import { type Dispatcher, type RunJob, requestOf } from "@throughline/dispatch";
-import {
-  type CheckpointRef,
-  defaultModes,
-  Fold,
-  type Keep,
-  type LifecycleData,
-  lifecycle,
-  type StreamMode,
-} from "@throughline/protocol";
+import { type CheckpointRef, Fold, type Keep, type LifecycleData, lifecycle } from "@throughline/protocol";
 import {
   type LiveSubscriber,
   type LogReader,
@@ -26,7 +18,7 @@ import {
 } from "@throughline/runlog";
 import { nanoid } from "nanoid";
 import type { Logger } from "pino";
-import type { Agent, AgentContext } from "./agent.ts";
+import type { Agent } from "./agent.ts";
 import {
   Attempt,
   AttemptLostError,
@@ -34,8 +26,8 @@ import {
   type StopReason,
   WorkerStoppingError,
 } from "./attempt.ts";
-import { drive } from "./generator.ts";
-import { inputMessages, type Outcome, readBase, saveOutcome } from "./state.ts";
+import { FunctionSession } from "./function-session.ts";
+import type { Assignment, Earlier, Outcome, Session } from "./session.ts";
 
 export interface RunnerOptions {
   /** How long an agent gets to obey its signal before its run ends without it, in ms. */
@@ -153,17 +145,15 @@ export class Runner {
     const { agents, dispatcher, saver } = this.#parts;
     const { writer } = attempt;
     const { runId, threadId, agent: name } = run.record;
-    const request = requestOf(run);
     const logger = this.#logger(runId, attempt);
     if (!(await dispatcher.threads.fence(threadId, runId, writer.attempt))) {
       throw new AttemptLostError("its thread has another active run");
     }
-    const base = await readBase(saver, runId, threadId, request.checkpointId);
-    const input = inputMessages(request.input, runId);
-    const identity = { runId, attempt: writer.attempt, agent: name };
+    const agent = agents.get(name);
+    const session = await openSession(agent, { run, request: requestOf(run), attempt, saver, logger });
     const end = async (outcome: Outcome, data: LifecycleData): Promise<RunOutcome> => {
       await writer.flush();
-      const checkpoint = await saveOutcome(saver, identity, base, input, attempt.fold, outcome);
+      const checkpoint = await session.save(outcome);
       await this.#finish(attempt, data, checkpoint);
       logger.info({ event: data.event, offset: writer.offset }, "run ended");
       return "done";
@@ -175,41 +165,28 @@ export class Runner {
       const message = `the run took ${run.crashes} workers down with it`;
       return await end("failed", { event: "failed", error: { name: "WorkerCrashedError", message } });
     }
-    const agent = agents.get(name);
     if (agent === undefined) {
       // A worker of another version put itself on our queue, or we on its.
       await writer.release();
       return "unknown-agent";
     }
-    if (earlier !== null) await saveOutcome(saver, identity, base, input, attempt.fold, "taken-over");
+    // The first part of an attempt says how the story goes on.
+    const opening: LifecycleData =
+      earlier === null ? { event: "started", attempt: writer.attempt } : await session.takeOver(earlier);
     // Stopped before it began: nothing of it is in the log yet.
     if (attempt.reason !== undefined) return await this.#stopped(run, attempt, Promise.resolve(), end);
     if (earlier !== null) logger.info({ offset: writer.offset }, "run taken over");
-    this.#begin(attempt, agent, earlier);
+    // One part on an empty writer: nothing to wait for.
+    void attempt.take(lifecycle(opening));
 
-    const modes = new Set<StreamMode>((request.modes as StreamMode[] | undefined) ?? defaultModes);
-    const context: AgentContext = {
-      input: request.input,
-      command: request.command ?? null,
-      messages: [...base.messages, ...input],
-      threadId,
-      runId,
-      attempt: writer.attempt,
-      signal: attempt.signal,
-      checkpoint:
-        base.checkpointId === null ? null : { checkpointId: base.checkpointId, values: base.values },
-      partial: agent.takeover === "resume" ? earlier : null,
-      metadata: run.record.metadata ?? {},
-      config: request.config ?? {},
-    };
-    const running = drive(agent, name, context, attempt, modes).then(
-      () => ({ ok: true as const }),
+    const running = session.run().then(
+      (finished) => ({ ok: true as const, finished }),
       (error: unknown) => ({ ok: false as const, error }),
     );
     const settled = await Promise.race([running, attempt.stopped.then(() => undefined)]);
     if (attempt.reason === undefined && settled !== undefined) {
       attempt.writer.seal();
-      if (settled.ok) return await end("completed", { event: "completed" });
+      if (settled.ok) return await end(settled.finished.event, settled.finished);
       const error = describeError(settled.error);
       logger.warn({ err: settled.error }, "the agent failed");
       return await end("failed", { event: "failed", error });
@@ -260,24 +237,12 @@ export class Runner {
     await attempt.writer.finish(ending, {
       ...(checkpoint === null ? {} : { checkpoint }),
       ...(data.event === "failed" ? { error: data.error } : {}),
+      ...(data.event === "interrupted" ? { interrupts: data.interrupts } : {}),
     });
   }
 
-  /** The first part of an attempt says how the story goes on. */
-  #begin(attempt: Attempt, agent: Agent, earlier: AgentContext["partial"]): void {
-    const number = attempt.writer.attempt;
-    const data: LifecycleData =
-      earlier === null
-        ? { event: "started", attempt: number }
-        : agent.takeover === "resume"
-          ? { event: "resumed", attempt: number }
-          : { event: "rewound", attempt: number, to: 0 };
-    // One part on an empty writer: nothing to wait for.
-    void attempt.take(lifecycle(data));
-  }
-
   /** What earlier attempts wrote, from the log: the only one who still knows. */
-  async #refold(runId: string, fold: Fold): Promise<NonNullable<AgentContext["partial"]>> {
+  async #refold(runId: string, fold: Fold): Promise<Earlier> {
     const { reader } = this.#parts;
     const snapshot = await reader.snapshot(runId);
     if (snapshot !== null) fold.restore(snapshot);
@@ -289,6 +254,11 @@ export class Runner {
   #logger(runId: string, attempt: Attempt | undefined): Logger {
     return this.#parts.logger.child({ runId, attempt: attempt?.writer.attempt });
   }
+}
+
+/** The session of an agent's kind. Where nobody knows the agent, one that can still keep what its run has streamed. */
+async function openSession(agent: Agent | undefined, work: Assignment): Promise<Session> {
+  return await FunctionSession.open(agent, work);
 }
 
 /** Whether the log is behind what it had acknowledged, as this attempt found out by itself or while it was stopped. */

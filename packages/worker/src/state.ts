@@ -23,8 +23,8 @@ export interface Base {
   messages: FlatMessage[];
 }
 
-/** How a run ended, as far as its state goes. */
-export type Outcome = "completed" | "failed" | { cancelled: Keep } | "taken-over";
+/** What the state is saved for: an ending, or that another attempt goes on. */
+type Occasion = "completed" | "failed" | { cancelled: Keep } | "taken-over";
 
 /**
  * The thread's state that a run goes on from: its head, or the checkpoint that was asked for. A head of the run's own,
@@ -77,16 +77,16 @@ export async function saveOutcome(
   base: Base,
   input: readonly FlatMessage[],
   fold: Fold,
-  outcome: Outcome,
+  occasion: Occasion,
 ): Promise<CheckpointRef | null> {
-  const keep = typeof outcome === "object" ? outcome.cancelled : undefined;
+  const keep = typeof occasion === "object" ? occasion.cancelled : undefined;
   if (keep === "discard") {
     const now = await readState(saver, { threadId: base.threadId });
     const head = now?.metadata.run_id === run.runId ? base.checkpointId : (now?.checkpointId ?? null);
     await saver.fenced(run).discardRun(base.threadId, run.runId, { head });
     return null;
   }
-  const whole = outcome === "completed";
+  const whole = occasion === "completed";
   const streamed: FlatMessage[] = [];
   for (const { message, complete } of fold.messages()) {
     if (whole || complete) streamed.push(message);
@@ -97,7 +97,7 @@ export async function saveOutcome(
   if (Object.keys(update).length === 0) {
     return base.checkpointId === null ? null : { threadId: base.threadId, checkpointId: base.checkpointId };
   }
-  const branch = keep === "branch" || outcome === "failed" || outcome === "taken-over";
+  const branch = keep === "branch" || occasion === "failed" || occasion === "taken-over";
   return await writeState(saver.fenced({ runId: run.runId, attempt: run.attempt, branch }), {
     threadId: base.threadId,
     parentId: base.checkpointId,
@@ -107,7 +107,7 @@ export async function saveOutcome(
       run_id: run.runId,
       agent: run.agent,
       attempt: run.attempt,
-      ...(whole ? {} : { partial: keep === undefined ? outcome : "cancelled" }),
+      ...(whole ? {} : { partial: keep === undefined ? occasion : "cancelled" }),
     },
   });
 }

@@ -1,0 +1,49 @@
+/**
+ * What the runner needs to know of an agent's kind: how one attempt of it begins, runs, and leaves its state in the
+ * thread. One session, one attempt. When each is called, and that the parts are in the log by then, is the runner's
+ * business.
+ */
+import type { RedisCheckpointSaver } from "@throughline/checkpoint";
+import type { RunRequest } from "@throughline/dispatch";
+import type { CheckpointRef, FoldSnapshot, InterruptInfo, Keep, LifecycleData } from "@throughline/protocol";
+import type { StoredRun } from "@throughline/runlog";
+import type { Logger } from "pino";
+import type { Attempt } from "./attempt.ts";
+
+/** What an attempt works on. */
+export interface Assignment {
+  readonly run: StoredRun;
+  readonly request: RunRequest;
+  readonly attempt: Attempt;
+  readonly saver: RedisCheckpointSaver;
+  readonly logger: Logger;
+}
+
+/** How a run ended, as far as its state goes. */
+export type Outcome = "completed" | "interrupted" | "failed" | { cancelled: Keep };
+
+/** How an agent came to its end by itself. */
+export type Finished = { event: "completed" } | { event: "interrupted"; interrupts: InterruptInfo[] };
+
+/** What earlier attempts of the run streamed, as the log has it. */
+export type Earlier = Pick<FoldSnapshot, "messages" | "values">;
+
+export interface Session {
+  /**
+   * Goes on from what earlier attempts left: keeps their unfinished work off the thread's line, and answers what
+   * readers are told. Not called where the log is empty: the run has only started.
+   */
+  takeOver(earlier: Earlier): Promise<Extract<LifecycleData, { event: "resumed" | "rewound" }>>;
+  /**
+   * Runs the agent and gives its parts to the attempt, until it is done or the attempt is stopped. Rejects with what
+   * the agent threw; what it does once the attempt is stopped, nobody looks at.
+   */
+  run(): Promise<Finished>;
+  /**
+   * Saves what the run added up to, once all its parts are in the log. May be called without `run`: for a run that
+   * ends before this attempt has begun.
+   *
+   * @returns the checkpoint that the ending names; null where there is none
+   */
+  save(outcome: Outcome): Promise<CheckpointRef | null>;
+}
