@@ -1,0 +1,89 @@
+/**
+ * What a log says, read in the plainest way and without a line of the product's own fold: text by message, state,
+ * attempts. It knows how the cast signs its parts.
+ */
+import { type Filter, isEnding, type LifecycleData, type Part } from "@throughline/protocol";
+
+export interface LogPart {
+  offset: number;
+  part: Part;
+}
+
+export interface Story {
+  /** Text by message id, in the order in which the messages began. */
+  texts: Map<string, string>;
+  /** State by key, without messages. */
+  values: Record<string, unknown>;
+  ending: LifecycleData | undefined;
+  /** What no log may look like. */
+  problems: string[];
+}
+
+/** Reads a whole log. */
+export function readStory(log: readonly LogPart[]): Story {
+  const problems: string[] = [];
+  let kept: LogPart[] = [];
+  let attempt = 0;
+  let ending: LifecycleData | undefined;
+  for (const [i, { offset, part }] of log.entries()) {
+    if (offset !== i + 1) problems.push(`offset ${offset} stands where ${i + 1} should`);
+    if (ending !== undefined) problems.push(`a part at ${offset} comes after the ending ${ending.event}`);
+    if (part.type !== "lifecycle") {
+      const author = attemptOf(part);
+      if (author !== attempt) {
+        problems.push(`attempt ${author} wrote offset ${offset}, when the run was attempt ${attempt}'s`);
+      }
+      kept.push({ offset, part });
+      continue;
+    }
+    const { data } = part;
+    if (isEnding(data.event)) {
+      ending = data;
+      continue;
+    }
+    const { attempt: next } = data as { attempt: number };
+    if (next <= attempt) problems.push(`attempt ${next} begins at ${offset}, after attempt ${attempt}`);
+    if ((data.event === "started") !== (attempt === 0)) {
+      problems.push(`attempt ${next} has ${data.event} at ${offset}, after attempt ${attempt}`);
+    }
+    attempt = next;
+    if (data.event === "rewound") kept = kept.filter((each) => each.offset <= (data as { to: number }).to);
+  }
+  if (ending === undefined) problems.push("there is no ending");
+  return { ...addUp(kept), ending, problems };
+}
+
+/** Whether a subscription with this filter is sent the part. Filters of one criterion only. */
+export function isWanted(filter: Filter | undefined, part: Part): boolean {
+  if (filter === undefined || part.type === "lifecycle") return true;
+  const metadata = part.type === "messages" ? part.data[1] : {};
+  if (filter.modes !== undefined) return filter.modes.includes(part.type);
+  if (filter.ns !== undefined) return filter.ns.every((segment, i) => part.ns[i] === segment);
+  if (filter.depth !== undefined) return part.ns.length <= filter.depth;
+  if (filter.tags !== undefined)
+    return filter.tags.some((tag) => (metadata.tags as string[] | undefined)?.includes(tag));
+  if (filter.nodes === undefined) return true;
+  const nodes = part.type === "updates" ? Object.keys(part.data as object) : [metadata.langgraph_node];
+  return filter.nodes.some((node) => nodes.includes(node));
+}
+
+function attemptOf(part: Part): unknown {
+  if (part.type === "messages") return part.data[1].attempt;
+  const data = part.data as Record<string, unknown>;
+  if (part.type === "updates") return (Object.values(data)[0] as Record<string, unknown>).attempt;
+  return data.attempt;
+}
+
+function addUp(kept: readonly LogPart[]): Pick<Story, "texts" | "values"> {
+  const texts = new Map<string, string>();
+  const values: Record<string, unknown> = {};
+  for (const { part } of kept) {
+    if (part.type === "messages") {
+      const { id = "", content } = part.data[0];
+      texts.set(id, (texts.get(id) ?? "") + String(content));
+    } else if (part.type === "updates") {
+      for (const delta of Object.values(part.data as object)) Object.assign(values, delta);
+    }
+  }
+  return { texts, values };
+}
