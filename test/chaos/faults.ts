@@ -24,6 +24,8 @@ export interface FaultKind {
   weight: number;
   /** How long it holds, ms, from and to. */
   holdMs: readonly [number, number];
+  /** How long the line may need to get over it once it is undone, ms. */
+  aftermathMs: number;
   /** Only one at a time of those that trouble the server itself. */
   ofRedis?: true;
   /** Not among those that are drawn unless it is named. */
@@ -37,12 +39,18 @@ function label({ name, pid }: Instance): string {
   return `${name} (${pid})`;
 }
 
+/** A lost worker's runs go on within this, ms. */
+export const takeoverMs = 8_000;
+/** A lost connection is back within this, ms. */
+const reconnectMs = 2_000;
+
 const nothingToUndo = async () => {};
 
 /** SIGKILL; another process takes its place after a while. */
 function kill(kind: "gateway" | "worker", weight: number): FaultKind {
   return {
     weight,
+    aftermathMs: kind === "worker" ? takeoverMs : reconnectMs,
     holdMs: [0, 0],
     async strike({ stage }, random) {
       const service = stage.pick(kind, random);
@@ -58,6 +66,7 @@ function kill(kind: "gateway" | "worker", weight: number): FaultKind {
 function terminate(kind: "gateway" | "worker", weight: number): FaultKind {
   return {
     weight,
+    aftermathMs: reconnectMs,
     holdMs: [0, 0],
     async strike({ stage }, random) {
       const service = stage.pick(kind, random);
@@ -71,6 +80,7 @@ function terminate(kind: "gateway" | "worker", weight: number): FaultKind {
 
 const workerFreeze: FaultKind = {
   weight: 3,
+  aftermathMs: takeoverMs,
   holdMs: [6_000, 12_000],
   async strike({ stage }, random) {
     const service = stage.pick("worker", random);
@@ -83,6 +93,7 @@ const workerFreeze: FaultKind = {
 
 const subscribersCut: FaultKind = {
   weight: 8,
+  aftermathMs: reconnectMs,
   holdMs: [0, 0],
   async strike({ stage }) {
     const killed = await stage.redis.call("CLIENT", "KILL", "TYPE", "pubsub");
@@ -93,6 +104,7 @@ const subscribersCut: FaultKind = {
 /** The connection stays open, and nothing comes out of it any more. Whoever holds it has to find out. */
 const subscriberMuted: FaultKind = {
   weight: 5,
+  aftermathMs: reconnectMs,
   holdMs: [3_000, 3_000],
   async strike({ stage }, random) {
     const kind = random.pick(["gateway", "worker"] as const);
@@ -106,6 +118,7 @@ const subscriberMuted: FaultKind = {
 /** All connections of one process to Redis are broken off. */
 const connectionsCut: FaultKind = {
   weight: 5,
+  aftermathMs: takeoverMs,
   holdMs: [0, 0],
   async strike({ stage }, random) {
     const instance = stage.pick(random.pick(["gateway", "worker"] as const), random)?.current;
@@ -117,6 +130,7 @@ const connectionsCut: FaultKind = {
 
 const redisKill: FaultKind = {
   weight: 2,
+  aftermathMs: takeoverMs,
   holdMs: [200, 3_000],
   ofRedis: true,
   async strike({ stage }) {
@@ -127,6 +141,7 @@ const redisKill: FaultKind = {
 
 const redisFreeze: FaultKind = {
   weight: 2,
+  aftermathMs: takeoverMs,
   holdMs: [2_000, 8_000],
   ofRedis: true,
   async strike({ stage }) {
@@ -137,6 +152,7 @@ const redisFreeze: FaultKind = {
 
 const redisFull: FaultKind = {
   weight: 2,
+  aftermathMs: takeoverMs,
   holdMs: [1_000, 5_000],
   ofRedis: true,
   async strike({ stage }) {
@@ -151,6 +167,7 @@ const redisFull: FaultKind = {
 /** A replica of a master that does not answer: it reads, and refuses to write. */
 const redisReadOnly: FaultKind = {
   weight: 2,
+  aftermathMs: takeoverMs,
   holdMs: [1_000, 5_000],
   ofRedis: true,
   async strike({ stage }) {
@@ -163,6 +180,7 @@ const redisReadOnly: FaultKind = {
 /** Every client of a gateway loses its socket, and all come back at once. */
 const clientStorm: FaultKind = {
   weight: 5,
+  aftermathMs: reconnectMs,
   holdMs: [0, 0],
   async strike({ stage, population }, random) {
     const instance = stage.pick("gateway", random)?.current;
@@ -174,6 +192,7 @@ const clientStorm: FaultKind = {
 /** Some sockets are not read from, as on a phone in a tunnel. */
 const readersPaused: FaultKind = {
   weight: 4,
+  aftermathMs: reconnectMs,
   holdMs: [1_000, 6_000],
   async strike({ population }, random) {
     const resume = population.pause(0.2, random);

@@ -41,10 +41,9 @@ export interface FaultRecord {
   /** Infinity while it holds. */
   until: number;
   readonly ofRedis: boolean;
+  /** How long the line may need to get over it: what happens in that time is not calm. */
+  readonly aftermathMs: number;
 }
-
-/** How long the line may need to get over a fault, ms: what happens in that time is not calm. */
-const aftermathMs = 2_000;
 
 export class Ledger {
   readonly startedAt = Date.now();
@@ -109,12 +108,12 @@ export class Ledger {
   /** Whether nothing was broken between two times, but for what began with them. */
   calm(from: number, to: number, cause?: (fault: FaultRecord) => boolean): boolean {
     return !this.faults.some(
-      (fault) => fault.until + aftermathMs > from && fault.from < to && !(cause?.(fault) ?? false),
+      (fault) => fault.until + fault.aftermathMs > from && fault.from < to && !(cause?.(fault) ?? false),
     );
   }
 
   redisTroubled(since: number): boolean {
-    return this.faults.some((fault) => fault.ofRedis && fault.until + aftermathMs > since);
+    return this.faults.some((fault) => fault.ofRedis && fault.until + fault.aftermathMs > since);
   }
 
   /** A figure that began at `from` and ends now. `cause`: the fault whose consequence it is. */

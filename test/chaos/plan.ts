@@ -18,25 +18,39 @@ export interface PlannedFault {
   random: Random;
 }
 
-/** Faults come in storms; between two of them, and at the end, there is calm. */
-export const stormMs = 25_000;
-export const calmMs = 10_000;
-/** A fault every so many ms in a storm, on the average. */
+/**
+ * Faults come in storms. Behind each there is calm, and in it one fault by itself, whose consequences are measured
+ * undisturbed; then calm again. All in ms.
+ */
+const stormMs = 25_000;
+const settleMs = 9_000;
+const watchMs = 11_000;
+/** A fault every so often in a storm, on the average. */
 const faultEveryMs = 1_000;
 /** The line is left alone while it starts. */
 const firstStormAt = 3_000;
 
+/** What strikes alone, in turn: the faults that have figures. */
+const alone = ["worker-kill", "gateway-kill", "worker-term", "gateway-term"] as const satisfies FaultName[];
+
 export function planFaults(random: Random, totalMs: number, names: readonly FaultName[]): PlannedFault[] {
   if (names.length === 0) return [];
   const weights = Object.fromEntries(names.map((name) => [name, faultKinds[name].weight]));
+  const soloists = alone.filter((name) => names.includes(name));
   const faults: PlannedFault[] = [];
-  for (let storm = firstStormAt; storm < totalMs - calmMs; storm += stormMs + calmMs) {
-    const end = Math.min(storm + stormMs, totalMs - calmMs / 2);
+  const add = (at: number, name: FaultName) => {
+    const [least, most] = faultKinds[name].holdMs;
+    faults.push({ at, name, holdMs: random.int(least, most), random: random.fork(faults.length) });
+  };
+  const cycleMs = stormMs + settleMs + watchMs;
+  for (let cycle = 0; firstStormAt + cycle * cycleMs < totalMs; cycle++) {
+    const storm = firstStormAt + cycle * cycleMs;
+    const end = Math.min(storm + stormMs, totalMs);
     for (let at = storm + spread(random); at < end; at += spread(random)) {
-      const name = random.weighted(weights as Record<FaultName, number>);
-      const [least, most] = faultKinds[name].holdMs;
-      faults.push({ at, name, holdMs: random.int(least, most), random: random.fork(faults.length) });
+      add(at, random.weighted(weights as Record<FaultName, number>));
     }
+    const soloist = soloists[cycle % soloists.length];
+    if (soloist !== undefined && end + settleMs < totalMs) add(end + settleMs, soloist);
   }
   return faults;
 }

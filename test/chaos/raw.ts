@@ -27,7 +27,8 @@ export class RawMember implements Visitor {
   /** Whether every frame is held to its schema. */
   readonly #validate: boolean;
   #client: TestClient | undefined;
-  #openedAt = 0;
+  /** A socket that was opened, until the first part that it had missed has come. */
+  #opened: { at: number } | undefined;
   #following: KnownRun | undefined;
 
   constructor(name: string, random: Random, ledger: Ledger, door: Door, validate: boolean) {
@@ -44,7 +45,7 @@ export class RawMember implements Visitor {
   }
 
   disturbed(): void {
-    this.#openedAt = 0;
+    this.#opened = undefined;
   }
 
   async live(isOver: () => boolean): Promise<void> {
@@ -113,28 +114,34 @@ export class RawMember implements Visitor {
     filter: Filter | undefined,
     transcript: Transcript,
   ): Promise<void> {
+    // A resume is measured once a socket.
+    const opened = this.#opened;
     const had = transcript.last;
-    const openedAt = this.#openedAt;
+    if (opened !== undefined && had > 0) this.#measureResume(client, opened, had);
+    else this.#opened = undefined;
+    await client.follow(runId, { epoch, ...(filter === undefined ? {} : { filter }) }, transcript);
+  }
+
+  /** From the opening of the socket to the first part that came after the offset `had` meanwhile. */
+  #measureResume(client: TestClient, opened: { at: number }, had: number): void {
     let missed = false;
     const listen = (data: Buffer) => {
       const text = data.toString();
-      if (text.startsWith(partsPrefix)) {
-        client.ws.off("message", listen);
-        if (missed && openedAt > 0 && openedAt === this.#openedAt) this.#ledger.measure("resume", openedAt);
-        this.#openedAt = 0;
-      } else if (text.startsWith('{"type":"success"')) {
+      if (text.startsWith('{"type":"success"')) {
         const { result } = JSON.parse(text) as { result: { head?: number } };
         missed = (result.head ?? 0) > had;
+      } else if (text.startsWith(partsPrefix)) {
+        client.ws.off("message", listen);
+        if (missed && opened === this.#opened) this.#ledger.measure("resume", opened.at);
+        this.#opened = undefined;
       }
     };
-    // A resume is measured from the opening of a socket, once.
-    if (openedAt > 0 && had > 0) client.ws.on("message", listen);
-    await client.follow(runId, { epoch, ...(filter === undefined ? {} : { filter }) }, transcript);
+    client.ws.on("message", listen);
   }
 
   #pause(ms: number): void {
     const client = this.#client;
-    this.#openedAt = 0;
+    this.#opened = undefined;
     client?.ws.pause();
     setTimeout(() => client?.ws.resume(), ms);
   }
@@ -158,8 +165,9 @@ export class RawMember implements Visitor {
       return this.#client;
     const instance = this.#door.gateway(this.random);
     if (instance === undefined) throw new Error("there is no gateway");
-    this.#openedAt = Date.now();
+    const opened = { at: Date.now() };
     this.#client = await TestClient.open(instance.detail, { validate: this.#validate });
+    this.#opened = opened;
     this.#door.register(this.#client.ws, this, instance);
     return this.#client;
   }

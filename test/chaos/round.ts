@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { Auditor } from "./audit.ts";
 import { Director } from "./director.ts";
-import type { FaultName } from "./faults.ts";
+import { type FaultName, takeoverMs } from "./faults.ts";
 import { auditConnections, auditKeys, auditMemory, auditSubscriptions } from "./leaks.ts";
 import { Ledger } from "./ledger.ts";
 import { planFaults } from "./plan.ts";
@@ -45,7 +45,7 @@ export async function playRound(options: RoundOptions): Promise<RoundResult> {
       population?.lost(instance, how);
       if (how !== "crashed") return;
       const detail = `${instance.name} (${instance.pid})`;
-      ledger.strike({ name: "crash", detail, ofRedis: false }).until = Date.now();
+      ledger.strike({ name: "crash", detail, ofRedis: false, aftermathMs: takeoverMs }).until = Date.now();
     },
     violation: (what) => ledger.violation(what),
     redisTroubled: (since) => ledger.redisTroubled(since),
