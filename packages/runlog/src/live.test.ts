@@ -118,3 +118,17 @@ test("P2: a connection that delivers proves it; one that does not is replaced", 
   await redis.publish(`${prefix}:c`, "x");
   await until(() => messages.length === 1);
 });
+
+test("a channel that is left while the connection is away is not subscribed to when it is back", async () => {
+  await killConnections(redis, prefix);
+  await until(() => subscriber.status !== "ready");
+  const listener = () => {};
+  const subscribed = live.subscribe(`${prefix}:left`, listener);
+  // The command is on its way, and waits for the connection.
+  await new Promise((resolve) => setImmediate(resolve));
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(subscriber.status).not.toBe("ready");
+  live.unsubscribe(`${prefix}:left`, listener);
+  await subscribed;
+  await until(async () => ((await redis.pubsub("CHANNELS", `${prefix}:*`)) as string[]).length === 0, 2_000);
+});

@@ -4,7 +4,8 @@
  * Invariants:
  * - `subscribe` resolves after Redis has acknowledged: what is published from then on arrives, or `onGap` is called;
  * - after every reconnect all channels are subscribed again, acknowledged, and only then `onGap` is called: whoever
- *   listens reads the log again. Published messages are hints; no one is owed one.
+ *   listens reads the log again. Published messages are hints; no one is owed one;
+ * - a channel without a listener is not subscribed to, but for the moment that it takes to say so.
  */
 import type { Redis } from "ioredis";
 
@@ -100,7 +101,11 @@ export class LiveSubscriber {
   async #send(channels: readonly string[]): Promise<void> {
     const wanted = channels.filter((channel) => this.#listeners.has(channel));
     for (let i = 0; i < wanted.length; i += chunk) {
-      await this.#redis.subscribe(...wanted.slice(i, i + chunk));
+      const now = wanted.slice(i, i + chunk);
+      await this.#redis.subscribe(...now);
+      // The command may have waited for the connection, and its listener gone meanwhile.
+      const left = now.filter((channel) => !this.#listeners.has(channel));
+      if (left.length > 0) this.#redis.unsubscribe(...left).catch(() => {});
     }
   }
 
