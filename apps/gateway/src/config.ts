@@ -1,6 +1,6 @@
 /** The gateway's settings, from the environment. */
 import { isIP } from "node:net";
-import { readConfig } from "@throughline/kit";
+import { readConfig, redisUrl } from "@throughline/kit";
 import { z } from "zod";
 
 const count = z.coerce.number().int().positive();
@@ -11,7 +11,7 @@ const schema = z
   .object({
     HOST: z.string().default("127.0.0.1"),
     PORT: z.coerce.number().int().min(0).max(65_535).default(8787),
-    REDIS_URL: z.string().default("redis://127.0.0.1:6379"),
+    REDIS_URL: redisUrl.default("redis://127.0.0.1:6379"),
     KEY_PREFIX: z
       .string()
       .regex(/^[A-Za-z0-9_.-]+$/, "letters, digits, _ . - only")

@@ -48,7 +48,8 @@ export interface FeedPage extends Omit<Page, "first" | "last" | "body"> {
 export class Feed {
   readonly runId: string;
   readonly #deps: FeedDeps;
-  readonly #channel: string;
+  /** Where its live batches come from. */
+  readonly channel: string;
   readonly #readers = new Set<FeedReader>();
   #head = 0;
   #headAtTick = 0;
@@ -66,7 +67,7 @@ export class Feed {
   constructor(runId: string, deps: FeedDeps) {
     this.runId = runId;
     this.#deps = deps;
-    this.#channel = runKeys(deps.options.prefix, runId).live;
+    this.channel = runKeys(deps.options.prefix, runId).live;
   }
 
   get head(): number {
@@ -91,7 +92,7 @@ export class Feed {
   }
 
   #listen(): Promise<void> {
-    this.#ready ??= this.#deps.live.subscribe(this.#channel, this.#onMessage).catch((error: unknown) => {
+    this.#ready ??= this.#deps.live.subscribe(this.channel, this.#onMessage).catch((error: unknown) => {
       this.#ready = undefined;
       throw error;
     });
@@ -251,6 +252,6 @@ export class Feed {
   #leaveChannel(): void {
     if (this.#ready === undefined) return;
     this.#ready = undefined;
-    this.#deps.live.unsubscribe(this.#channel, this.#onMessage);
+    this.#deps.live.unsubscribe(this.channel, this.#onMessage);
   }
 }

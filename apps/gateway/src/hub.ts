@@ -1,12 +1,12 @@
 /**
- * All runs that this gateway follows: one feed each, one subscriber connection for all of them.
+ * All runs that this gateway follows: one feed each, one subscriber for all of them.
  *
- * Invariant: silence is never taken for nothing to say. After every reconnect of the subscriber each feed reads its
- * log's head again; a feed that has been quiet for long does so by itself; and the gateway proves every few seconds, by
- * a message to itself, that the connection still delivers.
+ * Invariant: silence is never taken for nothing to say. After a subscription was lost, and is there again, its feed reads
+ * its log's head; a feed that has been quiet for long does so by itself; and the gateway proves every few seconds, by
+ * messages to itself, that the subscriber's connections still deliver.
  */
-import { LiveSubscriber, LogReader } from "@throughline/runlog";
-import type { Redis } from "ioredis";
+import type { RedisConnection } from "@throughline/kit";
+import { LiveSubscriber, LogReader, publish } from "@throughline/runlog";
 import type { Logger } from "pino";
 import { Feed, type FeedOptions } from "./feed.ts";
 import { Semaphore } from "./semaphore.ts";
@@ -24,7 +24,7 @@ export interface HubOptions extends FeedOptions {
 export class Hub {
   readonly reader: LogReader;
   readonly #live: LiveSubscriber;
-  readonly #commands: Redis;
+  readonly #commands: RedisConnection;
   readonly #options: HubOptions;
   readonly #logger: Logger;
   readonly #feeds = new Map<string, Feed>();
@@ -32,13 +32,13 @@ export class Hub {
   readonly #probing: NodeJS.Timeout;
   #provenAt = 0;
 
-  constructor(commands: Redis, subscriber: Redis, options: HubOptions, logger: Logger) {
+  constructor(commands: RedisConnection, subscriber: RedisConnection, options: HubOptions, logger: Logger) {
     this.#commands = commands;
     this.#options = options;
     this.#logger = logger;
     this.#reads = new Semaphore(options.maxReads);
     this.reader = new LogReader(commands, options.prefix);
-    this.#live = new LiveSubscriber(subscriber, { onGap: () => this.refreshAll() });
+    this.#live = new LiveSubscriber(subscriber, { onGap: (channels) => this.refresh(channels) });
     this.#probing = setInterval(() => void this.probe(), options.probeMs);
   }
 
@@ -74,8 +74,8 @@ export class Hub {
   async probe(): Promise<void> {
     const { prefix, gatewayId, probeMs, quietMs } = this.#options;
     const alive = await this.#live.prove(
-      `${prefix}:{gateway-${gatewayId}}:probe`,
-      (channel) => this.#commands.publish(channel, "alive"),
+      (tag) => `${prefix}:{gateway-${gatewayId}-${tag}}:probe`,
+      (channel) => publish(this.#commands, channel, "alive"),
       probeMs / 2,
     );
     if (alive) this.#provenAt = Date.now();
@@ -87,9 +87,12 @@ export class Hub {
     }
   }
 
-  /** Messages may have been lost: every run's head is looked up. */
-  refreshAll(): void {
-    for (const feed of this.#feeds.values()) this.#refresh(feed);
+  /** Messages may have been lost: the heads of these channels' runs are looked up. */
+  refresh(channels: readonly string[]): void {
+    const gap = new Set(channels);
+    for (const feed of this.#feeds.values()) {
+      if (gap.has(feed.channel)) this.#refresh(feed);
+    }
   }
 
   close(): void {

@@ -1,5 +1,5 @@
 /** The example worker as a process: its agents, served from the queue in Redis until SIGTERM. */
-import { createLogger, readConfig, runService } from "@throughline/kit";
+import { createLogger, readConfig, redisUrl, runService } from "@throughline/kit";
 import { serve } from "@throughline/worker";
 import { z } from "zod";
 import { agents } from "./agents.ts";
@@ -7,10 +7,7 @@ import { agents } from "./agents.ts";
 const days = z.coerce.number().int().min(86_400).default(604_800);
 
 const environment = z.object({
-  REDIS_URL: z
-    .url({ protocol: /^rediss?$/ })
-    .default("redis://127.0.0.1:6379")
-    .describe("a Redis URL, such as redis://127.0.0.1:6379"),
+  REDIS_URL: redisUrl.default("redis://127.0.0.1:6379"),
   CONCURRENCY: z.coerce
     .number()
     .int()

@@ -6,7 +6,7 @@
  */
 import type { AgentInfo } from "@throughline/protocol";
 import { defaultPrefix } from "@throughline/runlog";
-import type { Redis } from "ioredis";
+import type { Cluster, Redis } from "ioredis";
 
 export interface Offer {
   queue: string;
@@ -24,11 +24,11 @@ export const offerEveryMs = 5_000;
 const knownForMs = 24 * 60 * 60 * 1000;
 
 export class AgentRegistry {
-  readonly #redis: Redis;
+  readonly #redis: Redis | Cluster;
   readonly #workers: string;
   readonly #known: string;
 
-  constructor(redis: Redis, prefix = defaultPrefix) {
+  constructor(redis: Redis | Cluster, prefix = defaultPrefix) {
     this.#redis = redis;
     this.#workers = `${prefix}:{agents}:workers`;
     this.#known = `${prefix}:{agents}:known`;

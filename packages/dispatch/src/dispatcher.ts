@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import type { Keep, MultitaskStrategy, RunStatus } from "@throughline/protocol";
 import { isEnding, ProtocolError } from "@throughline/protocol";
 import { type Cancelled, defaultPrefix, type Retention, RunStore, type StoredRun } from "@throughline/runlog";
-import type { Redis } from "ioredis";
+import type { Cluster, Redis } from "ioredis";
 import { nanoid } from "nanoid";
 import { AgentRegistry } from "./agents.ts";
 import { RunQueue } from "./queue.ts";
@@ -52,10 +52,10 @@ export class Dispatcher {
   readonly threads: Threads;
   readonly agents: AgentRegistry;
   readonly #queue: RunQueue;
-  readonly #redis: Redis;
+  readonly #redis: Redis | Cluster;
   readonly #prefix: string;
 
-  constructor(redis: Redis, options: { prefix?: string; retention?: Partial<Retention> } = {}) {
+  constructor(redis: Redis | Cluster, options: { prefix?: string; retention?: Partial<Retention> } = {}) {
     this.#redis = redis;
     this.#prefix = options.prefix ?? defaultPrefix;
     this.runs = new RunStore(redis, options);

@@ -1,6 +1,6 @@
 /** The BullMQ queue that hands runs to workers: its names, its times, and the producer. */
 import { type JobsOptions, Queue } from "bullmq";
-import type { Redis } from "ioredis";
+import type { Cluster, Redis } from "ioredis";
 
 /** What a job says. All the rest is in the run's record. */
 export interface RunJob {
@@ -31,11 +31,11 @@ const jobOptions: JobsOptions = {
 
 /** Puts runs on queues. One per process; it uses the connection it is given. */
 export class RunQueue {
-  readonly #redis: Redis;
+  readonly #redis: Redis | Cluster;
   readonly #prefix: string;
   readonly #queues = new Map<string, Queue<RunJob>>();
 
-  constructor(redis: Redis, prefix: string) {
+  constructor(redis: Redis | Cluster, prefix: string) {
     this.#redis = redis;
     this.#prefix = queuePrefix(prefix);
   }

@@ -8,7 +8,7 @@
  */
 import { readFileSync } from "node:fs";
 import { defaultPrefix } from "@throughline/runlog";
-import type { Redis, Result } from "ioredis";
+import type { Cluster, Redis, Result } from "ioredis";
 
 declare module "ioredis" {
   interface RedisCommander<Context> {
@@ -27,10 +27,10 @@ export type Entered =
   | { outcome: "in"; before: string[] };
 
 export class Threads {
-  readonly #redis: Redis;
+  readonly #redis: Redis | Cluster;
   readonly #prefix: string;
 
-  constructor(redis: Redis, prefix = defaultPrefix) {
+  constructor(redis: Redis | Cluster, prefix = defaultPrefix) {
     this.#redis = redis;
     this.#prefix = prefix;
     for (const [name, [file, numberOfKeys]] of Object.entries(scripts)) {

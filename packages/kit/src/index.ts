@@ -11,12 +11,10 @@ export {
 export { createLineFormatter, createLogger, type Logger, type LoggerOptions } from "./logger.ts";
 export {
   type ConnectRedisOptions,
-  checkRedis,
   connectRedis,
-  describeRedisUrl,
-  type RedisCheck,
   type RedisConnection,
   type RedisRole,
-  RedisTooOldError,
   RedisUnavailableError,
 } from "./redis.ts";
+export { checkRedis, type RedisCheck, RedisIsClusterError, RedisTooOldError } from "./redis-check.ts";
+export { describeRedisUrl, parseRedisUrl, type RedisAddress, RedisUrlError, redisUrl } from "./redis-url.ts";

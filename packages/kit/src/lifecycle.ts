@@ -34,6 +34,8 @@ export const exitNeedsHuman = 78;
 
 const finalCodes = new Set([
   "config",
+  "bad_redis_url",
+  "redis_is_cluster",
   "redis_too_old",
   "EADDRINUSE",
   "EADDRNOTAVAIL",

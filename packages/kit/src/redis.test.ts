@@ -6,14 +6,9 @@ import {
   testPrefix,
   testRedisUrl,
 } from "../../../test/support/redis.ts";
-import {
-  checkRedis,
-  connectRedis,
-  type RedisConnection,
-  type RedisRole,
-  RedisTooOldError,
-  RedisUnavailableError,
-} from "./redis.ts";
+import { connectRedis, type RedisConnection, type RedisRole, RedisUnavailableError } from "./redis.ts";
+import { checkRedis, RedisTooOldError } from "./redis-check.ts";
+import { RedisUrlError } from "./redis-url.ts";
 
 const cleanups: (() => unknown)[] = [];
 
@@ -186,5 +181,5 @@ test("the check says in one line that nothing listens, that a login is refused, 
     expect((refused as Error).message).toContain("it refused the login");
     expect((refused as Error).message).not.toContain("hunter2");
   }
-  expect(() => connectRedis("localhost:6379", "commands")).toThrow(RedisUnavailableError);
+  expect(() => connectRedis("localhost:6379", "commands")).toThrow(RedisUrlError);
 });

@@ -1,10 +1,11 @@
 -- Appends batches of parts, one each of several runs, and publishes them. A batch of a stale attempt is refused; what
 -- the log has already is skipped, so that a repeated append is harmless; a cancel that was asked for is told. A batch of
 -- 0 parts only asks. One run's trouble is none of the others'.
--- For each run three keys and five arguments:
--- KEYS[1] run hash   KEYS[2] log   KEYS[3] live channel
+-- For each run two keys and six arguments:
+-- KEYS[1] run hash   KEYS[2] log
 -- ARGV[1] attempt   ARGV[2] offset of the first part   ARGV[3] number of parts
 -- ARGV[4] the parts: a JSON array, one part per line   ARGV[5] new TTL, ms; 0 leaves it as it is
+-- ARGV[6] live channel
 -- Answers for each run 1 done · 2 done, and a cancel was asked for · -1 no such run · -2 stale attempt, or the run has
 --         ended · -3 the log is behind: parts that were acknowledged are gone · an error's text
 local function append(k, a)
@@ -18,7 +19,7 @@ local function append(k, a)
   if last > head then
     redis.call('XADD', KEYS[k + 2], last .. '-0', 'n', ARGV[a + 3], 'b', ARGV[a + 4])
     redis.call('HSET', KEYS[k + 1], 'head', last)
-    redis.call('PUBLISH', KEYS[k + 3], ARGV[a + 2] .. ':' .. ARGV[a + 3] .. '\n' .. ARGV[a + 4])
+    redis.call('PUBLISH', ARGV[a + 6], ARGV[a + 2] .. ':' .. ARGV[a + 3] .. '\n' .. ARGV[a + 4])
   end
   if ARGV[a + 5] ~= '0' then
     redis.call('PEXPIRE', KEYS[k + 1], ARGV[a + 5])
@@ -29,8 +30,8 @@ local function append(k, a)
 end
 
 local answers = {}
-for i = 1, #KEYS / 3 do
-  local ok, answer = pcall(append, 3 * (i - 1), 5 * (i - 1))
+for i = 1, #KEYS / 2 do
+  local ok, answer = pcall(append, 2 * (i - 1), 6 * (i - 1))
   -- Redis before 7 gives an error as its text, later ones as a table.
   answers[i] = ok and answer or tostring(type(answer) == 'table' and answer.err or answer)
 end

@@ -1,8 +1,9 @@
 -- Records that a cancel was asked for, and wakes the worker. A run that no worker has picked up ends on the spot.
 -- The first cancel's `keep` and reason hold; later ones change nothing.
--- KEYS[1] run hash   KEYS[2] log   KEYS[3] live channel   KEYS[4] control channel
+-- KEYS[1] run hash   KEYS[2] log
 -- ARGV[1] owner; '' asks for none   ARGV[2] keep   ARGV[3] reason   ARGV[4] now, ms since 1970
 -- ARGV[5] the terminal part for a queued run, as a JSON array of one   ARGV[6] retention, ms
+-- ARGV[7] live channel   ARGV[8] control channel
 -- Answers {'missing'} · {'ended', status, head, final checkpoint or ''} · {'cancelled', 'cancelled', head, ''}
 --         · {'requested', status}
 local run = redis.call('HMGET', KEYS[1], 'status', 'head', 'attempt', 'owner', 'cancel', 'final')
@@ -21,9 +22,9 @@ if run[3] == '0' then
   redis.call('HSET', KEYS[1], 'head', head, 'status', 'cancelled', 'ended', ARGV[4], 'fence', '')
   redis.call('PEXPIRE', KEYS[1], ARGV[6])
   redis.call('PEXPIRE', KEYS[2], ARGV[6])
-  redis.call('PUBLISH', KEYS[3], head .. ':1:e\n' .. ARGV[5])
+  redis.call('PUBLISH', ARGV[7], head .. ':1:e\n' .. ARGV[5])
   return {'cancelled', 'cancelled', head, ''}
 end
 redis.call('HSET', KEYS[1], 'status', 'cancelling')
-redis.call('PUBLISH', KEYS[4], 'cancel')
+redis.call('PUBLISH', ARGV[8], 'cancel')
 return {'requested', 'cancelling'}

@@ -1,6 +1,8 @@
+export type { LiveListener } from "./channels.ts";
+export { publish } from "./cluster.ts";
 export { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError } from "./errors.ts";
 export { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
-export { type LiveListener, LiveSubscriber } from "./live.ts";
+export { LiveSubscriber } from "./live.ts";
 export { dropLines, LogReader, type Page } from "./reader.ts";
 export {
   body,

@@ -106,15 +106,33 @@ test("unsubscribing and subscribing at once leaves the channel subscribed", asyn
 
 test("P2: a connection that delivers proves it; one that does not is replaced", async () => {
   const probe = `${prefix}:probe`;
-  expect(await live.prove(probe, (channel) => redis.publish(channel, "alive"), 5_000)).toBe(true);
+  expect(
+    await live.prove(
+      () => probe,
+      (channel) => redis.publish(channel, "alive"),
+      5_000,
+    ),
+  ).toBe(true);
   const { messages, subscribed } = heard(`${prefix}:c`);
   await subscribed;
   const before = await subscriber.client("ID");
   // Nothing is published: to us, it looks like a connection that swallows messages.
-  expect(await live.prove(probe, async () => {}, 50)).toBe(false);
+  expect(
+    await live.prove(
+      () => probe,
+      async () => {},
+      50,
+    ),
+  ).toBe(false);
   await until(() => gaps === 1);
   expect(await subscriber.client("ID")).not.toBe(before);
-  expect(await live.prove(probe, (channel) => redis.publish(channel, "alive"), 5_000)).toBe(true);
+  expect(
+    await live.prove(
+      () => probe,
+      (channel) => redis.publish(channel, "alive"),
+      5_000,
+    ),
+  ).toBe(true);
   await redis.publish(`${prefix}:c`, "x");
   await until(() => messages.length === 1);
 });

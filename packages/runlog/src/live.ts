@@ -1,43 +1,42 @@
 /**
- * One subscriber connection, many runs.
+ * Many runs' live messages, over one subscriber connection, or, on a Cluster, one to each master.
  *
- * Invariants:
+ * Invariants, whichever it is:
  * - `subscribe` resolves after Redis has acknowledged: what is published from then on arrives, or `onGap` is called;
- * - after every reconnect all channels are subscribed again, acknowledged, and only then `onGap` is called: whoever
- *   listens reads the log again. Published messages are hints; no one is owed one;
+ * - when a connection was away, or a channel's slot has moved, the channels are subscribed again, acknowledged, and only
+ *   then `onGap` is called: whoever listens reads the log again. Published messages are hints; no one is owed one;
  * - a channel without a listener is not subscribed to, but for the moment that it takes to say so.
  */
-import type { Redis } from "ioredis";
-
-export type LiveListener = (message: Buffer) => void;
+import type { Cluster, Redis } from "ioredis";
+import {
+  type LiveChannels,
+  type LiveHooks,
+  type LiveListener,
+  type LiveProbe,
+  PlainChannels,
+} from "./channels.ts";
+import { isCluster } from "./cluster.ts";
+import { ShardedChannels } from "./sharded-channels.ts";
 
 export interface LiveOptions {
-  /** Messages may have been lost: the connection was away, and is back. */
-  onGap?: () => void;
+  /** Messages of these channels may have been lost: their connection was away, or their slot has moved. */
+  onGap?: (channels: readonly string[]) => void;
 }
 
-/** How many channels one SUBSCRIBE names. */
-const chunk = 512;
-
 export class LiveSubscriber {
-  readonly #redis: Redis;
-  readonly #onGap: () => void;
+  readonly #channels: LiveChannels;
   readonly #listeners = new Map<string, LiveListener>();
   /** Channels to subscribe to with the next command, and who waits for its acknowledgement. */
   #joining: { channels: string[]; done: Promise<void> } | undefined;
-  #connects = 0;
 
   /** @param redis a connection that nobody else uses, with `autoResubscribe: false` */
-  constructor(redis: Redis, options: LiveOptions = {}) {
-    this.#redis = redis;
-    this.#onGap = options.onGap ?? (() => {});
-    redis.on("messageBuffer", (channel: Buffer, message: Buffer) => {
-      this.#listeners.get(channel.toString("latin1"))?.(message);
-    });
-    redis.on("ready", () => {
-      if (this.#connects++ > 0 || this.#listeners.size > 0) void this.#resubscribe();
-    });
-    if (redis.status === "ready") this.#connects = 1;
+  constructor(redis: Redis | Cluster, options: LiveOptions = {}) {
+    const hooks: LiveHooks = {
+      wanted: this.#listeners,
+      onMessage: (channel, message) => this.#listeners.get(channel.toString("latin1"))?.(message),
+      onGap: options.onGap ?? (() => {}),
+    };
+    this.#channels = isCluster(redis) ? new ShardedChannels(redis, hooks) : new PlainChannels(redis, hooks);
   }
 
   /** How many channels are subscribed to. */
@@ -56,7 +55,7 @@ export class LiveSubscriber {
     const channels = [channel];
     const done = new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
       this.#joining = undefined;
-      return this.#send(channels);
+      return this.#channels.subscribe(channels);
     });
     this.#joining = { channels, done };
     return done;
@@ -66,17 +65,28 @@ export class LiveSubscriber {
   unsubscribe(channel: string, listener: LiveListener): void {
     if (this.#listeners.get(channel) !== listener) return;
     this.#listeners.delete(channel);
-    if (this.#redis.status !== "ready") return;
-    // A message that still comes finds no listener; a failure means that the connection, and so the subscription, is gone.
-    this.#redis.unsubscribe(channel).catch(() => {});
+    // A message that still comes finds no listener.
+    this.#channels.unsubscribe(channel);
   }
 
   /**
-   * Whether this connection is alive, proven by a message that `publish` sends to a channel of ours. Where none arrives
-   * in time the connection is replaced.
+   * Whether every connection delivers, proven by a message that `publish` sends to a channel of ours. Where none arrives
+   * in time the connection is replaced. false also where there is none.
+   *
+   * @param channelOf names such a channel; on a Cluster a tag in the right place leads to the right master
    */
   async prove(
-    channel: string,
+    channelOf: (tag: string) => string,
+    publish: (channel: string) => Promise<unknown>,
+    deadlineMs: number,
+  ): Promise<boolean> {
+    const probes = this.#channels.probes(channelOf);
+    const alive = await Promise.all(probes.map((probe) => this.#proveOne(probe, publish, deadlineMs)));
+    return alive.length > 0 && alive.every((each) => each);
+  }
+
+  async #proveOne(
+    { channel, replace }: LiveProbe,
     publish: (channel: string) => Promise<unknown>,
     deadlineMs: number,
   ): Promise<boolean> {
@@ -84,8 +94,10 @@ export class LiveSubscriber {
     const deadline = new Promise<false>((resolve) => {
       timer = setTimeout(resolve, deadlineMs, false);
     });
+    let heard!: LiveListener;
     const echo = new Promise<true>((resolve) => {
-      void this.subscribe(channel, () => resolve(true))
+      heard = () => resolve(true);
+      void this.subscribe(channel, heard)
         .then(
           () => publish(channel),
           () => {},
@@ -94,27 +106,8 @@ export class LiveSubscriber {
     });
     const alive = await Promise.race([echo, deadline]);
     clearTimeout(timer);
-    if (!alive && this.#redis.status === "ready") this.#redis.disconnect(true);
+    if (!alive) replace();
+    this.unsubscribe(channel, heard);
     return alive;
-  }
-
-  async #send(channels: readonly string[]): Promise<void> {
-    const wanted = channels.filter((channel) => this.#listeners.has(channel));
-    for (let i = 0; i < wanted.length; i += chunk) {
-      const now = wanted.slice(i, i + chunk);
-      await this.#redis.subscribe(...now);
-      // The command may have waited for the connection, and its listener gone meanwhile.
-      const left = now.filter((channel) => !this.#listeners.has(channel));
-      if (left.length > 0) this.#redis.unsubscribe(...left).catch(() => {});
-    }
-  }
-
-  async #resubscribe(): Promise<void> {
-    try {
-      await this.#send([...this.#listeners.keys()]);
-    } catch {
-      return; // The connection went away again; its next `ready` comes back here.
-    }
-    this.#onGap();
   }
 }

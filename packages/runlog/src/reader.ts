@@ -6,7 +6,7 @@
  * - pages of one log are immutable while its epoch is the same.
  */
 import type { FoldSnapshot, Part, RunStatus } from "@throughline/protocol";
-import type { Redis } from "ioredis";
+import type { Cluster, Redis } from "ioredis";
 import { defaultPrefix, runKeys } from "./keys.ts";
 import { withScripts } from "./scripts.ts";
 
@@ -27,10 +27,10 @@ export interface Page {
 const newline = 0x0a;
 
 export class LogReader {
-  readonly #redis: Redis;
+  readonly #redis: Redis | Cluster;
   readonly #prefix: string;
 
-  constructor(redis: Redis, prefix = defaultPrefix) {
+  constructor(redis: Redis | Cluster, prefix = defaultPrefix) {
     this.#redis = withScripts(redis);
     this.#prefix = prefix;
   }

@@ -1,7 +1,7 @@
 /** A run's record, and the transitions that are no worker's: open, cancel. */
 import type { CheckpointRef, InterruptInfo, Keep, Part, RunRecord, RunStatus } from "@throughline/protocol";
 import { lifecycle } from "@throughline/protocol";
-import type { Redis } from "ioredis";
+import type { Cluster, Redis } from "ioredis";
 import { NoSuchRunError } from "./errors.ts";
 import { defaultPrefix, runKeys } from "./keys.ts";
 import { withScripts } from "./scripts.ts";
@@ -52,11 +52,11 @@ export interface StoredRun {
 }
 
 export class RunStore {
-  readonly #redis: Redis;
+  readonly #redis: Redis | Cluster;
   readonly #prefix: string;
   readonly #retention: Retention;
 
-  constructor(redis: Redis, options: { prefix?: string; retention?: Partial<Retention> } = {}) {
+  constructor(redis: Redis | Cluster, options: { prefix?: string; retention?: Partial<Retention> } = {}) {
     this.#redis = withScripts(redis);
     this.#prefix = options.prefix ?? defaultPrefix;
     this.#retention = { ...defaultRetention, ...options.retention };
@@ -134,14 +134,14 @@ export class RunStore {
     const [outcome, status, offset, checkpoint] = await this.#redis.tlCancel(
       keys.run,
       keys.log,
-      keys.live,
-      keys.control,
       ask.owner ?? "",
       ask.keep,
       ask.reason ?? "",
       Date.now(),
       body([terminal]),
       this.#retention.endedMs,
+      keys.live,
+      keys.control,
     );
     if (outcome === "missing" || outcome === "requested") return { outcome };
     return {

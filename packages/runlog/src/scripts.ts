@@ -1,19 +1,21 @@
 /**
  * The Lua scripts: one file, one transition, one typed call. What each takes and answers stands at the head of its
- * file in lua/.
+ * file in lua/. Channels are arguments, not keys: during a slot's move a Cluster takes no command that names several
+ * keys of which one is missing, as a channel always is.
  */
 import { readFileSync } from "node:fs";
-import type { Redis, Result } from "ioredis";
+import type { Cluster, Redis, Result } from "ioredis";
+import { isCluster } from "./cluster.ts";
 
 const scripts = {
   tlOpen: { file: "open", keys: 1 },
   tlClaim: { file: "claim", keys: 2 },
   /** Any number of runs at once: its first argument is the number of keys. */
   tlAppend: { file: "append", keys: undefined },
-  tlFinish: { file: "finish", keys: 4 },
-  tlCancel: { file: "cancel", keys: 4 },
+  tlFinish: { file: "finish", keys: 3 },
+  tlCancel: { file: "cancel", keys: 2 },
   tlRead: { file: "read", keys: 2 },
-  tlRenew: { file: "renew", keys: 2 },
+  tlRenew: { file: "renew", keys: 1 },
   tlRelease: { file: "release", keys: 1 },
   tlTrim: { file: "trim", keys: 3 },
 } as const;
@@ -37,12 +39,16 @@ declare module "ioredis" {
 
 const defined = new WeakSet<object>();
 
-/** Makes the scripts callable on this connection. EVALSHA with a fall back to EVAL is ioredis's business. */
-export function withScripts(redis: Redis): Redis {
+/**
+ * Makes the scripts callable on this connection. EVALSHA with a fall back to EVAL is ioredis's business. On a Cluster what
+ * they publish stays on its shard; a single Redis has SPUBLISH only since version 7, and no use for it.
+ */
+export function withScripts<Connection extends Redis | Cluster>(redis: Connection): Connection {
   if (defined.has(redis)) return redis;
   for (const name of Object.keys(scripts) as Name[]) {
     const { file, keys } = scripts[name];
-    const lua = readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
+    const text = readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
+    const lua = isCluster(redis) ? text.replaceAll("'PUBLISH'", "'SPUBLISH'") : text;
     redis.defineCommand(name, keys === undefined ? { lua } : { lua, numberOfKeys: keys });
   }
   defined.add(redis);

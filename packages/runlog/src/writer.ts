@@ -2,7 +2,7 @@
  * Writes runs' logs: claim → append → finish, with group commit.
  *
  * Parts are collected while the run's previous append is in flight; all runs of a process that have something to say
- * at the end of a turn of the event loop share one command. So a lone token costs one round trip, and under load
+ * at the end of a turn of the event loop share one command (on a Cluster: one for each slot). So a lone token costs one round trip, and under load
  * batches grow by themselves.
  *
  * Invariants:
@@ -12,7 +12,8 @@
  */
 import type { CheckpointRef, Ending, InterruptInfo, LifecycleData, Part } from "@throughline/protocol";
 import { lifecycle } from "@throughline/protocol";
-import type { Redis } from "ioredis";
+import type { Cluster, Redis } from "ioredis";
+import { isCluster, slotOf } from "./cluster.ts";
 import { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError } from "./errors.ts";
 import { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
 import { Outbox, type Outgoing } from "./outbox.ts";
@@ -32,10 +33,10 @@ export interface WriterOptions {
 const touchMs = 60_000;
 /** Redis is there but cannot take a write now: it will be able to again. */
 const passing =
-  /(?:^|: )(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY|NOSCRIPT)/;
+  /(?:^|: )(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|MOVED|ASK|NOREPLICAS|MISCONF|BUSY|NOSCRIPT)/;
 /** The command got no answer: ioredis's words for it. */
 const unanswered =
-  /Connection is closed|timed out|isn't writeable|not answered|max retries|All nodes failed/i;
+  /Connection is closed|timed out|isn't writeable|not answered|max retries|refresh slots cache|redirections/i;
 /** One command's bounds: Redis does nothing else while it runs. */
 const maxRunsAtOnce = 64;
 const maxSizeAtOnce = 1024 * 1024;
@@ -48,14 +49,14 @@ export type Claimed =
 
 /** All the runs that a process writes. One connection, pipelined. */
 export class LogWriter {
-  readonly #redis: Redis;
+  readonly #redis: Redis | Cluster;
   readonly prefix: string;
   readonly retention: Retention;
   readonly highWater: number;
   readonly maxPart: number;
   #due: RunWriter[] = [];
 
-  constructor(redis: Redis, options: WriterOptions = {}) {
+  constructor(redis: Redis | Cluster, options: WriterOptions = {}) {
     this.#redis = withScripts(redis);
     this.prefix = options.prefix ?? defaultPrefix;
     this.retention = { ...defaultRetention, ...options.retention };
@@ -87,6 +88,21 @@ export class LogWriter {
   readonly #flush = (): void => {
     const due = this.#due;
     this.#due = [];
+    if (!isCluster(this.#redis)) {
+      this.#sendTogether(due);
+      return;
+    }
+    // There a command is for one slot, and nearly every run has its own. They go out in one breath all the same.
+    const bySlot = new Map<number, RunWriter[]>();
+    for (const writer of due) {
+      const together = bySlot.get(writer.slot);
+      if (together === undefined) bySlot.set(writer.slot, [writer]);
+      else together.push(writer);
+    }
+    for (const together of bySlot.values()) this.#sendTogether(together);
+  };
+
+  #sendTogether(due: readonly RunWriter[]): void {
     for (let i = 0; i < due.length; ) {
       const from = i;
       const keys: string[] = [];
@@ -96,7 +112,7 @@ export class LogWriter {
       }
       this.#send(due.slice(from, i), keys, args);
     }
-  };
+  }
 
   #send(
     writers: readonly RunWriter[],
@@ -118,7 +134,7 @@ export class LogWriter {
   }
 
   /** Runs `send` until Redis has answered it, whatever its connection goes through. */
-  async persist<T>(send: (redis: Redis) => Promise<T>): Promise<T> {
+  async persist<T>(send: (redis: Redis | Cluster) => Promise<T>): Promise<T> {
     for (let attempt = 0; ; attempt++) {
       try {
         return await send(this.#redis);
@@ -141,6 +157,8 @@ export interface EndingFields {
 export class RunWriter {
   readonly runId: string;
   readonly attempt: number;
+  /** The Cluster slot of its keys. */
+  readonly slot: number;
   readonly #log: LogWriter;
   readonly #keys: RunKeys;
   /** Characters of JSON that were taken since the log was last trimmed. */
@@ -170,6 +188,7 @@ export class RunWriter {
   constructor(log: LogWriter, keys: RunKeys, runId: string, attempt: number, head: number) {
     this.#log = log;
     this.#keys = keys;
+    this.slot = slotOf(keys.run);
     this.runId = runId;
     this.attempt = attempt;
     this.#taken = head;
@@ -255,7 +274,6 @@ export class RunWriter {
       redis.tlFinish(
         run,
         log,
-        live,
         snapshot,
         this.attempt,
         offset,
@@ -263,6 +281,7 @@ export class RunWriter {
         data.event,
         Date.now(),
         retention,
+        live,
         ...extra,
       ),
     );
@@ -283,7 +302,7 @@ export class RunWriter {
    */
   async renew(epoch: string): Promise<void> {
     const { run, live } = this.#keys;
-    const status = await this.#log.persist((redis) => redis.tlRenew(run, live, this.attempt, epoch));
+    const status = await this.#log.persist((redis) => redis.tlRenew(run, this.attempt, epoch, live));
     if (status !== 1) throw this.#refusal(status);
   }
 
@@ -306,10 +325,10 @@ export class RunWriter {
     }
     const { first, count, body, size } = this.#inFlight;
     const { run, log, live } = this.#keys;
-    keys.push(run, log, live);
+    keys.push(run, log);
     const ttl = this.#ttl();
     if (ttl > 0) this.#log.touch(this.#keys.snapshot, ttl);
-    args.push(this.attempt, first, count, body, ttl);
+    args.push(this.attempt, first, count, body, ttl, live);
     return size;
   }
 
