@@ -7,7 +7,14 @@
  * - nothing is tried again: what has been streamed stays as it was streamed.
  */
 import { readConfig } from "@throughline/kit";
-import { type Agent, type AgentContext, agent, custom, token, type Yielded } from "@throughline/worker";
+import {
+  type AgentContext,
+  agent,
+  custom,
+  type FunctionAgent,
+  token,
+  type Yielded,
+} from "@throughline/worker";
 import OpenAI, { BadRequestError, UnprocessableEntityError } from "openai";
 import { z } from "zod";
 import { chunk } from "./chunk.ts";
@@ -61,7 +68,7 @@ export function chatSettings(env: Environment): ChatSettings | undefined {
 }
 
 /** The agent for the model that the environment names. Without one, its runs fail and say what to set. */
-export function chat(env: Environment = process.env): Agent {
+export function chat(env: Environment = process.env): FunctionAgent {
   const settings = chatSettings(env);
   return agent((context) => answer(context, settings), {
     description: settings === undefined ? "Chats with a model" : `Chats with ${settings.model}`,

@@ -1,5 +1,5 @@
 /** For the tests: an agent driven directly, without a worker. */
-import type { Agent, AgentContext, Yielded } from "@throughline/worker";
+import type { AgentContext, FunctionAgent, Yielded } from "@throughline/worker";
 import type { Message } from "./input.ts";
 
 /** The context of a run on a new thread, but for what is given. */
@@ -21,7 +21,7 @@ export function contextOf(given: Partial<AgentContext> = {}): AgentContext {
 }
 
 export function run(
-  agent: Agent,
+  agent: FunctionAgent,
   given: Partial<AgentContext> = {},
 ): AsyncIterator<Yielded> & AsyncIterable<Yielded> {
   const parts = (agent.run as (context: AgentContext) => AsyncIterable<Yielded>)(contextOf(given));

@@ -17,5 +17,11 @@ export {
   normalizeMessages,
   toBaseMessage,
 } from "./messages.ts";
-export { type Fence, type PutOptions, RedisCheckpointSaver, type SaverOptions } from "./saver.ts";
+export {
+  type Fence,
+  type PutOptions,
+  RedisCheckpointSaver,
+  type SaverOptions,
+  type WriteToCome,
+} from "./saver.ts";
 export { readHistory, readState, type StateUpdate, type ThreadState, writeState } from "./thread-state.ts";

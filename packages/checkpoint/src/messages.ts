@@ -136,17 +136,30 @@ export function manyMessages(messages: unknown): BaseMessage[] {
   );
 }
 
-/** Replaces every message in plain arrays and objects, however deep, by a flat one. What it is given stays as it is. */
-export function flattenValues(values: Record<string, unknown>): Record<string, unknown>;
-export function flattenValues(values: unknown): unknown;
-export function flattenValues(values: unknown): unknown {
+/**
+ * Replaces every message in plain arrays and objects, however deep, by a flat one. What it is given stays as it is.
+ * Messages of a state are whole, also where a model's last chunk stands for one: their type is the message's.
+ */
+export function flattenValues(values: Record<string, unknown>, flatten?: Flatten): Record<string, unknown>;
+export function flattenValues(values: unknown, flatten?: Flatten): unknown;
+export function flattenValues(values: unknown, flatten: Flatten = flattenWhole): unknown {
   if (typeof values !== "object" || values === null) return values;
-  if (BaseMessage.isInstance(values)) return flattenMessage(values);
-  if (isDeltaSnapshot(values)) return flattenValues(values.value);
-  if (Array.isArray(values)) return values.map((value: unknown) => flattenValues(value));
+  if (BaseMessage.isInstance(values)) return flatten(values);
+  if (isDeltaSnapshot(values)) return flattenValues(values.value, flatten);
+  if (Array.isArray(values)) return values.map((value: unknown) => flattenValues(value, flatten));
   const prototype: unknown = Object.getPrototypeOf(values);
   if (prototype !== Object.prototype && prototype !== null) return values;
-  return Object.fromEntries(Object.entries(values).map(([key, value]) => [key, flattenValues(value)]));
+  return Object.fromEntries(
+    Object.entries(values).map(([key, value]) => [key, flattenValues(value, flatten)]),
+  );
+}
+
+type Flatten = (message: BaseMessage) => FlatMessage;
+
+/** A whole message: one that was put together from chunks has their class, and still the chunks of its calls. */
+function flattenWhole(message: BaseMessage): FlatMessage {
+  const { tool_call_chunks: _, ...flat } = flattenMessage(message);
+  return { ...flat, type: message.type } as FlatMessage;
 }
 
 /**

@@ -47,8 +47,22 @@ export interface SaverOptions {
 export interface Fence {
   runId: string;
   attempt: number;
-  /** `put` leaves the head where it is. */
+  /** `put` leaves the head where it is, and `putWrites` leaves checkpoints alone that are not this view's own. */
   branch?: boolean;
+  /**
+   * Awaited before each write, when what is to be written has been serialised: what must be safe first can be made so.
+   * What it answers becomes part of a checkpoint's metadata. A write is not done where it rejects.
+   */
+  before?: (write: WriteToCome) => Promise<Record<string, unknown>>;
+}
+
+/** A write that waits for its fence's `before`. */
+export interface WriteToCome {
+  kind: "checkpoint" | "writes";
+  /** The namespace's key: "" is the root. */
+  ns: string;
+  /** A checkpoint's step, as its metadata has it. */
+  step: number | undefined;
 }
 
 export interface PutOptions {
@@ -64,6 +78,8 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   readonly #redis: Redis | Cluster;
   readonly #prefix: string;
   #fence: Fence | undefined;
+  /** The ids of what a branch has put. */
+  readonly #branched = new Set<string>();
 
   /** Uses the connection that it is given; opens none and closes none. */
   constructor(redis: Redis | Cluster, options: SaverOptions = {}) {
@@ -140,11 +156,13 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     const versions = Object.entries(checkpoint.channel_versions);
     const fresh = Object.entries(newVersions).filter(([channel]) => values[channel] !== undefined);
     // Nothing may be awaited before this: the caller is free to change what it gave once put() has returned.
-    const [body, meta, ...blobs] = await Promise.all([
+    const [body, plainMeta, ...blobs] = await Promise.all([
       dump(this.serde, rest),
       dump(this.serde, marked),
       ...fresh.map(([channel]) => dump(this.serde, values[channel])),
     ]);
+    const more = await this.#fence?.before?.({ kind: "checkpoint", ns, step: metadata.step });
+    const meta = more === undefined ? plainMeta : await dump(this.serde, { ...marked, ...more });
     const answer = await this.#redis.tlCheckpointPut(
       ...keys,
       this.#token(),
@@ -162,6 +180,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     );
     if (answer === -3) throw new HeadMovedError(threadId, options.ifHead ?? null);
     this.#check(answer, threadId);
+    if (this.#fence?.branch) this.#branched.add(id);
     return { configurable: { thread_id: threadId, checkpoint_ns: ns, checkpoint_id: id } };
   }
 
@@ -175,6 +194,8 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     const id = getCheckpointId(config);
     if (id === "") throw new InvalidArgumentError("the config names no checkpoint_id to put writes to");
     const values = await Promise.all(writes.map(([, value]) => dump(this.serde, value)));
+    if (this.#fence?.branch && !this.#branched.has(id)) return;
+    await this.#fence?.before?.({ kind: "writes", ns: namespace(config), step: undefined });
     const answer = await this.#redis.tlCheckpointPutWrites(
       ...keys,
       this.#token(),

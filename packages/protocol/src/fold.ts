@@ -93,7 +93,10 @@ export class Fold {
         if (part.ns.length === 0) this.#update(part.data, offset);
         break;
       case "values":
-        if (part.ns.length === 0 && isRecord(part.data)) this.#change(offset, true, part.data);
+        // A graph that waits for a person says so where its state would be.
+        if (part.ns.length === 0 && isRecord(part.data) && !Object.hasOwn(part.data, "__interrupt__")) {
+          this.#change(offset, true, part.data);
+        }
         break;
       case "lifecycle":
         if (part.data.event === "rewound") this.#rewind(part.data.to);

@@ -1,12 +1,14 @@
 /**
- * What an agent is: an async generator function that yields parts, and what it is told.
+ * What an agent is: a compiled LangGraph.js graph, or an async generator function that yields parts; and what such a
+ * function is told.
  *
  *     export async function* hello({ input, signal }: AgentContext) {
  *       yield "Hello, ";
  *       yield `${input}!`;
  *     }
  */
-import type { FlatMessage, Part, StreamMode } from "@throughline/protocol";
+import type { Pregel } from "@langchain/langgraph";
+import { type FlatMessage, type Part, type StreamMode, streamModes } from "@throughline/protocol";
 
 /** What an agent is told about its run. */
 export interface AgentContext<Input = unknown> {
@@ -64,18 +66,45 @@ export interface FunctionAgent extends Required<AgentOptions> {
   readonly run: AgentFunction<never>;
 }
 
-/** An agent with its options. */
-export type Agent = FunctionAgent;
+/** Whatever a builder's `compile()` answers, of any state. */
+// biome-ignore lint/suspicious/noExplicitAny: a graph's type parameters stand on both sides of its methods; none but any fits all.
+export type Graph = Pregel<any, any, any, any, any, any, any, any, any, any, any>;
 
-/** An agent from a function and its options. A bare function in `serve({agents})` is one with the defaults. */
-export function agent<Input = unknown>(run: AgentFunction<Input>, options: AgentOptions = {}): Agent {
+/** What can be said of a graph; all else is in the graph. */
+export type GraphOptions = Pick<AgentOptions, "description" | "modes">;
+
+/** A graph with its options. */
+export interface GraphAgent extends Required<GraphOptions> {
+  readonly kind: "graph";
+  readonly graph: Graph;
+}
+
+/** An agent with its options. */
+export type Agent = FunctionAgent | GraphAgent;
+
+/**
+ * An agent from a graph or a function, and its options. A bare graph or function in `serve({agents})` is one with the
+ * defaults.
+ */
+export function agent(graph: Graph, options?: GraphOptions): GraphAgent;
+export function agent<Input = unknown>(run: AgentFunction<Input>, options?: AgentOptions): FunctionAgent;
+export function agent(from: Graph | AgentFunction<never>, options: AgentOptions = {}): Agent {
+  const { description = "", modes } = options;
+  if (isGraph(from)) return { kind: "graph", graph: from, description, modes: modes ?? streamModes };
   return {
     kind: "function",
-    run: run as AgentFunction<never>,
-    description: options.description ?? "",
-    modes: options.modes ?? ["messages", "updates", "custom"],
+    run: from,
+    description,
+    modes: modes ?? ["messages", "updates", "custom"],
     takeover: options.takeover ?? "restart",
   };
+}
+
+/** By the mark that LangGraph itself goes by: which copy of the library compiled it makes no difference. */
+export function isGraph(value: unknown): value is Graph {
+  return (
+    typeof value === "object" && value !== null && "lg_is_pregel" in value && value.lg_is_pregel === true
+  );
 }
 
 export interface TokenOptions {

@@ -159,7 +159,7 @@ export class Runner {
       return "done";
     };
 
-    const earlier = writer.offset > 0 ? await this.#refold(runId, attempt.fold) : null;
+    const earlier = writer.offset > 0 ? await this.#refold(session, attempt) : null;
     if (attempt.reason instanceof RunCancelledError) return await this.#cancelled(run, end);
     if (run.crashes >= this.#options.maxCrashes) {
       const message = `the run took ${run.crashes} workers down with it`;
@@ -242,11 +242,14 @@ export class Runner {
   }
 
   /** What earlier attempts wrote, from the log: the only one who still knows. */
-  async #refold(runId: string, fold: Fold): Promise<Earlier> {
+  async #refold(session: Session, { runId, fold }: Attempt): Promise<Earlier> {
     const { reader } = this.#parts;
     const snapshot = await reader.snapshot(runId);
     if (snapshot !== null) fold.restore(snapshot);
-    for await (const { offset, part } of reader.parts(runId, snapshot?.offset ?? 0)) fold.add(part, offset);
+    for await (const { offset, part } of reader.parts(runId, snapshot?.offset ?? 0)) {
+      fold.add(part, offset);
+      session.recall?.(part, offset);
+    }
     const { messages, values } = fold.snapshot();
     return { messages, values };
   }
@@ -258,7 +261,10 @@ export class Runner {
 
 /** The session of an agent's kind. Where nobody knows the agent, one that can still keep what its run has streamed. */
 async function openSession(agent: Agent | undefined, work: Assignment): Promise<Session> {
-  return await FunctionSession.open(agent, work);
+  if (agent?.kind !== "graph") return await FunctionSession.open(agent, work);
+  // Loaded by who needs it: a worker of function agents does without LangGraph.
+  const { GraphSession } = await import("./langgraph/graph-session.ts");
+  return await GraphSession.open(agent, work);
 }
 
 /** Whether the log is behind what it had acknowledged, as this attempt found out by itself or while it was stopped. */

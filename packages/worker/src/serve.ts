@@ -15,13 +15,13 @@ import { defaultPrefix, LiveSubscriber, LogReader, LogWriter, type Retention } f
 import { DelayedError, type Job, WaitingError, Worker } from "bullmq";
 import { nanoid } from "nanoid";
 import type { Logger } from "pino";
-import { type Agent, type AgentFunction, agent as makeAgent } from "./agent.ts";
+import { type Agent, type AgentFunction, type Graph, isGraph, agent as makeAgent } from "./agent.ts";
 import { AttemptLostError, WorkerStoppingError } from "./attempt.ts";
 import { Runner } from "./runner.ts";
 
 export interface ServeOptions {
-  /** What the worker can run, by name: async generator functions, or what `agent()` made of one. */
-  agents: Record<string, Agent | AgentFunction<never>>;
+  /** What the worker can run, by name: LangGraph.js graphs, async generator functions, or what `agent()` made of one. */
+  agents: Record<string, Agent | AgentFunction<never> | Graph>;
   /** `redis://…` or `rediss://…`. */
   redis: string;
   /** Runs at once. Default 100. */
@@ -76,7 +76,8 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
   const workerId = `${hostname()}-${process.pid}-${nanoid(6)}`;
   const agents = new Map<string, Agent>();
   for (const [name, given] of Object.entries(options.agents)) {
-    agents.set(name, typeof given === "function" ? makeAgent(given) : given);
+    if (isGraph(given)) agents.set(name, makeAgent(given));
+    else agents.set(name, typeof given === "function" ? makeAgent(given) : given);
   }
 
   const commands = connectRedis(options.redis, "worker", { name: "throughline-worker", logger });

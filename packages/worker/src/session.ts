@@ -5,7 +5,14 @@
  */
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
 import type { RunRequest } from "@throughline/dispatch";
-import type { CheckpointRef, FoldSnapshot, InterruptInfo, Keep, LifecycleData } from "@throughline/protocol";
+import type {
+  CheckpointRef,
+  FoldSnapshot,
+  InterruptInfo,
+  Keep,
+  LifecycleData,
+  Part,
+} from "@throughline/protocol";
 import type { StoredRun } from "@throughline/runlog";
 import type { Logger } from "pino";
 import type { Attempt } from "./attempt.ts";
@@ -29,6 +36,8 @@ export type Finished = { event: "completed" } | { event: "interrupted"; interrup
 export type Earlier = Pick<FoldSnapshot, "messages" | "values">;
 
 export interface Session {
+  /** Hears of every part that earlier attempts wrote and that the log still has, in order, before `takeOver`. */
+  recall?(part: Part, offset: number): void;
   /**
    * Goes on from what earlier attempts left: keeps their unfinished work off the thread's line, and answers what
    * readers are told. Not called where the log is empty: the run has only started.

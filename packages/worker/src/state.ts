@@ -113,7 +113,7 @@ export async function saveOutcome(
 }
 
 /** A message that was not finished, and says so. */
-function partial(message: FlatMessage, cancelled: boolean): FlatMessage {
+export function partial(message: FlatMessage, cancelled: boolean): FlatMessage {
   const marks = message.additional_kwargs as Record<string, unknown> | undefined;
   return {
     ...message,

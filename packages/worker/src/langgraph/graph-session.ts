@@ -1,0 +1,327 @@
+/**
+ * An attempt of a graph. LangGraph runs it, with our saver for its checkpointer; what is done here is to bring its
+ * stream into the log, and log and checkpoints into step.
+ *
+ * Invariants:
+ * - a checkpoint, and what a finished task wrote, is stored only when every part of what it holds is in the log: what
+ *   a later attempt does not do again, readers have;
+ * - every checkpoint of the run knows the offset up to which the log belongs to what it holds (`log_offset`), and where
+ *   the thread's head was before the run (`head_before`);
+ * - what was not taken into the log, because the attempt was stopped, is in no checkpoint.
+ */
+import type { BaseCheckpointSaver, CheckpointTuple } from "@langchain/langgraph";
+import {
+  flattenValues,
+  forGraph,
+  type RedisCheckpointSaver,
+  type WriteToCome,
+} from "@throughline/checkpoint";
+import {
+  type CheckpointRef,
+  defaultModes,
+  type InterruptInfo,
+  type Keep,
+  type Part,
+} from "@throughline/protocol";
+import type { Graph, GraphAgent } from "../agent.ts";
+import { AttemptLostError } from "../attempt.ts";
+import type { Assignment, Finished, Outcome, Session } from "../session.ts";
+import { inputMessages, partial, readBase, saveOutcome } from "../state.ts";
+import { graphInput, requestedConfig } from "./config.ts";
+import { Intake } from "./intake.ts";
+import { type StreamedMessage, savePartials } from "./partials.ts";
+import { chunkPart, eventPart, type GraphChunk, type GraphEvent, type GraphMode, taskOf } from "./stream.ts";
+
+/** What a checkpoint's metadata say of the run that wrote it. */
+interface RunMarks {
+  run_id?: string;
+  log_offset?: number;
+  head_before?: string | null;
+}
+
+/**
+ * Needed whatever the run asked for: tokens for the partial, updates for what they became and for interrupts,
+ * checkpoints for where in the log a step ends.
+ */
+const always: readonly GraphMode[] = ["messages", "updates", "checkpoints"];
+
+export class GraphSession implements Session {
+  readonly #graph: Graph;
+  readonly #work: Assignment;
+  /** The thread's head, where it is a checkpoint of this very run. */
+  readonly #own: CheckpointTuple | undefined;
+  readonly #headBefore: string | null;
+  readonly #modes: ReadonlySet<string>;
+  readonly #intake = new Intake<GraphChunk | GraphEvent>();
+  /** By namespace and step: the offset of the last part that belongs to it. */
+  readonly #stepEnds = new Map<string, number>();
+  /** By namespace: the offset before its last `values`, which come after the step's checkpoint. */
+  readonly #beforeValues = new Map<string, number>();
+  /** Of every message: the task that streamed it. */
+  readonly #tasks = new Map<string, readonly string[]>();
+  readonly #interrupts: InterruptInfo[] = [];
+  #interrupted = false;
+  /** Parts have come that were not taken. */
+  #dropped = false;
+  /** Why the saver does not write for the running graph any more. */
+  #refused: unknown;
+  /** The graph's own run among LangChain's events: the first that there is one of. */
+  #rootRun: string | undefined;
+  readonly #broken = new AbortController();
+
+  private constructor(agent: GraphAgent, work: Assignment, head: CheckpointTuple | undefined) {
+    this.#graph = agent.graph;
+    this.#work = work;
+    const marks = (head?.metadata ?? {}) as RunMarks;
+    const isOwn = head !== undefined && marks.run_id === work.run.record.runId;
+    this.#own = isOwn ? head : undefined;
+    this.#headBefore = isOwn ? (marks.head_before ?? null) : (head?.checkpoint.id ?? null);
+    this.#modes = new Set(work.request.modes ?? defaultModes);
+  }
+
+  static async open(agent: GraphAgent, work: Assignment): Promise<GraphSession> {
+    return new GraphSession(agent, work, await headOf(work.saver, work.run.record.threadId));
+  }
+
+  recall(part: Part): void {
+    this.#remember(part);
+  }
+
+  async takeOver(): ReturnType<Session["takeOver"]> {
+    await this.#savePartials("taken-over");
+    const { attempt, offset } = this.#work.attempt.writer;
+    const to = Math.min((this.#own?.metadata as RunMarks | undefined)?.log_offset ?? 0, offset);
+    return to === offset ? { event: "resumed", attempt } : { event: "rewound", attempt, to };
+  }
+
+  async run(): Promise<Finished> {
+    try {
+      for await (const each of this.#intake.read(await this.#stream())) {
+        const wait = this.#work.attempt.reason === undefined ? this.#take(each) : this.#drop();
+        if (wait !== undefined) await wait;
+      }
+    } catch (error) {
+      throw this.#refused ?? error;
+    }
+    if (this.#refused !== undefined) throw this.#refused;
+    if (!this.#interrupted) return { event: "completed" };
+    return { event: "interrupted", interrupts: this.#interrupts };
+  }
+
+  async save(outcome: Outcome): Promise<CheckpointRef | null> {
+    const { run, attempt, saver } = this.#work;
+    const { runId, threadId } = run.record;
+    if (typeof outcome === "object" && outcome.cancelled === "discard") {
+      const fenced = saver.fenced({ runId, attempt: attempt.writer.attempt });
+      await fenced.discardRun(threadId, runId, { head: this.#headBefore });
+      return null;
+    }
+    if (typeof outcome === "object" || outcome === "failed") return await this.#savePartials(outcome);
+    const checkpointId = await saver.head(threadId);
+    return checkpointId === null ? null : { threadId, checkpointId };
+  }
+
+  /** The graph's chunks, and its events where the run is to have them: of one execution. */
+  async #stream(): Promise<AsyncIterable<GraphChunk | GraphEvent>> {
+    const { run, request, attempt, saver } = this.#work;
+    const { runId, threadId } = run.record;
+    const fenced = saver.fenced({
+      runId,
+      attempt: attempt.writer.attempt,
+      before: (write) => this.#beforeWrite(write),
+    });
+    const graph = withSaver(
+      this.#graph,
+      forGraph(fenced, (error) => this.#onRefusal(error)),
+    );
+    const config = requestedConfig(request.config);
+    const { checkpointId } = request;
+    const isElsewhere =
+      this.#own === undefined && checkpointId !== undefined && checkpointId !== this.#headBefore;
+    const options = {
+      ...config,
+      configurable: {
+        ...config.configurable,
+        thread_id: threadId,
+        ...(isElsewhere ? { checkpoint_id: checkpointId } : {}),
+      },
+      // By this LangGraph knows a second attempt, and goes on instead of taking the input once more.
+      metadata: { ...config.metadata, run_id: runId },
+      signal: AbortSignal.any([attempt.signal, this.#broken.signal]),
+      streamMode: [...new Set([...this.#modes, ...always])].filter(
+        (mode) => mode !== "events",
+      ) as GraphMode[],
+      subgraphs: true,
+    };
+    const input = this.#own === undefined ? graphInput(graph, request, runId) : null;
+    if (this.#modes.has("events")) return graph.streamEvents(input, { ...options, version: "v2" }) as never;
+    return (await graph.stream(input, options)) as never;
+  }
+
+  #take(each: GraphChunk | GraphEvent): Promise<void> | undefined {
+    if (Array.isArray(each)) return this.#takeChunk(each);
+    // The chunks of a graph's stream are events of their own as well: they are taken as what they are.
+    this.#rootRun ??= each.run_id;
+    if (each.event === "on_chain_stream" && each.run_id === this.#rootRun) {
+      return this.#takeChunk(each.data.chunk as GraphChunk);
+    }
+    return this.#put(eventPart(each));
+  }
+
+  #takeChunk(chunk: GraphChunk): Promise<void> | undefined {
+    const [ns, mode, payload] = chunk;
+    this.#markStep(ns, mode, payload);
+    if (mode === "updates" && ns.length === 0) this.#noteInterrupts(payload);
+    // Most of what is not asked for does not become a part at all.
+    if (!this.#modes.has(mode) && mode !== "messages" && mode !== "updates") return undefined;
+    return this.#put(chunkPart(chunk));
+  }
+
+  #put(part: Part): Promise<void> | undefined {
+    const { attempt, request } = this.#work;
+    this.#remember(part);
+    if (this.#modes.has(part.type) && (part.ns.length === 0 || request.subgraphs === true)) {
+      return attempt.take(part);
+    }
+    attempt.foldOnly(part);
+    return undefined;
+  }
+
+  #drop(): undefined {
+    this.#dropped = true;
+  }
+
+  #remember(part: Part): void {
+    if (part.type !== "messages") return;
+    const [{ id }, metadata] = part.data;
+    if (id === undefined || this.#tasks.has(id)) return;
+    const task = taskOf(metadata);
+    if (task !== undefined) this.#tasks.set(id, task);
+  }
+
+  /**
+   * A step's checkpoint is on its way to the saver when its `values` and `checkpoints` come: these tell of the next
+   * step's beginning, and come again when a later attempt begins there.
+   */
+  #markStep(ns: readonly string[], mode: GraphMode, payload: unknown): void {
+    const { offset } = this.#work.attempt.writer;
+    const key = ns.join("|");
+    if (mode === "values") this.#beforeValues.set(key, offset);
+    else if (mode === "updates") this.#beforeValues.delete(key);
+    else if (mode === "checkpoints") {
+      const { metadata } = payload as { metadata?: { step?: number } };
+      this.#stepEnds.set(stepKey(key, metadata?.step), this.#beforeValues.get(key) ?? offset);
+    }
+  }
+
+  #noteInterrupts(payload: unknown): void {
+    const { __interrupt__: interrupts } = (payload ?? {}) as { __interrupt__?: InterruptInfo[] };
+    if (interrupts === undefined) return;
+    this.#interrupted = true;
+    for (const { id, value } of interrupts) {
+      this.#interrupts.push({ id, value: (flattenValues(value) ?? null) as never });
+    }
+  }
+
+  /** See the invariants at the top. */
+  async #beforeWrite({ kind, ns, step }: WriteToCome): Promise<Record<string, unknown>> {
+    const { attempt } = this.#work;
+    await this.#intake.caughtUp();
+    const end = kind === "checkpoint" ? this.#stepEnds.get(stepKey(ns, step)) : undefined;
+    if (end === undefined && this.#dropped) throw new NotInLogError();
+    const offset = end ?? attempt.writer.offset;
+    await attempt.writer.flush();
+    return this.#marks(offset);
+  }
+
+  #onRefusal(error: unknown): void {
+    const { attempt } = this.#work;
+    if (attempt.reason !== undefined) return;
+    if ((error as { code?: unknown }).code === "invalid_argument") {
+      this.#refused = error;
+      this.#broken.abort(error);
+    } else attempt.stop(new AttemptLostError(error));
+  }
+
+  /** Keeps what unfinished tasks had streamed: on the thread's line, or off it where the run does not go on from it. */
+  async #savePartials(occasion: Outcome | "taken-over"): Promise<CheckpointRef | null> {
+    const { run, attempt, saver, request } = this.#work;
+    const { runId, threadId, agent } = run.record;
+    const keep = typeof occasion === "object" ? occasion.cancelled : undefined;
+    const identity = { runId, attempt: attempt.writer.attempt, agent };
+    if (!(await this.#inThread())) {
+      // Not even its input is in the thread: it is kept as if no graph had been there.
+      const base = await readBase(saver, runId, threadId, request.checkpointId);
+      const said = attempt.fold.messages().length > 0;
+      if (!said) return this.#headBefore === null ? null : { threadId, checkpointId: this.#headBefore };
+      const input = inputMessages(request.input, runId);
+      return await saveOutcome(saver, identity, base, input, attempt.fold, occasion as never);
+    }
+    const onLine = keep === "thread";
+    const view = saver.fenced({
+      ...identity,
+      branch: !onLine,
+      before: async () => ({
+        ...this.#marks(attempt.writer.offset),
+        partial: keep === undefined ? occasion : "cancelled",
+      }),
+    });
+    const written = await savePartials(withSaver(this.#graph, view), saver, threadId, this.#streamed(keep), {
+      inSubgraphs: onLine,
+      evenIfEmpty: keep !== undefined,
+    });
+    const checkpointId = written ?? (await saver.head(threadId));
+    if (keep === "branch") await saver.fenced(identity).setHead(threadId, this.#headBefore);
+    return checkpointId === null ? null : { threadId, checkpointId };
+  }
+
+  /** What tasks streamed, with the marks of what was cut off. */
+  #streamed(keep: Keep | undefined): StreamedMessage[] {
+    return this.#work.attempt.fold.messages().flatMap(({ message, complete }) => {
+      const task = this.#tasks.get(message.id ?? "");
+      if (task === undefined || message.content.length === 0) return [];
+      return [{ task, message: complete ? message : partial(message, keep !== undefined) }];
+    });
+  }
+
+  /** What every checkpoint of the run says of it. */
+  #marks(offset: number): Record<string, unknown> {
+    const { attempt, run } = this.#work;
+    return {
+      agent: run.record.agent,
+      attempt: attempt.writer.attempt,
+      log_offset: offset,
+      head_before: this.#headBefore,
+    };
+  }
+
+  async #inThread(): Promise<boolean> {
+    const { saver, run } = this.#work;
+    const head = await headOf(saver, run.record.threadId);
+    return (head?.metadata as RunMarks | undefined)?.run_id === run.record.runId;
+  }
+}
+
+/** A write would hold what the log does not: the attempt was stopped before its parts were taken. */
+class NotInLogError extends Error {
+  override readonly name = "NotInLogError";
+  readonly code = "not_in_log";
+  constructor() {
+    super("the attempt was stopped before what this checkpoint holds was in the log");
+  }
+}
+
+async function headOf(saver: RedisCheckpointSaver, threadId: string): Promise<CheckpointTuple | undefined> {
+  return await saver.getTuple({ configurable: { thread_id: threadId, checkpoint_ns: "" } });
+}
+
+/** The graph with another checkpointer; the one that it was compiled with stays as it is. */
+function withSaver(graph: Graph, saver: BaseCheckpointSaver): Graph {
+  const copy = graph.withConfig({}) as Graph;
+  copy.checkpointer = saver;
+  return copy;
+}
+
+function stepKey(ns: string, step: number | undefined): string {
+  return `${step} ${ns}`;
+}

@@ -1,0 +1,119 @@
+/**
+ * LangGraph's stream as parts. A graph is always run with several modes and with its subgraphs, so that every chunk is
+ * `[ns, mode, payload]`; what it looks like on the wire is decided here, and only here.
+ *
+ * Invariants:
+ * - `ns` is the path of the graph that a part comes from, in every mode: LangGraph 1.4 puts the task's own segment
+ *   behind it in `messages` and `tools`;
+ * - messages are flat wherever they stand, and configs are without callbacks and LangGraph's own keys.
+ */
+import { flattenMessage, flattenValues } from "@throughline/checkpoint";
+import type { Part } from "@throughline/protocol";
+
+/** LangGraph's modes, as `graph.stream` knows them. */
+export type GraphMode =
+  | "values"
+  | "updates"
+  | "messages"
+  | "custom"
+  | "checkpoints"
+  | "tasks"
+  | "debug"
+  | "tools";
+
+export type GraphChunk = [ns: string[], mode: GraphMode, payload: unknown];
+
+/** An event of `streamEvents`, version 2. */
+export interface GraphEvent {
+  event: string;
+  name: string;
+  run_id: string;
+  tags?: string[];
+  metadata?: Record<string, unknown>;
+  data: Record<string, unknown>;
+  parent_ids?: string[];
+}
+
+type Fields = Record<string, unknown>;
+
+/** The part that a chunk is on the wire. */
+export function chunkPart([ns, mode, payload]: GraphChunk): Part {
+  switch (mode) {
+    case "messages": {
+      const [message, metadata] = payload as [Parameters<typeof flattenMessage>[0], Fields];
+      return {
+        type: "messages",
+        ns: graphOf(taskOf(metadata) ?? ns),
+        data: [flattenMessage(message) as never, metadata as never],
+      };
+    }
+    case "tools":
+      return { type: "tools", ns: graphOf(ns), data: plain(payload) };
+    case "checkpoints":
+      return { type: "checkpoints", ns, data: checkpoint(payload as Fields) };
+    case "debug": {
+      const debug = payload as Fields;
+      if (debug.type !== "checkpoint") return { type: "debug", ns, data: plain(debug) };
+      return { type: "debug", ns, data: { ...debug, payload: checkpoint(debug.payload as Fields) } as never };
+    }
+    default:
+      return { type: mode, ns, data: plain(payload) };
+  }
+}
+
+/** The part that an event is on the wire. */
+export function eventPart(event: GraphEvent): Part {
+  return { type: "events", ns: graphOf(taskOf(event.metadata) ?? []), data: plain(event, flattenMessage) };
+}
+
+/** The path of the task that a message's metadata tell of, its own segment last; undefined outside of a graph. */
+export function taskOf(metadata: Record<string, unknown> | undefined): string[] | undefined {
+  const path = metadata?.langgraph_checkpoint_ns ?? metadata?.checkpoint_ns;
+  return typeof path === "string" && path !== "" ? path.split("|") : undefined;
+}
+
+/** The path of the graph that a task belongs to. */
+function graphOf(task: readonly string[]): string[] {
+  return task.slice(0, -1);
+}
+
+/** What JSON makes of it must be what a reader is to see: messages flat, errors with their message. */
+function plain(value: unknown, flatten?: typeof flattenMessage): never {
+  const flat = flattenValues(value, flatten);
+  return (hasErrors(flat) ? withErrors(flat) : (flat ?? null)) as never;
+}
+
+/** JSON makes `{}` of an Error. Tools and tasks carry one beside their other fields. */
+function hasErrors(value: unknown): value is Fields {
+  if (typeof value !== "object" || value === null) return false;
+  for (const key in value) if ((value as Fields)[key] instanceof Error) return true;
+  return false;
+}
+
+function withErrors(fields: Fields): Fields {
+  return Object.fromEntries(
+    Object.entries(fields).map(([key, value]) => [
+      key,
+      value instanceof Error ? { name: value.name, message: value.message } : value,
+    ]),
+  );
+}
+
+function checkpoint(state: Fields): never {
+  const { config, parentConfig, ...rest } = state;
+  return plain({
+    ...rest,
+    config: plainConfig(config),
+    ...(parentConfig === undefined ? {} : { parentConfig: plainConfig(parentConfig) }),
+  });
+}
+
+/** A config without what is for this process only: callbacks, functions, and LangGraph's own keys. */
+function plainConfig(config: unknown): unknown {
+  if (typeof config !== "object" || config === null) return config;
+  const { callbacks: _, configurable, ...rest } = config as Fields;
+  const own = Object.entries((configurable ?? {}) as Fields).filter(
+    ([key, value]) => !key.startsWith("__") && typeof value !== "function",
+  );
+  return { ...rest, configurable: Object.fromEntries(own) };
+}
