@@ -10,7 +10,7 @@ import {
   type Result,
   type RunRecord,
 } from "@throughline/protocol";
-import type { StoredRun } from "@throughline/runlog";
+import { isPassing, type StoredRun } from "@throughline/runlog";
 import type { Logger } from "pino";
 import type { Authenticator } from "./auth.ts";
 import type { Batch } from "./batch.ts";
@@ -335,7 +335,7 @@ function protocolError(
 ): ProtocolError {
   if (error instanceof ProtocolError) return error;
   if (isNamed(error.code)) return new ProtocolError(error.code, error.message);
-  if (isUnavailable(error)) {
+  if (isPassing(error)) {
     return new ProtocolError(
       "unavailable",
       "Redis is out of reach; what was asked for may be asked for again",
@@ -348,19 +348,6 @@ function protocolError(
 /** What the packages below throw under the names that the wire has for it. */
 function isNamed(code: unknown): code is "no_such_checkpoint" | "no_such_run" | "invalid_argument" {
   return code === "no_such_checkpoint" || code === "no_such_run" || code === "invalid_argument";
-}
-
-const unavailableReply = /^(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY)/;
-const unanswered = /Connection is closed|isn't writeable|max retries|timed out|Connection is in|ECONN|EPIPE/i;
-
-function isUnavailable(error: Error & { syscall?: unknown }): boolean {
-  if (error.name === "ReplyError") return unavailableReply.test(error.message);
-  return (
-    error.syscall !== undefined ||
-    error.name === "MaxRetriesPerRequestError" ||
-    error.name === "AbortError" ||
-    unanswered.test(error.message)
-  );
 }
 
 function noSuchRun(runId: string): ProtocolError {

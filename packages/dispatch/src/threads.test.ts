@@ -95,9 +95,3 @@ test("P4: a run whose id begins like another's does not take its fence away", as
   await enter("next");
   expect(await threads.fence("t", "run", 1)).toBe(true);
 });
-
-test("adopt makes a thread once", async () => {
-  const owners = await Promise.all(["alice", "bob"].map((owner) => threads.adopt("n", owner)));
-  expect(new Set(owners).size).toBe(1);
-  expect(await threads.owner("n")).toBe(owners[0]);
-});

@@ -76,14 +76,6 @@ export class Threads {
     return await this.#redis.hget(this.#key(threadId, "thread"), "owner");
   }
 
-  /** Makes the thread if there is none. Answers whose it is. */
-  async adopt(threadId: string, owner: string): Promise<string> {
-    const key = this.#key(threadId, "thread");
-    const made = await this.#redis.hsetnx(key, "owner", owner);
-    if (made === 1) await this.#redis.hset(key, "created", Date.now());
-    return made === 1 ? owner : ((await this.#redis.hget(key, "owner")) as string);
-  }
-
   /** The run that is first in the thread's line; null where nobody is. */
   async active(threadId: string): Promise<string | null> {
     return await this.#redis.lindex(this.#key(threadId, "line"), 0);

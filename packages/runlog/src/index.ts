@@ -4,6 +4,7 @@ export { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError }
 export { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
 export { LiveSubscriber } from "./live.ts";
 export { dropLines, LogReader, type Page } from "./reader.ts";
+export { isPassing, persist } from "./retry.ts";
 export {
   body,
   type Cancelled,

@@ -17,6 +17,7 @@ import { isCluster, slotOf } from "./cluster.ts";
 import { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError } from "./errors.ts";
 import { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
 import { Outbox, type Outgoing } from "./outbox.ts";
+import { isPassing, persist, retryDelay } from "./retry.ts";
 import { body, defaultRetention, type Retention, type StoredRun, storedRun } from "./run.ts";
 import { withScripts } from "./scripts.ts";
 
@@ -31,16 +32,9 @@ export interface WriterOptions {
 
 /** How often an active run's TTL is pushed out. */
 const touchMs = 60_000;
-/** Redis is there but cannot take a write now: it will be able to again. */
-const passing =
-  /(?:^|: )(OOM|READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|MOVED|ASK|NOREPLICAS|MISCONF|BUSY|NOSCRIPT)/;
-/** The command got no answer: ioredis's words for it. */
-const unanswered =
-  /Connection is closed|timed out|isn't writeable|not answered|max retries|refresh slots cache|redirections/i;
 /** One command's bounds: Redis does nothing else while it runs. */
 const maxRunsAtOnce = 64;
 const maxSizeAtOnce = 1024 * 1024;
-const retryMs = { min: 50, max: 1000 } as const;
 
 export type Claimed =
   | { outcome: "missing" }
@@ -134,15 +128,8 @@ export class LogWriter {
   }
 
   /** Runs `send` until Redis has answered it, whatever its connection goes through. */
-  async persist<T>(send: (redis: Redis | Cluster) => Promise<T>): Promise<T> {
-    for (let attempt = 0; ; attempt++) {
-      try {
-        return await send(this.#redis);
-      } catch (error) {
-        if (!isPassing(error as Error)) throw error;
-        await new Promise((resolve) => setTimeout(resolve, retryDelay(attempt)));
-      }
-    }
+  persist<T>(send: (redis: Redis | Cluster) => Promise<T>): Promise<T> {
+    return persist(() => send(this.#redis));
   }
 }
 
@@ -266,8 +253,6 @@ export class RunWriter {
     if (fields.checkpoint !== undefined) extra.push("final", JSON.stringify(fields.checkpoint));
     if (fields.error !== undefined) extra.push("error", JSON.stringify(fields.error));
     if (fields.interrupts !== undefined) extra.push("interrupts", JSON.stringify(fields.interrupts));
-    // HSET takes at least one pair; the offset of the end is worth keeping.
-    extra.push("endedAtOffset", String(offset));
     const { run, log, live, snapshot } = this.#keys;
     const retention = this.#log.retention.endedMs;
     const status = await this.#log.persist((redis) =>
@@ -395,21 +380,11 @@ export class RunWriter {
   }
 }
 
-/** Redis cannot answer now, or the connection broke: the same command again is right, and harmless. */
-function isPassing(error: Error & { code?: string; syscall?: string }): boolean {
-  if (error.name === "ReplyError") return passing.test(error.message);
-  return error.syscall !== undefined || error.name === "AbortError" || unanswered.test(error.message);
-}
-
 /** What one run's part of a command failed with. */
 function replyError(message: string): Error {
   const error = new Error(message);
   error.name = "ReplyError";
   return error;
-}
-
-function retryDelay(attempt: number): number {
-  return Math.min(retryMs.max, retryMs.min * 2 ** Math.min(attempt, 8));
 }
 
 function withResolvers(): { promise: Promise<void>; resolve: () => void; reject: (error: Error) => void } {
