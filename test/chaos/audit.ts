@@ -144,6 +144,9 @@ export class Auditor {
     if (!kept) return this.#violation(run, `it was discarded, and has the checkpoint ${show(checkpoint)}`);
     const state = await readState(this.#saver, checkpoint);
     if (state === null) return this.#violation(run, `its checkpoint ${show(checkpoint)} is not there`);
+    if (run.shown !== undefined && !isDeepStrictEqual(run.shown, state.values)) {
+      this.#violation(run, `its client was shown ${cut(show(run.shown))}, not ${cut(show(state.values))}`);
+    }
     const messages = (state.values.messages ?? []) as FlatMessage[];
     const own = messages.filter(({ id }) => id?.startsWith(run.runId));
     const expected = [`${run.runId}-input-0`, ...texts.keys()];
@@ -180,7 +183,7 @@ export class Auditor {
 }
 
 /** What differs between what a client was told and the log. */
-function auditView(view: View, log: readonly LogPart[], story: Story): string[] {
+export function auditView(view: View, log: readonly LogPart[], story: Story): string[] {
   const { told, problems, filter, complete, folded } = view;
   const found = problems.map((problem) => `was told what cannot be: ${problem}`);
   const first = view.after === undefined ? (told[0]?.offset ?? log.length + 1) : view.after + 1;

@@ -28,6 +28,8 @@ export interface KnownRun {
   readonly client: string;
   readonly views: View[];
   readonly cancels: AskedCancel[];
+  /** The state at its final checkpoint, as a gateway showed it to its client. */
+  shown: Readonly<Record<string, unknown>> | undefined;
   /** Its own client has seen it end. */
   ended: boolean;
   /** What the audit of its log found; undefined: it was not held yet. */
@@ -58,10 +60,13 @@ export class Ledger {
   }
 
   /** The run with this id, which is made known where it is not. */
-  run(runId: string, known: Omit<KnownRun, "runId" | "views" | "cancels" | "ended" | "outcome">): KnownRun {
+  run(
+    runId: string,
+    known: Omit<KnownRun, "runId" | "views" | "cancels" | "shown" | "ended" | "outcome">,
+  ): KnownRun {
     let run = this.runs.get(runId);
     if (run === undefined) {
-      run = { ...known, runId, views: [], cancels: [], ended: false, outcome: undefined };
+      run = { ...known, runId, views: [], cancels: [], shown: undefined, ended: false, outcome: undefined };
       this.runs.set(runId, run);
     } else if (run.threadId !== known.threadId || run.turn !== known.turn) {
       this.violation(`${known.client} was given ${runId} for its start, which is ${run.client}'s`);

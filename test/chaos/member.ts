@@ -121,7 +121,21 @@ export class Member implements Visitor {
     if (turn.cancel !== undefined) tasks.push(this.#cancel(known, turn.cancel));
     if (turn.repeated && turn.strategy !== "reject") tasks.push(this.#repeat(known, turn, threadId, key));
     await Promise.all(tasks);
+    known.shown = await this.#showCheckpoint(run, threadId);
     known.ended = true;
+  }
+
+  /** What a gateway shows of the checkpoint that the run ended in. */
+  async #showCheckpoint(run: Run, threadId: string): Promise<KnownRun["shown"]> {
+    try {
+      const { checkpoint } = await run.ended;
+      if (checkpoint === undefined || checkpoint === null) return undefined;
+      const { checkpointId } = checkpoint;
+      return (await this.#persist(() => this.#connection.thread(threadId).get({ checkpointId }))).values;
+    } catch (error) {
+      this.#ledger.violation(`${this.name}: the checkpoint of ${run.runId} could not be shown: ${error}`);
+      return undefined;
+    }
   }
 
   /** The same start again must answer the same run, and start nothing. */

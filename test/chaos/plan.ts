@@ -99,7 +99,7 @@ const agentWeights: Record<AgentName, number> = {
   colourful: 18,
   quiet: 6,
   bulky: 8,
-  fragile: 1,
+  fragile: 0.3,
   failing: 5,
 };
 

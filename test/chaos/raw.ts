@@ -18,6 +18,12 @@ const partsPrefix = '{"type":"event","method":"run.parts"';
 /** Before the next socket, ms, at the most. */
 const reconnectMs = 300;
 
+/** A socket of its own, since when, and whether its resume is being measured. */
+interface Opened {
+  at: number;
+  measured: boolean;
+}
+
 export class RawMember implements Visitor {
   readonly name: string;
   readonly random: Random;
@@ -28,7 +34,7 @@ export class RawMember implements Visitor {
   readonly #validate: boolean;
   #client: TestClient | undefined;
   /** A socket that was opened, until the first part that it had missed has come. */
-  #opened: { at: number } | undefined;
+  #opened: Opened | undefined;
   #following: KnownRun | undefined;
 
   constructor(name: string, random: Random, ledger: Ledger, door: Door, validate: boolean) {
@@ -117,13 +123,14 @@ export class RawMember implements Visitor {
     // A resume is measured once a socket.
     const opened = this.#opened;
     const had = transcript.last;
-    if (opened !== undefined && had > 0) this.#measureResume(client, opened, had);
-    else this.#opened = undefined;
+    if (had === 0) this.#opened = undefined;
+    else if (opened?.measured === false) this.#measureResume(client, opened, had);
     await client.follow(runId, { epoch, ...(filter === undefined ? {} : { filter }) }, transcript);
   }
 
   /** From the opening of the socket to the first part that came after the offset `had` meanwhile. */
-  #measureResume(client: TestClient, opened: { at: number }, had: number): void {
+  #measureResume(client: TestClient, opened: Opened, had: number): void {
+    opened.measured = true;
     let missed = false;
     const listen = (data: Buffer) => {
       const text = data.toString();
@@ -165,7 +172,7 @@ export class RawMember implements Visitor {
       return this.#client;
     const instance = this.#door.gateway(this.random);
     if (instance === undefined) throw new Error("there is no gateway");
-    const opened = { at: Date.now() };
+    const opened = { at: Date.now(), measured: false };
     this.#client = await TestClient.open(instance.detail, { validate: this.#validate });
     this.#opened = opened;
     this.#door.register(this.#client.ws, this, instance);
