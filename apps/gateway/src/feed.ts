@@ -203,8 +203,9 @@ export class Feed {
     this.#epoch = epoch;
   }
 
-  /** Pages are kept for readers that are behind together; a lone reader's are gone with the next. */
+  /** Pages are kept for readers that are behind together. A page that was read ahead for one that has gone is not. */
   #keep(page: FeedPage, bytes: number): void {
+    if (this.#behind === 0) return;
     this.#pages.push(page);
     this.#cached += bytes;
     while (this.#cached > this.#deps.options.cacheBytes && this.#pages.length > 0) {
