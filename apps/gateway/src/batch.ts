@@ -5,7 +5,7 @@
 import type { Filter, Part } from "@throughline/protocol";
 import { dropLines } from "@throughline/runlog";
 import { matches } from "./filter.ts";
-import { partsFrame, textFrame } from "./frame.ts";
+import { bodyOf, partsFrame, textFrame } from "./frame.ts";
 
 export class Batch {
   readonly first: number;
@@ -13,7 +13,7 @@ export class Batch {
   /** Its last part is the run's ending. */
   readonly ending: boolean;
   /** A JSON array with one part per line. */
-  readonly body: Buffer;
+  #body: Buffer;
   #frame: Buffer | undefined;
   #lines: { text: string; part: Part }[] | undefined;
 
@@ -21,7 +21,7 @@ export class Batch {
     this.first = first;
     this.last = last;
     this.ending = ending;
-    this.body = body;
+    this.#body = body;
   }
 
   /** From a live message: `<first>:<parts>[:e]\n<body>`. */
@@ -38,14 +38,18 @@ export class Batch {
   /** The frame of the parts from offset `from` on. */
   frame(runId: string, from: number, filter: Filter | undefined): Buffer {
     if (filter !== undefined) return this.#filtered(runId, from, filter);
-    if (from > this.first) return partsFrame(runId, from, dropLines(this.body, from - this.first));
-    this.#frame ??= partsFrame(runId, this.first, this.body);
+    if (from > this.first) return partsFrame(runId, from, dropLines(this.#body, from - this.first));
+    if (this.#frame === undefined) {
+      this.#frame = partsFrame(runId, this.first, this.#body);
+      // The same bytes, once in memory.
+      this.#body = bodyOf(this.#frame, this.#body.length);
+    }
     return this.#frame;
   }
 
   /** What the filter leaves out stands as null; where it leaves out everything, only their number is sent. */
   #filtered(runId: string, from: number, filter: Filter): Buffer {
-    this.#lines ??= parseLines(this.body);
+    this.#lines ??= parseLines(this.#body);
     const lines = from === this.first ? this.#lines : this.#lines.slice(from - this.first);
     let kept = 0;
     const texts = lines.map(({ text, part }) => {

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { ScriptedRun } from "../../../test/support/run.ts";
 import { Feed } from "./feed.ts";
+import { PageCache } from "./page-cache.ts";
 import { Semaphore } from "./semaphore.ts";
 
 const prefix = testPrefix();
@@ -22,12 +23,13 @@ afterAll(() => {
   subscriber.disconnect();
 });
 
-function feedOf(runId: string): Feed {
+function feedOf(runId: string, cache = new PageCache(100_000)): Feed {
   return new Feed(runId, {
     reader: new LogReader(redis, prefix),
     live: new LiveSubscriber(subscriber),
     reads: new Semaphore(4),
-    options: { prefix, pageBytes: 1_000, cacheBytes: 10_000 },
+    cache,
+    options: { prefix, pageBytes: 1_000 },
     onIdle: () => {},
   });
 }
@@ -45,6 +47,29 @@ describe("a feed's pages", () => {
     expect(await feed.page(0)).toBe(page);
     feed.leaveBehind();
     expect(await feed.page(0)).not.toBe(page);
+  });
+
+  test("P7: of all feeds together are bounded: the oldest make room", async () => {
+    const cache = new PageCache(2_500);
+    const feeds: Feed[] = [];
+    const pages = [];
+    for (let i = 0; i < 20; i++) {
+      const run = await ScriptedRun.open(redis, prefix, `many-${i}`);
+      await run.append([own("x".repeat(900))]);
+      const feed = feedOf(run.runId, cache);
+      feed.enterBehind();
+      feeds.push(feed);
+      pages.push(await feed.page(0));
+      expect(cache.bytes).toBeLessThanOrEqual(2_500);
+    }
+    expect(cache.bytes).toBeGreaterThan(900);
+    expect(await feeds[19]!.page(0)).toBe(pages[19]);
+    // It can be read all the same.
+    const again = await feeds[0]!.page(0);
+    expect(again).not.toBe(pages[0]);
+    expect(again?.batch?.last).toBe(1);
+    for (const feed of feeds) feed.leaveBehind();
+    expect(cache.bytes).toBe(0);
   });
 
   test("are not kept where they were read ahead for a reader that has gone", async () => {

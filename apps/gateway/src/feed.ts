@@ -11,6 +11,7 @@
 import { type FoldSnapshot, isEnding, type RunStatus } from "@throughline/protocol";
 import { type LiveSubscriber, type LogReader, type Page, runKeys } from "@throughline/runlog";
 import { Batch } from "./batch.ts";
+import type { PageCache } from "./page-cache.ts";
 import type { Semaphore } from "./semaphore.ts";
 
 /** Who reads a feed: see subscription.ts. */
@@ -27,14 +28,13 @@ export interface FeedOptions {
   prefix: string;
   /** Bytes of log that one read answers at the most (one batch is always read). */
   pageBytes: number;
-  /** Bytes of pages that a feed keeps for other readers. */
-  cacheBytes: number;
 }
 
 export interface FeedDeps {
   reader: LogReader;
   live: LiveSubscriber;
   reads: Semaphore;
+  cache: PageCache;
   options: FeedOptions;
   /** Called when nobody uses the feed any more. */
   onIdle: (feed: Feed) => void;
@@ -44,6 +44,9 @@ export interface FeedDeps {
 export interface FeedPage extends Omit<Page, "first" | "last" | "body"> {
   readonly batch: Batch | undefined;
 }
+
+/** How many pages a feed keeps: they are looked through one by one. */
+const maxPages = 64;
 
 export class Feed {
   readonly runId: string;
@@ -58,8 +61,8 @@ export class Feed {
   #users = 0;
   #behind = 0;
   #ready: Promise<void> | undefined;
-  #pages: FeedPage[] = [];
-  #cached = 0;
+  /** Those of the cache that are this feed's. */
+  readonly #pages = new Set<FeedPage>();
   readonly #reading = new Map<number, Promise<FeedPage | null>>();
   /** When something was last heard of the run, ms. */
   heardAt = Date.now();
@@ -206,11 +209,13 @@ export class Feed {
   /** Pages are kept for readers that are behind together. A page that was read ahead for one that has gone is not. */
   #keep(page: FeedPage, bytes: number): void {
     if (this.#behind === 0) return;
-    this.#pages.push(page);
-    this.#cached += bytes;
-    while (this.#cached > this.#deps.options.cacheBytes && this.#pages.length > 0) {
-      this.#cached -= this.#pages.shift()!.batch!.body.length;
+    const [oldest] = this.#pages;
+    if (oldest !== undefined && this.#pages.size >= maxPages) {
+      this.#pages.delete(oldest);
+      this.#deps.cache.delete(oldest);
     }
+    this.#pages.add(page);
+    this.#deps.cache.add(page, bytes, () => this.#pages.delete(page));
   }
 
   /** A reader begins to catch up. */
@@ -224,8 +229,8 @@ export class Feed {
   }
 
   dropPages(): void {
-    this.#pages = [];
-    this.#cached = 0;
+    for (const page of this.#pages) this.#deps.cache.delete(page);
+    this.#pages.clear();
   }
 
   readonly #onMessage = (message: Buffer): void => {

@@ -36,6 +36,12 @@ export function partsFrame(runId: string, offset: number, body: Buffer): Buffer 
   return frame;
 }
 
+/** The body in a frame that `partsFrame` made, as a view of it. */
+export function bodyOf(frame: Buffer, bodyLength: number): Buffer {
+  const end = frame.length - 2;
+  return frame.subarray(end - bodyLength, end);
+}
+
 function headerLength(payload: number): number {
   return payload < 126 ? 2 : payload < 65_536 ? 4 : maxHeader;
 }

@@ -9,10 +9,13 @@ import type { RedisConnection } from "@throughline/kit";
 import { LiveSubscriber, LogReader, publish } from "@throughline/runlog";
 import type { Logger } from "pino";
 import { Feed, type FeedOptions } from "./feed.ts";
+import { PageCache } from "./page-cache.ts";
 import { Semaphore } from "./semaphore.ts";
 
 export interface HubOptions extends FeedOptions {
   gatewayId: string;
+  /** Bytes of pages that all feeds together keep for readers that are behind. */
+  cacheBytes: number;
   /** Reads of logs under way at once. */
   maxReads: number;
   /** How often the subscriber connection has to prove itself, ms; it gets half of that to do so. */
@@ -29,6 +32,7 @@ export class Hub {
   readonly #logger: Logger;
   readonly #feeds = new Map<string, Feed>();
   readonly #reads: Semaphore;
+  readonly #cache: PageCache;
   readonly #probing: NodeJS.Timeout;
   #provenAt = 0;
 
@@ -37,6 +41,7 @@ export class Hub {
     this.#options = options;
     this.#logger = logger;
     this.#reads = new Semaphore(options.maxReads);
+    this.#cache = new PageCache(options.cacheBytes);
     this.reader = new LogReader(commands, options.prefix);
     this.#live = new LiveSubscriber(subscriber, { onGap: (channels) => this.refresh(channels) });
     this.#probing = setInterval(() => void this.probe(), options.probeMs);
@@ -60,6 +65,7 @@ export class Hub {
         reader: this.reader,
         live: this.#live,
         reads: this.#reads,
+        cache: this.#cache,
         options: this.#options,
         onIdle: (idle) => {
           if (this.#feeds.get(runId) === idle) this.#feeds.delete(runId);

@@ -25,6 +25,10 @@ export interface Gateway {
   close(): Promise<void>;
 }
 
+/** What catching up may cost a gateway, however many sockets and runs: pages kept, and pages being read. */
+const pageBytes = 256 * 1024;
+const cacheBytes = 64 * 1024 * 1024;
+const maxReads = 32;
 const probeMs = 2_000;
 const quietMs = 10_000;
 
@@ -53,7 +57,7 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
   const hub = new Hub(
     commands,
     subscriber,
-    { prefix, gatewayId, pageBytes: 256 * 1024, cacheBytes: 4 * 1024 * 1024, maxReads: 32, probeMs, quietMs },
+    { prefix, gatewayId, pageBytes, cacheBytes, maxReads, probeMs, quietMs },
     logger,
   );
   const dispatcher = new Dispatcher(commands, {
