@@ -1,5 +1,6 @@
 /** The benchmark's clients. They check order as they count, without parsing more than they must. */
 import WebSocket from "ws";
+import { graphInput } from "./graph.ts";
 import type { Load } from "./load.ts";
 import { microseconds } from "./processes.ts";
 
@@ -134,11 +135,14 @@ export function watch(line: Line, timed: boolean): Promise<Seen> {
   });
 }
 
-export async function startRun(line: Line, load: Load, subscribe: boolean): Promise<string> {
-  const { runId } = await line.command<{ runId: string }>("run.start", {
-    agent: "bench",
-    input: load,
-    subscribe,
-  });
+/** Starts a run of the agent that tells parts, or of the graph whose model says them. */
+export async function startRun(
+  line: Line,
+  load: Load,
+  subscribe: boolean,
+  agent: "bench" | "graph" = "bench",
+): Promise<string> {
+  const input = agent === "graph" ? graphInput(load) : load;
+  const { runId } = await line.command<{ runId: string }>("run.start", { agent, input, subscribe });
   return runId;
 }

@@ -3,26 +3,24 @@
  * PUBLISH with neither log nor resume, in the same run. Rounds of the two alternate; what counts is the ratio of
  * their medians.
  *
- *     npm run bench [-- --rounds 5 --only flat,fan,paced,catchup,storm,memory --json]
+ *     npm run bench [-- --rounds 5 --only flat,fan,paced,graph,catchup,storm,memory --json]
  */
 import { parseArgs } from "node:util";
 import { startPrivateRedis } from "@throughline/local";
 import { connect, followFloor, type Seen, startRun, watch } from "./clients.ts";
 import type { Load } from "./load.ts";
-import { type Child, cpuSeconds, median, microseconds, percentile, start } from "./processes.ts";
+import { type Child, cpuSeconds, microseconds, percentile, start } from "./processes.ts";
+import { type Figures, type Judged, print, type Result } from "./report.ts";
 
 const { values: options } = parseArgs({
   options: {
     rounds: { type: "string", default: "5" },
-    only: { type: "string", default: "flat,fan,paced,catchup,storm,memory" },
+    only: { type: "string", default: "flat,fan,paced,graph,catchup,storm,memory" },
     json: { type: "boolean", default: false },
   },
 });
 const rounds = Number(options.rounds);
 const only = new Set(options.only.split(","));
-
-/** What one side did in one round. */
-type Figures = Record<string, number>;
 
 interface Side {
   /** Runs the scenario once. */
@@ -38,6 +36,7 @@ const gatewayEnv = { ...env, PORT: "0", CONNECTIONS_PER_SECOND: "100000" };
 const floor = {
   producer: await start(`${bench}/floor-producer.js`, env),
   relay: await start(`${bench}/floor-relay.js`, env, probe),
+  graph: await start(`${bench}/floor-graph.js`, env),
 };
 const line = {
   worker: await start(`${bench}/worker.js`, env),
@@ -45,6 +44,8 @@ const line = {
 };
 const floorPids = [floor.producer.pid, floor.relay.pid, redis.pid];
 const linePids = [line.worker.pid, line.gateway.pid, redis.pid];
+
+const costs = ["producer", "gateway", "redis"];
 
 let serial = 0;
 const soon = (ms: number) => microseconds() + ms * 1000;
@@ -61,10 +62,9 @@ async function measured(
   const latencies = seen.flatMap((each) => each.latencies).map((us) => us / 1000);
   const figures: Figures = {
     "parts/s": parts / seconds,
+    "parts/s·core": 1e6 / cpus.reduce((sum, each) => sum + each, 0),
     "cpu s/M": cpus.reduce((sum, each) => sum + each, 0),
-    "· producer": cpus[0]!,
-    "· gateway": cpus[1]!,
-    "· redis": cpus[2]!,
+    ...Object.fromEntries(cpus.map((cpu, i) => [`· ${costs[i]}`, cpu])),
     "bytes/part": seen.reduce((sum, each) => sum + each.bytes, 0) / parts,
     "parts/frame": parts / seen.reduce((sum, each) => sum + each.frames, 0),
   };
@@ -96,7 +96,12 @@ function floorScenario(runs: number, subscribers: number, load: Omit<Load, "star
   };
 }
 
-function lineScenario(runs: number, subscribers: number, load: Omit<Load, "startAt" | "phase">): Side {
+function lineScenario(
+  runs: number,
+  subscribers: number,
+  load: Omit<Load, "startAt" | "phase">,
+  agent: "bench" | "graph" = "bench",
+): Side {
   return {
     async run() {
       const sockets = await Promise.all(
@@ -109,7 +114,7 @@ function lineScenario(runs: number, subscribers: number, load: Omit<Load, "start
         Array.from({ length: runs }, async (_, run) => {
           const own = sockets.slice(run * subscribers, (run + 1) * subscribers);
           for (const socket of own) seen.push(watch(socket, load.rate > 0));
-          const runId = await startRun(own[0]!, { ...load, startAt, phase: run / runs }, true);
+          const runId = await startRun(own[0]!, { ...load, startAt, phase: run / runs }, true, agent);
           await Promise.all(own.slice(1).map((socket) => socket.command("run.subscribe", { runId })));
         }),
       );
@@ -118,6 +123,23 @@ function lineScenario(runs: number, subscribers: number, load: Omit<Load, "start
       const figures = await measured(linePids, async () => ({ seen: await Promise.all(seen), startAt }));
       for (const socket of sockets) socket.ws.terminate();
       return figures;
+    },
+  };
+}
+
+/** What LangGraph itself needs for the same tokens, streamed to nobody. */
+function bareGraph(runs: number, load: Omit<Load, "startAt" | "phase">): Side {
+  return {
+    async run() {
+      const names = Array.from({ length: runs }, () => `g${serial++}`);
+      return await measured([floor.graph.pid], async () => {
+        const startAt = soon(300);
+        const { tokens, doneAt } = await floor.graph.ask<{ tokens: number; doneAt: number }>({
+          runs: names,
+          load: { ...load, startAt, phase: 0 },
+        });
+        return { seen: [{ parts: tokens, frames: tokens, bytes: 0, doneAt, latencies: [] }], startAt };
+      });
     },
   };
 }
@@ -208,19 +230,17 @@ async function inChunks<T>(count: number, make: (i: number) => Promise<T>): Prom
   return made;
 }
 
-interface Scenario {
-  name: string;
+interface Scenario extends Judged {
   key: string;
   rounds?: number;
   floor: () => Promise<Figures>;
   line: () => Promise<Figures>;
-  /** Figure, its target as a ratio to the floor (or absolute), and which side of it is good. */
-  targets: { figure: string; at: number; good: "above" | "below"; absolute?: boolean }[];
 }
 
 const flat = { parts: 5_000, rate: 0 };
 const fan = { parts: 2_000, rate: 0 };
 const paced = { parts: 200, rate: 25 };
+const graphLoad = { parts: 300, rate: 0 };
 const pacedFan = { parts: 400, rate: 100 };
 const scenarios: Scenario[] = [];
 
@@ -268,6 +288,15 @@ if (only.has("paced")) {
       targets: [],
     },
   );
+}
+if (only.has("graph")) {
+  scenarios.push({
+    key: "graph",
+    name: "a LangGraph graph, flat out, 20 runs × 1 subscriber, beside bare graph.stream",
+    floor: () => bareGraph(20, graphLoad).run(),
+    line: () => lineScenario(20, 1, graphLoad, "graph").run(),
+    targets: [{ figure: "· producer", at: 1.15, good: "below" }],
+  });
 }
 if (only.has("catchup")) {
   const floorNames = await floorLog(1, parts);
@@ -349,7 +378,7 @@ if (only.has("memory")) {
   scenarios.push(memory(1), memory(500));
 }
 
-const report: Record<string, { floor: Figures; line: Figures; verdicts: string[] }> = {};
+const report: Record<string, Result> = {};
 for (const scenario of scenarios) {
   const floors: Figures[] = [];
   const lines: Figures[] = [];
@@ -362,38 +391,10 @@ for (const scenario of scenarios) {
       if (round > 0) (side === "floor" ? floors : lines).push(figures);
     }
   }
-  const medians = (all: Figures[]): Figures =>
-    Object.fromEntries(Object.keys(all[0]!).map((key) => [key, median(all.map((each) => each[key]!))]));
-  const [floorMedian, lineMedian] = [medians(floors), medians(lines)];
-  console.log(`\n${scenario.name}  (medians of ${count} interleaved rounds)`);
-  console.log(
-    `  ${"".padEnd(16)}${"floor".padStart(12)}${"line".padStart(12)}${"ratio".padStart(9)}   min–max of the line`,
-  );
-  for (const figure of Object.keys(lineMedian)) {
-    const ours = lineMedian[figure]!;
-    const theirs = floorMedian[figure];
-    const all = lines.map((each) => each[figure]!);
-    const ratio = theirs === undefined ? "" : (ours / theirs).toFixed(2);
-    console.log(
-      `  ${figure.padEnd(16)}${round(theirs).padStart(12)}${round(ours).padStart(12)}${ratio.padStart(9)}   ${round(Math.min(...all))}–${round(Math.max(...all))}`,
-    );
-  }
-  const verdicts = scenario.targets.map(({ figure, at, good, absolute }) => {
-    const value = absolute ? lineMedian[figure]! : lineMedian[figure]! / floorMedian[figure]!;
-    const reached = good === "above" ? value >= at : value <= at;
-    const sign = good === "above" ? "≥" : "≤";
-    return `${reached ? "reached    " : "FALLS SHORT"} ${figure} ${sign} ${at}${absolute ? "" : " × floor"}: ${value.toFixed(2)}`;
-  });
-  for (const verdict of verdicts) console.log(`  ${verdict}`);
-  report[scenario.key] = { floor: floorMedian, line: lineMedian, verdicts };
+  report[scenario.key] = print(scenario, floors, lines);
 }
 if (options.json) console.log(JSON.stringify(report, null, 2));
 
-function round(value: number | undefined): string {
-  if (value === undefined) return "";
-  return value >= 1000 ? Math.round(value).toLocaleString("en") : value.toFixed(2);
-}
-
-for (const child of [line.gateway, line.worker, floor.producer, floor.relay]) child.process.kill("SIGTERM");
+for (const child of [line.gateway, line.worker, ...Object.values(floor)]) child.process.kill("SIGTERM");
 await redis.stop();
 process.exit(0);

@@ -1,6 +1,7 @@
 /** The real line's worker: an agent that yields the benchmark's parts. */
 import { reportReady } from "@throughline/kit";
 import { type AgentContext, serve, token } from "@throughline/worker";
+import { graph } from "./graph.ts";
 import { type Load, text, until } from "./load.ts";
 
 async function* bench({ input, signal }: AgentContext<Load>) {
@@ -13,7 +14,7 @@ async function* bench({ input, signal }: AgentContext<Load>) {
 }
 
 const worker = await serve({
-  agents: { bench },
+  agents: { bench, graph: graph.compile() },
   redis: process.env.REDIS_URL as string,
   concurrency: 1000,
 });
