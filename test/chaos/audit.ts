@@ -13,6 +13,9 @@ import { maxCrashes } from "./stage.ts";
 import { plannedFailure, tokensIn, wholeStory } from "./text.ts";
 import type { View } from "./view.ts";
 
+/** How many problems of one log are shown: the first one tends to bring the others. */
+const shownProblems = 3;
+
 export class Auditor {
   readonly #ledger: Ledger;
   readonly #reader: LogReader;
@@ -46,7 +49,7 @@ export class Auditor {
     for await (const part of this.#reader.parts(run.runId)) log.push(part);
     const story = readStory(log);
     run.outcome = { record, texts: story.texts };
-    for (const problem of story.problems) this.#violation(run, `its log: ${problem}`);
+    for (const problem of story.problems.slice(0, shownProblems)) this.#violation(run, `its log: ${problem}`);
     this.#auditRecord(run, record, log, story);
     this.#auditText(run, record, story);
     for (const view of run.views) {
@@ -177,8 +180,9 @@ export class Auditor {
     }
   }
 
-  #violation({ runId, turn, client }: KnownRun, what: string): void {
-    this.#ledger.violation(`run ${runId} (${turn.agent}, ${client}): ${what}`);
+  #violation({ runId, turn, client, startedAt }: KnownRun, what: string): void {
+    const since = this.#ledger.at(startedAt);
+    this.#ledger.violation(`run ${runId} (${turn.agent}, ${client}, since ${since}): ${what}`, startedAt);
   }
 }
 

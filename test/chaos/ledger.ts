@@ -26,6 +26,8 @@ export interface KnownRun {
   readonly epoch: string;
   readonly turn: PlannedTurn;
   readonly client: string;
+  /** When its start was answered. */
+  readonly startedAt: number;
   readonly views: View[];
   readonly cancels: AskedCancel[];
   /** The state at its final checkpoint, as a gateway showed it to its client. */
@@ -47,6 +49,9 @@ export interface FaultRecord {
   readonly aftermathMs: number;
 }
 
+/** How many faults a violation is shown with. */
+const shownFaults = 8;
+
 export class Ledger {
   readonly startedAt = Date.now();
   readonly runs = new Map<string, KnownRun>();
@@ -60,13 +65,19 @@ export class Ledger {
   }
 
   /** The run with this id, which is made known where it is not. */
-  run(
-    runId: string,
-    known: Omit<KnownRun, "runId" | "views" | "cancels" | "shown" | "ended" | "outcome">,
-  ): KnownRun {
+  run(runId: string, known: Pick<KnownRun, "threadId" | "epoch" | "turn" | "client">): KnownRun {
     let run = this.runs.get(runId);
     if (run === undefined) {
-      run = { ...known, runId, views: [], cancels: [], shown: undefined, ended: false, outcome: undefined };
+      run = {
+        ...known,
+        runId,
+        startedAt: Date.now(),
+        views: [],
+        cancels: [],
+        shown: undefined,
+        ended: false,
+        outcome: undefined,
+      };
       this.runs.set(runId, run);
     } else if (run.threadId !== known.threadId || run.turn !== known.turn) {
       this.violation(`${known.client} was given ${runId} for its start, which is ${run.client}'s`);
@@ -89,14 +100,12 @@ export class Ledger {
     return threads;
   }
 
-  /** Notes what broke a rule, with what struck last. */
-  violation(what: string): void {
-    const lately = this.faults
-      .slice(-4)
-      .map((fault) => `${fault.name} ${fault.detail} at ${this.at(fault.from)}`);
-    this.violations.push(
-      `at ${this.at(Date.now())}: ${what}\n    faults before: ${lately.join(", ") || "none"}`,
-    );
+  /** Notes what broke a rule, with what struck last, or, where it is told since when to look, from then on. */
+  violation(what: string, since?: number): void {
+    const struck = since === undefined ? this.faults : this.faults.filter(({ until }) => until >= since);
+    const some = since === undefined ? struck.slice(-shownFaults) : struck.slice(0, shownFaults);
+    const named = some.map((fault) => `${fault.name} ${fault.detail} at ${this.at(fault.from)}`);
+    this.violations.push(`at ${this.at(Date.now())}: ${what}\n    faults: ${named.join(", ") || "none"}`);
   }
 
   /** A time as seconds of the round. */
