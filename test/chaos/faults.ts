@@ -115,6 +115,20 @@ const subscriberMuted: FaultKind = {
   },
 };
 
+/** Every other message that is published is lost on the way to one process; the connection is well. */
+const messagesLost: FaultKind = {
+  weight: 8,
+  aftermathMs: reconnectMs,
+  holdMs: [1_000, 5_000],
+  async strike({ stage }, random) {
+    const kind = random.pick(["gateway", "gateway", "worker"] as const);
+    const instance = stage.pick(kind, random)?.current;
+    if (instance === undefined) return undefined;
+    const stop = instance.proxy.lose(`${kind}:subscriber`, () => random.chance(0.5));
+    return { detail: label(instance), undo: async () => stop() };
+  },
+};
+
 /** All connections of one process to Redis are broken off. */
 const connectionsCut: FaultKind = {
   weight: 5,
@@ -208,6 +222,7 @@ export const faultKinds = {
   "gateway-term": terminate("gateway", 4),
   "subscribers-cut": subscribersCut,
   "subscriber-muted": subscriberMuted,
+  "messages-lost": messagesLost,
   "connections-cut": connectionsCut,
   "redis-kill": redisKill,
   "redis-freeze": redisFreeze,

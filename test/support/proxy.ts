@@ -11,6 +11,8 @@ export interface Proxy {
   mute(connectionName: string): number;
   /** Keeps back what the server says to those connections, until the function that it answers is called. */
   hold(connectionName: string): () => void;
+  /** Loses published messages on those connections, each that `loses` says yes to, until the function that it answers is called. */
+  lose(connectionName: string, loses: () => boolean): () => void;
   /** Breaks all connections off; new ones are taken. */
   cut(): void;
   close(): void;
@@ -23,6 +25,7 @@ interface Link {
   said: string;
   muted: boolean;
   held?: Buffer[];
+  loses?: () => boolean;
 }
 
 export async function startProxy(serverUrl: string): Promise<Proxy> {
@@ -40,7 +43,7 @@ export async function startProxy(serverUrl: string): Promise<Proxy> {
     });
     server.on("data", (data) => {
       if (link.held !== undefined) link.held.push(data);
-      else if (!link.muted) client.write(data);
+      else if (!link.muted) client.write(link.loses === undefined ? data : without(data, link.loses));
     });
     const end = () => {
       links.delete(link);
@@ -73,9 +76,39 @@ export async function startProxy(serverUrl: string): Promise<Proxy> {
         }
       };
     },
+    lose(connectionName, loses) {
+      const found = named(connectionName);
+      for (const link of found) link.loses = loses;
+      return () => {
+        for (const link of found) delete link.loses;
+      };
+    },
     close() {
       listener.close();
       cut();
     },
   };
+}
+
+/** How a published message begins on the wire. Our messages are JSON, so that no other bytes of the stream look like it. */
+const message = /^\*3\r\n\$7\r\nmessage\r\n\$(\d+)\r\n([^\r]*)\r\n\$(\d+)\r\n/;
+
+/** What is left of this piece of the stream when those published messages that lie wholly in it may be lost. */
+function without(data: Buffer, loses: () => boolean): Buffer {
+  const kept: Buffer[] = [];
+  let from = 0;
+  for (let at = 0; at < data.length; ) {
+    const head = message.exec(data.toString("latin1", at, at + 512));
+    if (head === null) break;
+    const end = at + head[0].length + Number(head[3]) + 2;
+    if (end > data.length) break;
+    // What a gateway says to itself to prove the connection comes through.
+    if (!head[2]!.endsWith(":probe") && loses()) {
+      kept.push(data.subarray(from, at));
+      from = end;
+    }
+    at = end;
+  }
+  kept.push(data.subarray(from));
+  return Buffer.concat(kept);
 }
