@@ -57,6 +57,7 @@ export class Runner {
   readonly #options: RunnerOptions;
   /** The attempts of this process, by run. */
   readonly active = new Map<string, Attempt>();
+  #leaving = false;
 
   constructor(parts: RunnerParts, options: RunnerOptions) {
     this.#parts = parts;
@@ -83,6 +84,7 @@ export class Runner {
       attempt = new Attempt(writer, fold);
       this.active.set(job.runId, attempt);
       if (run.record.cancel !== undefined) attempt.stop(new RunCancelledError());
+      if (this.#leaving) attempt.stop(new WorkerStoppingError());
       const outcome = await this.#attempt(run, attempt);
       if (outcome === "done") await dispatcher.ended(job.threadId, job.runId);
       return outcome;
@@ -113,6 +115,12 @@ export class Runner {
       control.unsubscribe(channel, wake);
       if (attempt !== undefined && this.active.get(job.runId) === attempt) this.active.delete(job.runId);
     }
+  }
+
+  /** This process goes: stops its attempts, and those whose claim is still under way, for others to go on with. */
+  handOver(): void {
+    this.#leaving = true;
+    for (const attempt of this.active.values()) attempt.stop(new WorkerStoppingError());
   }
 
   /**

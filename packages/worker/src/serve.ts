@@ -16,7 +16,7 @@ import { DelayedError, type Job, WaitingError, Worker } from "bullmq";
 import { nanoid } from "nanoid";
 import type { Logger } from "pino";
 import { type Agent, type AgentFunction, type Graph, isGraph, agent as makeAgent } from "./agent.ts";
-import { AttemptLostError, WorkerStoppingError } from "./attempt.ts";
+import { AttemptLostError } from "./attempt.ts";
 import { Runner } from "./runner.ts";
 
 export interface ServeOptions {
@@ -174,9 +174,7 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
     await registry.withdraw(workerId).catch(() => {}); // It expires by itself.
     // `close` waits for the runs; those that are not done in time are handed over.
     const closed = worker.close();
-    const handOver = setTimeout(() => {
-      for (const attempt of runner.active.values()) attempt.stop(new WorkerStoppingError());
-    }, options.drainMs ?? 2_000);
+    const handOver = setTimeout(() => runner.handOver(), options.drainMs ?? 2_000);
     await closed;
     clearTimeout(handOver);
     clearInterval(ticking);

@@ -228,6 +228,19 @@ describe("a worker that is told to stop", () => {
     expect(worker.active).toBe(0);
   });
 
+  test("hands over a run that it was just about to claim", async () => {
+    for (let waitMs = 0; waitMs < 12; waitMs++) {
+      const worker = await shop.serve({ sleeper });
+      const runId = await shop.start("sleeper");
+      await sleep(waitMs);
+      const began = performance.now();
+      await worker.close();
+      expect(performance.now() - began, `told to stop after ${waitMs} ms`).toBeLessThan(3_000);
+      expect((await shop.record(runId)).status).toBe("queued");
+      await shop.dispatcher.cancel(runId, { keep: "discard" });
+    }
+  });
+
   test("hands over a run whose agent does not listen, and what that says later is not taken", async () => {
     const gate = new Gate();
     let late = 0;
