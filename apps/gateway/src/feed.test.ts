@@ -13,10 +13,12 @@ const own = (text: string): Part => ({ type: "custom", ns: [], data: text });
 
 let redis: Redis;
 let subscriber: Redis;
+let live: LiveSubscriber;
 
 beforeAll(() => {
   redis = new Redis(testRedisUrl());
   subscriber = new Redis(testRedisUrl());
+  live = new LiveSubscriber(subscriber);
 });
 afterAll(() => {
   redis.disconnect();
@@ -26,7 +28,7 @@ afterAll(() => {
 function feedOf(runId: string, cache = new PageCache(100_000)): Feed {
   return new Feed(runId, {
     reader: new LogReader(redis, prefix),
-    live: new LiveSubscriber(subscriber),
+    live,
     reads: new Semaphore(4),
     cache,
     options: { prefix, pageBytes: 1_000 },

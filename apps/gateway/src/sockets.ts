@@ -1,8 +1,10 @@
 /**
  * The sockets of this gateway: how they come, are kept alive, and go.
  *
- * Invariant: a socket that is refused is refused after the upgrade, with a close code: a browser cannot see an HTTP
- * status.
+ * Invariants:
+ * - a socket that is refused is refused after the upgrade, with a close code: a browser cannot see an HTTP status;
+ * - but while draining, before the upgrade, with 503: that is what makes a load balancer try another gateway;
+ * - every socket that was open when the draining began is told, and closed; none opens after that.
  */
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
@@ -27,6 +29,11 @@ class GatewaySocket extends WebSocket {
   /** The sockets that are looked at with this one. */
   slot: Set<GatewaySocket> | undefined;
 }
+
+/** How long a socket stays open beyond the time that it was told, for the client's next one to be open by then, ms. */
+const handoverMs = 1_000;
+/** How long a client may take to answer a close before its socket is cut, ms. */
+const closeMs = 1_000;
 
 /** Sockets are looked at in turn, a few at a time: no burst of pings. */
 const beatSlots = 20;
@@ -81,7 +88,11 @@ export class Sockets {
       ? new URL(request.url ?? "/", "http://gateway")
       : undefined;
     if (url?.pathname !== "/v1/ws") {
-      socket.end("HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+      refuse(socket, "404 Not Found");
+      return;
+    }
+    if (this.draining) {
+      refuse(socket, "503 Service Unavailable");
       return;
     }
     const refusal = this.#refusal(request);
@@ -97,8 +108,12 @@ export class Sockets {
       }
     }
     if (socket.destroyed) return;
+    // A token takes its time to be checked.
+    if (this.draining) {
+      refuse(socket, "503 Service Unavailable");
+      return;
+    }
     this.#server.handleUpgrade(request, socket, head, (ws) => {
-      // Refused after the upgrade: a browser cannot see an HTTP status, but it sees a close code.
       if (refusal !== undefined) ws.close(refusal.code, refusal.reason);
       else if (principal === undefined) ws.close(closeCodes.badToken, reason.slice(0, 120));
       else this.#open(ws as GatewaySocket, socket, principal);
@@ -106,7 +121,6 @@ export class Sockets {
   }
 
   #refusal(request: IncomingMessage): { code: number; reason: string } | undefined {
-    if (this.draining) return { code: closeCodes.restarting, reason: "the gateway is going down" };
     const second = Math.floor(Date.now() / 1000);
     if (second !== this.#second) {
       this.#second = second;
@@ -151,21 +165,25 @@ export class Sockets {
     }
   }
 
-  /** Tells every socket to come back elsewhere, at a time of its own, and closes it. */
+  /**
+   * Tells every socket to come back elsewhere, at a time of its own within DRAIN_MS, and closes those that have not
+   * left a while after that: a client whose next socket is open by then misses nothing and waits for nothing.
+   */
   async drain(): Promise<void> {
     this.draining = true;
     const spreadMs = this.#env.DRAIN_MS;
+    const patienceMs = Math.min(handoverMs, spreadMs);
     const all = this.#slots.flatMap((slot) => [...slot]);
     await Promise.all(
       all.map(async (ws) => {
         const retryInMs = Math.round(Math.random() * spreadMs);
-        ws.connection?.send(eventFrame("server.draining", { retryInMs }));
         const closed = new Promise((resolve) => ws.once("close", resolve));
+        ws.connection?.send(eventFrame("server.draining", { retryInMs }));
         const delay = setTimeout(
           () => ws.connection?.close(closeCodes.restarting, "the gateway restarts"),
-          retryInMs,
+          retryInMs + patienceMs,
         );
-        const end = setTimeout(() => ws.terminate(), retryInMs + 2_000);
+        const end = setTimeout(() => ws.terminate(), retryInMs + patienceMs + closeMs);
         await closed;
         clearTimeout(delay);
         clearTimeout(end);
@@ -173,6 +191,11 @@ export class Sockets {
     );
     clearInterval(this.#beating);
   }
+}
+
+/** Answers an upgrade that is not to be one. */
+function refuse(socket: Duplex, status: string): void {
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }
 
 // One function for all sockets, not one each.

@@ -60,6 +60,9 @@ export interface LinkOptions extends SocketTimes {
   healthyMs: number;
 }
 
+/** How much later than a draining gateway asked for its clients come back at the most, in ms. */
+const maxDrainSpreadMs = 300;
+
 export class Link {
   readonly #url: string;
   readonly #options: LinkOptions;
@@ -116,9 +119,10 @@ export class Link {
   /** The gateway will close this socket soon: go elsewhere in about that long. */
   drain(retryInMs: number): void {
     this.#startOverIfWell();
-    // Up to a fifth later, so that the sockets of a gateway do not all come back in the same moment.
-    const spreadMs = retryInMs * (1 + this.#options.random() / 5);
-    this.#scheduleIn(Math.max(spreadMs, this.#backoffMs()), "the gateway restarts");
+    // A little later, so that the sockets of a gateway do not all come back in the same moment; not by much, for its
+    // socket may close at any time from then on.
+    const spreadMs = this.#options.random() * Math.min(retryInMs / 5, maxDrainSpreadMs);
+    this.#scheduleIn(Math.max(retryInMs + spreadMs, this.#backoffMs()), "the gateway restarts");
   }
 
   /** Lets the socket before the current one go, if it owes nothing any more. */
