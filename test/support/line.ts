@@ -1,8 +1,8 @@
 /** The whole line in this process: gateways and workers on a key prefix of their own. */
 
 import { type Gateway, gatewayConfig, startGateway } from "@throughline/gateway";
+import { connectRedis, type RedisConnection } from "@throughline/kit";
 import { type ServeOptions, serve, type WorkerHandle } from "@throughline/worker";
-import { Redis } from "ioredis";
 import { TestClient, type TestClientOptions } from "./client.ts";
 import { testLogger } from "./logger.ts";
 import { testPrefix, testRedisUrl } from "./redis.ts";
@@ -25,7 +25,7 @@ export interface Line {
   readonly prefix: string;
   readonly redisUrl: string;
   /** A connection for the test's own looks and blows. */
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly gateways: Gateway[];
   readonly workers: WorkerHandle[];
   addGateway(env?: Record<string, string>): Promise<Gateway>;
@@ -38,8 +38,7 @@ export interface Line {
 export async function startLine(options: LineOptions = {}): Promise<Line> {
   const prefix = testPrefix();
   const redisUrl = options.redisUrl ?? testRedisUrl();
-  const redis = new Redis(redisUrl, { maxRetriesPerRequest: null });
-  redis.on("error", () => {}); // Some tests stop it on purpose.
+  const redis = connectRedis(redisUrl, "worker");
   const gateways: Gateway[] = [];
   const workers: WorkerHandle[] = [];
   const clients: TestClient[] = [];

@@ -1,17 +1,17 @@
 /** A run without a worker: its log is written by the test itself, batch by batch. */
 import { lifecycle, type Part } from "@throughline/protocol";
 import { body, LogWriter, RunStore, type RunWriter, runKeys } from "@throughline/runlog";
-import type { Redis } from "ioredis";
+import type { Cluster, Redis } from "ioredis";
 
 export class ScriptedRun {
   readonly runId: string;
   readonly writer: RunWriter;
-  readonly #redis: Redis;
+  readonly #redis: Redis | Cluster;
   readonly #prefix: string;
   readonly written: Part[] = [];
   #offset = 0;
 
-  private constructor(redis: Redis, prefix: string, runId: string, writer: RunWriter) {
+  private constructor(redis: Redis | Cluster, prefix: string, runId: string, writer: RunWriter) {
     this.#redis = redis;
     this.#prefix = prefix;
     this.runId = runId;
@@ -19,7 +19,12 @@ export class ScriptedRun {
   }
 
   /** Opens and claims a run of `owner`; `local` is whoever a gateway with AUTH=none has. */
-  static async open(redis: Redis, prefix: string, runId: string, owner = "local"): Promise<ScriptedRun> {
+  static async open(
+    redis: Redis | Cluster,
+    prefix: string,
+    runId: string,
+    owner = "local",
+  ): Promise<ScriptedRun> {
     const runs = new RunStore(redis, { prefix });
     const request = JSON.stringify({ queue: "none" });
     await runs.open({

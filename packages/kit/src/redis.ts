@@ -161,13 +161,15 @@ function reconnectDelay(attempt: number): number {
 function reportOutages(redis: RedisConnection, label: string, options: ConnectRedisOptions): void {
   let downSince: number | undefined;
   redis.on("error", (error: Error) => noteError(redis, error));
-  redis.on("close", () => {
+  const onClose = () => {
     if (downSince !== undefined || redis.status === "end") return;
     downSince = Date.now();
     const error = lastError(redis) ?? new Error("the connection was closed");
     options.logger?.warn(`${label} is away: ${explain(error)}; reconnecting`);
     options.onError?.(error);
-  });
+  };
+  // A Cluster learns from this very event that it was closed on purpose.
+  redis.on("close", () => queueMicrotask(onClose));
   redis.on("ready", () => {
     delete known.get(redis)?.lastError;
     if (downSince === undefined) return;

@@ -1,5 +1,5 @@
 export type { LiveListener } from "./channels.ts";
-export { publish } from "./cluster.ts";
+export { publish, slotOf } from "./cluster.ts";
 export { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError } from "./errors.ts";
 export { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
 export { LiveSubscriber } from "./live.ts";

@@ -1,0 +1,269 @@
+import { connectRedis, type RedisConnection } from "@throughline/kit";
+import { LiveSubscriber, LogReader, publish, slotOf } from "@throughline/runlog";
+import type { Cluster } from "ioredis";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { redisRunLog } from "../conformance/redis-run-log.ts";
+import { describeRunLog } from "../conformance/run-log.ts";
+import { count, countText } from "../support/agents.ts";
+import { cutReplicaOff, moveSlot, startCluster, type TestCluster } from "../support/cluster.ts";
+import { killConnections } from "../support/connections.ts";
+import { type Line, startLine } from "../support/line.ts";
+import { testPrefix } from "../support/redis.ts";
+import type { Transcript } from "../support/transcript.ts";
+import { until } from "../support/until.ts";
+
+let cluster: TestCluster;
+beforeAll(async () => {
+  cluster = await startCluster();
+});
+afterAll(() => cluster.stop());
+
+describeRunLog("on a Cluster", () => redisRunLog(cluster.url));
+
+describe("live messages", () => {
+  let prefix: string;
+  let redis: RedisConnection;
+  let subscriber: Cluster;
+  let live: LiveSubscriber;
+  let gaps: string[];
+
+  beforeEach(() => {
+    prefix = testPrefix();
+    redis = connectRedis(cluster.url, "worker");
+    subscriber = connectRedis(cluster.url, "subscriber", { name: prefix }) as Cluster;
+    gaps = [];
+    live = new LiveSubscriber(subscriber, { onGap: (channels) => gaps.push(...channels) });
+  });
+  afterEach(() => {
+    redis.disconnect();
+    subscriber.disconnect();
+  });
+
+  /** Channels in as many slots, and what is heard on each. */
+  async function listen(n: number): Promise<Map<string, string[]>> {
+    const heard = new Map(Array.from({ length: n }, (_, i) => [`${prefix}:{${i}}:c`, [] as string[]]));
+    await Promise.all(
+      [...heard].map(([channel, messages]) => live.subscribe(channel, (m) => messages.push(m.toString()))),
+    );
+    return heard;
+  }
+  /** What is published now arrives. */
+  async function expectHeard(heard: Map<string, string[]>, message: string): Promise<void> {
+    await Promise.all([...heard.keys()].map((channel) => publish(redis, channel, message)));
+    await until(() => [...heard.values()].every((messages) => messages.at(-1) === message), 5_000, message);
+  }
+  const at = async (port: number, channels: Iterable<string>) => {
+    const found: string[] = [];
+    for (const channel of channels) {
+      if ((await cluster.master(slotOf(channel))).port === port) found.push(channel);
+    }
+    return found.sort();
+  };
+
+  test("stay on their shard, and arrive from all of them", async () => {
+    const heard = await listen(300);
+    await expectHeard(heard, "hello");
+    for (const { redis: node } of cluster.nodes) {
+      // A message to all nodes would have come here without a subscription.
+      const shards = (await node.call("PUBSUB", "SHARDCHANNELS", `${prefix}:*`)) as string[];
+      expect(shards.length === 0 || shards.length > 50).toBe(true);
+      expect(await node.call("PUBSUB", "CHANNELS", `${prefix}:*`)).toEqual([]);
+    }
+    expect([...heard.values()].every((messages) => messages.length === 1)).toBe(true);
+    expect(gaps).toEqual([]);
+    for (const channel of heard.keys()) live.unsubscribe(channel, () => {});
+    expect(live.size).toBe(300);
+  });
+
+  test("P2: a killed connection's channels are subscribed again, and only their gap is told", async () => {
+    const heard = await listen(90);
+    for (let round = 1; round <= 3; round++) {
+      const { port, redis: node } = await cluster.master(round * 4_000);
+      gaps = [];
+      expect(await killConnections(node, `${prefix}:subscriber`)).toBe(1);
+      const lost = await at(port, heard.keys());
+      await until(() => gaps.length >= lost.length);
+      expect([...gaps].sort()).toEqual(lost);
+      await expectHeard(heard, `round ${round}`);
+    }
+  });
+
+  test("P2: a moved slot's channels are subscribed again where it went, and only their gap is told", async () => {
+    const heard = await listen(90);
+    const moved = `${prefix}:{0}:c`;
+    await moveSlot(cluster, slotOf(moved));
+    await until(() => gaps.length > 0);
+    await expectHeard(heard, "moved");
+    expect(gaps).toEqual([moved]);
+    // There and back, with hardly a breath between: the slots look as before.
+    gaps = [];
+    await moveSlot(cluster, slotOf(moved));
+    await until(() => gaps.length > 0);
+    await expectHeard(heard, "moved back");
+  });
+
+  test("P2: a connection that delivers nothing is found, and replaced; the others stay", async () => {
+    const heard = await listen(90);
+    const deaf = await cluster.master(0);
+    const channelOf = (tag: string) => `${prefix}:{probe-${tag}}:probe`;
+    const probed: string[] = [];
+    const all = await live.prove(
+      channelOf,
+      (channel) => {
+        probed.push(channel);
+        return publish(redis, channel, "alive");
+      },
+      5_000,
+    );
+    expect(all).toBe(true);
+    expect(
+      new Set(await Promise.all(probed.map(async (each) => (await cluster.master(slotOf(each))).port))).size,
+    ).toBe(3);
+    const publishUnlessDeaf = async (channel: string) => {
+      if ((await cluster.master(slotOf(channel))).port !== deaf.port) await publish(redis, channel, "alive");
+    };
+    expect(await live.prove(channelOf, publishUnlessDeaf, 200)).toBe(false);
+    const lost = await at(deaf.port, heard.keys());
+    await until(() => gaps.length >= lost.length);
+    expect([...gaps].sort()).toEqual(lost);
+    await expectHeard(heard, "again");
+    expect(live.size).toBe(90);
+  });
+
+  test("P2: a planned failover: the channels follow the new master", async () => {
+    const heard = await listen(90);
+    const old = await cluster.master(0);
+    const lost = await at(old.port, heard.keys());
+    await (await cluster.replica(old)).redis.cluster("FAILOVER");
+    await until(async () => (await cluster.master(0)).port !== old.port);
+    await until(() => new Set(gaps).size >= lost.length, 10_000, "the gap");
+    expect([...new Set(gaps)].sort()).toEqual(lost);
+    await cluster.whole();
+    await expectHeard(heard, "after");
+  });
+});
+
+describe("the whole line", () => {
+  let line: Line;
+  beforeAll(async () => {
+    line = await startLine({ agents: { count }, gateways: 2, workers: 2, redisUrl: cluster.url });
+  });
+  afterAll(() => line.stop());
+
+  const slotOfRun = (runId: string) => slotOf(`${line.prefix}:{${runId}}:run`);
+  async function expectLog(transcript: Transcript): Promise<void> {
+    transcript.check();
+    const logged = [];
+    for await (const { part } of new LogReader(line.redis, line.prefix).parts(transcript.runId))
+      logged.push(part);
+    expect(transcript.parts).toEqual(logged);
+  }
+
+  test("start, follow, resume, cancel, list", async () => {
+    const one = await line.client(0);
+    const other = await line.client(1);
+    const runs = await Promise.all(
+      Array.from({ length: 20 }, () => one.start({ agent: "count", input: { n: 50, ms: 1 } })),
+    );
+    await until(() => runs[0]!.last > 20);
+    const half = await other.follow(runs[0]!.runId, { after: 20 });
+    for (const run of runs) {
+      expect(await run.ended()).toMatchObject({ event: "completed" });
+      expect(run.text).toBe(countText(50));
+      await expectLog(run);
+    }
+    await half.ended();
+    expect(half.offsets[0]).toBe(21);
+    const long = await one.start({
+      agent: "count",
+      threadId: "cluster-thread",
+      input: { n: 100_000, ms: 1 },
+    });
+    await until(() => long.last > 10);
+    const { status, offset, checkpoint } = await other.call("run.cancel", {
+      runId: long.runId,
+      keep: "thread",
+    });
+    expect(status).toBe("cancelled");
+    expect(await long.ended()).toMatchObject({ event: "cancelled" });
+    expect(long.last).toBe(offset);
+    const { checkpointId } = await other.call("thread.get", { threadId: "cluster-thread" });
+    expect(checkpointId).toBe(checkpoint?.checkpointId);
+    const listed = await other.call("run.list", { limit: 100 });
+    expect(new Set(listed.runs.map(({ runId }) => runId))).toEqual(
+      new Set([...runs, long].map(({ runId }) => runId)),
+    );
+    expect((await other.call("agent.list", {})).agents.map(({ name }) => name)).toEqual(["count"]);
+  });
+
+  test("P1, P2: a slot that moves during its run costs no part, and delivery stays live", async () => {
+    const run = await (await line.client(0)).start({ agent: "count", input: { n: 600, ms: 5 } });
+    const { runId } = run;
+    const follower = await (await line.client(1)).follow(runId);
+    await until(() => run.last > 20);
+    const head = async () => Number(await line.redis.hget(`${line.prefix}:{${runId}}:run`, "head"));
+    const goesOn = async () => {
+      const before = await head();
+      await until(async () => (await head()) > before + 5, 5_000, "the run going on");
+    };
+    await moveSlot(cluster, slotOfRun(runId), { beforeKeys: goesOn, afterKeys: goesOn });
+    const moved = await head();
+    expect(moved).toBeLessThan(550);
+    // Far sooner than a quiet run's head would be looked up.
+    await until(() => run.last > moved + 20 && follower.last > moved + 20, 2_000, "live delivery");
+    expect(await run.ended()).toMatchObject({ event: "completed" });
+    await follower.ended();
+    expect(run.text).toBe(countText(600));
+    for (const each of [run, follower]) {
+      await expectLog(each);
+      expect(each.resets).toEqual([]);
+    }
+  });
+
+  test("P1, P5: a master dies, BullMQ's own: its replica takes over, and every run goes on to its end", async () => {
+    const clients = [await line.client(0), await line.client(1)] as const;
+    const runs = await Promise.all(
+      Array.from({ length: 24 }, (_, i) =>
+        clients[i % 2]!.start({ agent: "count", input: { n: 300, ms: 10 } }),
+      ),
+    );
+    await until(() => runs.every((run) => run.last > 10));
+    const doomed = await cluster.master(slotOf(`{${line.prefix}:jobs}`));
+    doomed.kill();
+    // The others never notice.
+    for (const run of runs) {
+      expect(await run.ended(30_000)).toMatchObject({ event: "completed" });
+      expect(run.text).toBe(countText(300));
+      await expectLog(run);
+    }
+    await cluster.whole(2);
+    const after = await clients[0].start({ agent: "count", input: { n: 5 } });
+    expect(await after.ended()).toMatchObject({ event: "completed" });
+  });
+
+  test("P1: a master dies with parts that its replica never had: readers are told, and see what is left", async () => {
+    const client = await line.client(0);
+    const jobs = (await cluster.master(slotOf(`{${line.prefix}:jobs}`))).port;
+    let run: Transcript;
+    let doomed: Awaited<ReturnType<TestCluster["master"]>>;
+    // Any run whose master has a replica left, and is not the queue's.
+    for (;;) {
+      run = await client.start({ agent: "count", input: { n: 400, ms: 10 } });
+      doomed = await cluster.master(slotOfRun(run.runId));
+      const replicas = (await doomed.redis.info("replication")).includes("connected_slaves:1");
+      if (doomed.port !== jobs && replicas) break;
+      await client.call("run.cancel", { runId: run.runId, keep: "discard" });
+    }
+    await until(() => run.last > 20);
+    const { epoch } = await client.call("run.get", { runId: run.runId });
+    await cutReplicaOff(cluster, doomed);
+    const kept = run.last;
+    await until(() => run.last > kept + 30);
+    doomed.kill();
+    expect(await run.ended(30_000)).toMatchObject({ event: "completed" });
+    expect(run.resets).toHaveLength(1);
+    expect(run.resets[0]?.epoch).not.toBe(epoch);
+    expect(run.text).toBe(countText(400));
+    await expectLog(run);
+  });
+});
