@@ -360,7 +360,7 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
         const ending = lifecycle({ event: "cancelled", keep: "branch", reason: "why not" });
         expect(await all(runId)).toEqual([{ offset: 1, part: ending }]);
         await until(() => live.length === 1);
-        expect(live[0]!.toString()).toBe(`1:1:e\n[${line(ending)}]`);
+        expect(live[0]!.toString()).toBe(`1:1:first:e\n[${line(ending)}]`);
         expect(await it.log.claim(runId)).toEqual({ outcome: "ended", status: "cancelled" });
       });
 
@@ -518,7 +518,7 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
         const expected = `[${awkward.map(line).join(",\n")}]`;
         expect((await it.reader.page(runId, 0, 1 << 20))!.body.toString()).toBe(expected);
         await until(() => live.length > 0);
-        expect(live[0]!.toString()).toBe(`1:9\n${expected}`);
+        expect(live[0]!.toString()).toBe(`1:9:first\n${expected}`);
       });
     });
 
@@ -531,11 +531,11 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
         if (i % 13 === 0) await writer.flush();
       }
       const head = await writer.finish(completed);
-      await until(() => live.at(-1)?.toString().startsWith(`${head}:1:e\n`));
+      await until(() => live.at(-1)?.toString().startsWith(`${head}:1:first:e\n`));
       let next = 1;
       const bodies = live.map((message) => {
         const text = message.toString();
-        const [, first, count, ending] = /^(\d+):(\d+)(:e)?\n/.exec(text)!;
+        const [, first, count, ending] = /^(\d+):(\d+):first(:e)?\n/.exec(text)!;
         expect(Number(first)).toBe(next);
         next += Number(count);
         expect(ending !== undefined).toBe(next === head + 1);

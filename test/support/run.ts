@@ -61,7 +61,7 @@ export class ScriptedRun {
       .multi()
       .xadd(log, `${offset}-0`, "n", 1, "b", json)
       .hset(run, "head", offset, "status", "completed", "ended", Date.now(), "fence", "")
-      .publish(live, `${offset}:1:e\n${json}`)
+      .publish(live, `${offset}:1:e-${this.runId}:e\n${json}`)
       .exec();
     return offset;
   }
@@ -76,7 +76,7 @@ export class ScriptedRun {
       .multi()
       .xadd(log, `${this.#offset}-0`, "n", parts.length, "b", json)
       .hset(run, "head", this.#offset);
-    if (heard) multi.publish(live, `${first}:${parts.length}\n${json}`);
+    if (heard) multi.publish(live, `${first}:${parts.length}:e-${this.runId}\n${json}`);
     await multi.exec();
   }
 }

@@ -10,6 +10,8 @@ import { bodyOf, partsFrame, textFrame } from "./frame.ts";
 export class Batch {
   readonly first: number;
   readonly last: number;
+  /** Of the log that it is a part of. */
+  readonly epoch: string;
   /** Its last part is the run's ending. */
   readonly ending: boolean;
   /** A JSON array with one part per line. */
@@ -17,22 +19,26 @@ export class Batch {
   #frame: Buffer | undefined;
   #lines: { text: string; part: Part }[] | undefined;
 
-  constructor(first: number, last: number, ending: boolean, body: Buffer) {
+  constructor(first: number, last: number, epoch: string, ending: boolean, body: Buffer) {
     this.first = first;
     this.last = last;
+    this.epoch = epoch;
     this.ending = ending;
     this.#body = body;
   }
 
-  /** From a live message: `<first>:<parts>[:e]\n<body>`. */
+  /** From a live message: `<first>:<parts>:<epoch>[:e]\n<body>`. */
   static parse(message: Buffer): Batch {
     let at = 0;
     let first = 0;
     let count = 0;
     for (; message[at] !== 0x3a; at++) first = first * 10 + message[at]! - 0x30;
     for (at++; message[at]! >= 0x30 && message[at]! <= 0x39; at++) count = count * 10 + message[at]! - 0x30;
+    const from = ++at;
+    while (message[at] !== 0x3a && message[at] !== 0x0a) at++;
+    const epoch = message.toString("latin1", from, at);
     const ending = message[at] === 0x3a;
-    return new Batch(first, first + count - 1, ending, message.subarray(ending ? at + 3 : at + 1));
+    return new Batch(first, first + count - 1, epoch, ending, message.subarray(ending ? at + 3 : at + 1));
   }
 
   /** The frame of the parts from offset `from` on. */

@@ -103,7 +103,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
   ): Promise<() => void> => {
     const { runId } = record;
     const feed = hub.feed(runId);
-    feed.learn(record.head, record.status);
+    feed.learn(record);
     await feed.acquire();
     const ahead = typeof params.after === "number" && params.after > record.head;
     const stale = params.epoch !== undefined && params.epoch !== record.epoch;

@@ -6,6 +6,7 @@
  * - a live batch is a hint. It is never needed: whoever misses one finds `head` ahead of it and reads the log;
  * - a page that one reader fetched may be ahead of the batches that the others wait for: those batches still go to
  *   them when they come, and where none will come any more (the run has ended) they are told at once;
+ * - what is known is of one epoch. A batch or a page of another one is the first that is known of another log;
  * - a feed that someone uses has an acknowledged subscription to the run's channel, or knows that the run has ended.
  */
 import { type FoldSnapshot, isEnding, type RunStatus } from "@throughline/protocol";
@@ -73,6 +74,11 @@ export class Feed {
     this.channel = runKeys(deps.options.prefix, runId).live;
   }
 
+  /** Of the log that `head` and `ended` are about; undefined: nothing is known yet. */
+  get epoch(): string | undefined {
+    return this.#epoch;
+  }
+
   get head(): number {
     return this.#head;
   }
@@ -117,7 +123,10 @@ export class Feed {
   }
 
   /** What a record or a page says of the run. */
-  learn(head: number, status: RunStatus): void {
+  learn({ epoch, head, status }: { epoch: string; head: number; status: RunStatus }): void {
+    this.#epoch ??= epoch;
+    // Which of the two is the later, the next read of the log will say.
+    if (epoch !== this.#epoch) return;
     if (head > this.#head) this.#head = head;
     // An ended run's head does not move: whoever reads both in one go has them both.
     if (!isEnding(status) || head !== this.#head || this.#ended) return;
@@ -170,15 +179,21 @@ export class Feed {
       // While this one waited its turn another reader may have read the same.
       const cached = this.#find(after);
       if (cached !== undefined) return cached;
-      const page = await reader.page(this.runId, after, options.pageBytes);
+      let known = this.#epoch;
+      let page = await reader.page(this.runId, after, options.pageBytes);
+      // A message told of a new epoch while this page was on its way: it may be from before that.
+      while (page !== null && page.epoch !== this.#epoch && known !== this.#epoch) {
+        known = this.#epoch;
+        page = await reader.page(this.runId, after, options.pageBytes);
+      }
       if (page === null) return null;
       this.heardAt = Date.now();
       const { first, last, body, ...rest } = page;
-      const batch = first === 0 ? undefined : new Batch(first, last, false, body);
+      const batch = first === 0 ? undefined : new Batch(first, last, page.epoch, false, body);
       const read: FeedPage = { ...rest, batch };
       this.#follow(page.epoch);
       if (batch !== undefined) this.#keep(read, body.length);
-      this.learn(page.head, page.status);
+      this.learn(page);
       return read;
     } finally {
       reads.release();
@@ -236,14 +251,7 @@ export class Feed {
   readonly #onMessage = (message: Buffer): void => {
     const batch = Batch.parse(message);
     this.heardAt = Date.now();
-    if (batch.first === 0) {
-      // A new epoch: everyone looks again, and finds it.
-      this.dropPages();
-      this.refresh().catch(() => {
-        this.heardAt = 0; // The next probe asks again.
-      });
-      return;
-    }
+    this.#follow(batch.epoch);
     if (batch.last > this.#head) this.#head = batch.last;
     if (batch.ending) this.#end();
     for (const reader of this.#readers) reader.onBatch(batch);

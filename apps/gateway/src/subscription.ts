@@ -7,6 +7,7 @@
  * Invariants:
  * - `next` is the offset that its socket gets next; every frame begins there, so frames are contiguous;
  * - it goes live only where a page ended at the feed's head, with no await in between;
+ * - it delivers parts of one epoch only, until it has told its socket of another;
  * - a batch that does not begin at `next`, or a socket over its high-water mark, sends it back to catching up. That one
  *   rule is lost messages, slow readers, resume and late joiners.
  */
@@ -63,8 +64,14 @@ export class Subscription implements FeedReader {
   }
 
   onBatch(batch: Batch): void {
+    if (!this.#live) return;
+    if (batch.epoch !== this.#epoch) {
+      // Another log, whatever its offsets: the next page is of that one.
+      this.onWake();
+      return;
+    }
     // What a page brought already is no news.
-    if (!this.#live || batch.last < this.#next) return;
+    if (batch.last < this.#next) return;
     if (batch.first === this.#next && this.#outlet.writable) {
       this.#deliver(batch);
       this.#settle();
@@ -88,7 +95,7 @@ export class Subscription implements FeedReader {
 
   /** Live where nothing is missing; done where the ending has been delivered. Answers whether it is either. */
   #settle(): boolean {
-    if (this.#next <= this.feed.head) return false;
+    if (this.#next <= this.feed.head || this.#epoch !== this.feed.epoch) return false;
     if (this.feed.ended) this.#end("ended");
     else this.#live = true;
     return true;

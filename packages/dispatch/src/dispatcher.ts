@@ -7,7 +7,14 @@
 import { createHash } from "node:crypto";
 import type { Keep, MultitaskStrategy, RunStatus } from "@throughline/protocol";
 import { isEnding, ProtocolError } from "@throughline/protocol";
-import { type Cancelled, defaultPrefix, type Retention, RunStore, type StoredRun } from "@throughline/runlog";
+import {
+  type Cancelled,
+  defaultPrefix,
+  newEpoch,
+  type Retention,
+  RunStore,
+  type StoredRun,
+} from "@throughline/runlog";
 import type { Cluster, Redis } from "ioredis";
 import { nanoid } from "nanoid";
 import { AgentRegistry } from "./agents.ts";
@@ -75,7 +82,7 @@ export class Dispatcher {
     if (start.idempotencyKey !== undefined) {
       [runId, threadId] = await this.#remember(start.owner, start.idempotencyKey, runId, threadId);
     }
-    const epoch = nanoid(10);
+    const epoch = newEpoch();
     const opened = await this.runs.open({
       runId,
       threadId,

@@ -9,7 +9,7 @@
 -- Answers for each run 1 done · 2 done, and a cancel was asked for · -1 no such run · -2 stale attempt, or the run has
 --         ended · -3 the log is behind: parts that were acknowledged are gone · an error's text
 local function append(k, a)
-  local run = redis.call('HMGET', KEYS[k + 1], 'fence', 'head', 'cancel')
+  local run = redis.call('HMGET', KEYS[k + 1], 'fence', 'head', 'cancel', 'epoch')
   if not run[2] then return -1 end
   if run[1] ~= ARGV[a + 1] then return -2 end
   local head = tonumber(run[2])
@@ -19,7 +19,7 @@ local function append(k, a)
   if last > head then
     redis.call('XADD', KEYS[k + 2], last .. '-0', 'n', ARGV[a + 3], 'b', ARGV[a + 4])
     redis.call('HSET', KEYS[k + 1], 'head', last)
-    redis.call('PUBLISH', ARGV[a + 6], ARGV[a + 2] .. ':' .. ARGV[a + 3] .. '\n' .. ARGV[a + 4])
+    redis.call('PUBLISH', ARGV[a + 6], ARGV[a + 2] .. ':' .. ARGV[a + 3] .. ':' .. run[4] .. '\n' .. ARGV[a + 4])
   end
   if ARGV[a + 5] ~= '0' then
     redis.call('PEXPIRE', KEYS[k + 1], ARGV[a + 5])

@@ -7,7 +7,7 @@ local run = redis.call('HMGET', KEYS[1], 'fence', 'status', 'releasedBy')
 if not run[2] then return -1 end
 if run[3] == ARGV[1] then return 1 end
 if run[1] ~= ARGV[1] then return -2 end
-redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'fence', '', 'releasedBy', ARGV[1])
+redis.call('HSET', KEYS[1], 'incarnation', incarnation(), 'epoch', ARGV[2], 'fence', '', 'releasedBy', ARGV[1])
 if run[2] == 'running' then redis.call('HSET', KEYS[1], 'status', 'queued') end
-redis.call('PUBLISH', ARGV[3], '0:0\n')
+redis.call('PUBLISH', ARGV[3], '0:0:' .. ARGV[2] .. '\n')
 return 1

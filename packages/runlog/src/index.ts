@@ -10,6 +10,7 @@ export {
   type Cancelled,
   defaultRetention,
   type NewRun,
+  newEpoch,
   type Opened,
   type Retention,
   RunStore,

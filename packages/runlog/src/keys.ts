@@ -6,8 +6,10 @@ export interface RunKeys {
   readonly run: string;
   /** Stream: an entry a batch, id `<offset of the last part>-0`, fields `n` (parts) and `b` (JSON array). */
   readonly log: string;
-  /** Channel: `<first offset>:<parts>[:e]\n<the same JSON array>`; `e` marks the ending. `0:0\n`: the log
-   * has a new epoch. */
+  /**
+   * Channel: `<first offset>:<parts>:<epoch>[:e]\n<the same JSON array>`; `e` marks the ending. `0:0:<epoch>\n`: the log
+   * has a new epoch.
+   */
   readonly live: string;
   /** Channel: wakes the run's worker for a cancel. */
   readonly control: string;

@@ -2,6 +2,7 @@
 import type { CheckpointRef, InterruptInfo, Keep, Part, RunRecord, RunStatus } from "@throughline/protocol";
 import { lifecycle } from "@throughline/protocol";
 import type { Cluster, Redis } from "ioredis";
+import { nanoid } from "nanoid";
 import { NoSuchRunError } from "./errors.ts";
 import { defaultPrefix, runKeys } from "./keys.ts";
 import { withScripts } from "./scripts.ts";
@@ -142,6 +143,7 @@ export class RunStore {
       this.#retention.endedMs,
       keys.live,
       keys.control,
+      newEpoch(),
     );
     if (outcome === "missing" || outcome === "requested") return { outcome };
     return {
@@ -159,6 +161,11 @@ export class RunStore {
     if (run === null) throw new NoSuchRunError(runId);
     return run;
   }
+}
+
+/** A name for a log's incarnation that no other has. */
+export function newEpoch(): string {
+  return nanoid(10);
 }
 
 /** The JSON array with one part per line that logs, messages and frames are made of. */

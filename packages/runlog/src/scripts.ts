@@ -1,5 +1,5 @@
 /**
- * The Lua scripts: one file, one transition, one typed call. What each takes and answers stands at the head of its
+ * The Lua scripts: one file, one transition, one typed call; those that ask for Redis's incarnation have that before them. What each takes and answers stands at the head of its
  * file in lua/. Channels are arguments, not keys: during a slot's move a Cluster takes no command that names several
  * keys of which one is missing, as a channel always is.
  */
@@ -7,18 +7,26 @@ import { readFileSync } from "node:fs";
 import type { Cluster, Redis, Result } from "ioredis";
 import { isCluster } from "./cluster.ts";
 
+interface Script {
+  file: string;
+  /** undefined: the call says how many. */
+  keys: number | undefined;
+  /** A file of functions that it uses. */
+  after?: string;
+}
+
 const scripts = {
-  tlOpen: { file: "open", keys: 1 },
-  tlClaim: { file: "claim", keys: 2 },
+  tlOpen: { file: "open", keys: 1, after: "incarnation" },
+  tlClaim: { file: "claim", keys: 2, after: "incarnation" },
   /** Any number of runs at once: its first argument is the number of keys. */
   tlAppend: { file: "append", keys: undefined },
   tlFinish: { file: "finish", keys: 3 },
-  tlCancel: { file: "cancel", keys: 2 },
+  tlCancel: { file: "cancel", keys: 2, after: "incarnation" },
   tlRead: { file: "read", keys: 2 },
-  tlRenew: { file: "renew", keys: 1 },
+  tlRenew: { file: "renew", keys: 1, after: "incarnation" },
   tlRelease: { file: "release", keys: 1 },
   tlTrim: { file: "trim", keys: 3 },
-} as const;
+} as const satisfies Record<string, Script>;
 
 type Name = keyof typeof scripts;
 type Argument = string | number | Buffer;
@@ -46,11 +54,15 @@ const defined = new WeakSet<object>();
 export function withScripts<Connection extends Redis | Cluster>(redis: Connection): Connection {
   if (defined.has(redis)) return redis;
   for (const name of Object.keys(scripts) as Name[]) {
-    const { file, keys } = scripts[name];
-    const text = readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
+    const { file, keys, after }: Script = scripts[name];
+    const text = (after === undefined ? "" : read(after)) + read(file);
     const lua = isCluster(redis) ? text.replaceAll("'PUBLISH'", "'SPUBLISH'") : text;
     redis.defineCommand(name, keys === undefined ? { lua } : { lua, numberOfKeys: keys });
   }
   defined.add(redis);
   return redis;
+}
+
+function read(file: string): string {
+  return readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
 }

@@ -18,7 +18,7 @@ import { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError }
 import { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
 import { Outbox, type Outgoing } from "./outbox.ts";
 import { isPassing, persist, retryDelay } from "./retry.ts";
-import { body, defaultRetention, type Retention, type StoredRun, storedRun } from "./run.ts";
+import { body, defaultRetention, newEpoch, type Retention, type StoredRun, storedRun } from "./run.ts";
 import { withScripts } from "./scripts.ts";
 
 export interface WriterOptions {
@@ -61,7 +61,10 @@ export class LogWriter {
   /** Takes a run for a new attempt. From here on no earlier attempt can write. */
   async claim(runId: string): Promise<Claimed> {
     const keys = runKeys(this.prefix, runId);
-    const reply = await this.#redis.tlClaim(keys.run, keys.log, Date.now(), this.retention.idleMs);
+    const epoch = newEpoch();
+    const reply = await this.persist((redis) =>
+      redis.tlClaim(keys.run, keys.log, Date.now(), this.retention.idleMs, epoch, keys.live),
+    );
     if (reply[0] === "missing") return { outcome: "missing" };
     if (reply[0] === "ended") return { outcome: "ended", status: reply[1] as Ending };
     const [, attempt, head, fields] = reply as [string, number, number, string[]];

@@ -13,10 +13,10 @@ import {
   type LiveSubscriber,
   type LogReader,
   type LogWriter,
+  newEpoch,
   runKeys,
   type StoredRun,
 } from "@throughline/runlog";
-import { nanoid } from "nanoid";
 import type { Logger } from "pino";
 import type { Agent } from "./agent.ts";
 import {
@@ -95,7 +95,7 @@ export class Runner {
           "Redis lost parts of a log: it gets a new epoch",
         );
         attempt.stop(new AttemptLostError(error));
-        await attempt.writer.renew(nanoid(10));
+        await attempt.writer.renew(newEpoch());
         return "again";
       }
       if (!isLost(error) && !(attempt?.reason instanceof AttemptLostError)) {

@@ -1,0 +1,148 @@
+/** Redis comes back without what it had acknowledged, and who wrote that is gone as well: nobody is left who knows. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Part } from "@throughline/protocol";
+import { LogReader } from "@throughline/runlog";
+import { expect, test } from "vitest";
+import type { TestClient } from "../support/client.ts";
+import { type Line, startLine } from "../support/line.ts";
+import { type PrivateRedis, startPrivateRedis } from "../support/redis.ts";
+import type { Transcript } from "../support/transcript.ts";
+import { until } from "../support/until.ts";
+import { WorkerProcess } from "../support/worker-process.ts";
+
+/** A Redis that keeps what it is told to save and nothing else, a gateway, and workers that can be killed. */
+class Scene {
+  readonly #dataDir = mkdtempSync(join(tmpdir(), "throughline-lost-writes-"));
+  readonly #workers: WorkerProcess[] = [];
+  #redis!: PrivateRedis;
+  line!: Line;
+  client!: TestClient;
+
+  static async play(play: (scene: Scene) => Promise<void>): Promise<void> {
+    const scene = new Scene();
+    try {
+      scene.#redis = await scene.#startRedis();
+      scene.line = await startLine({ redisUrl: scene.#redis.url, workers: 0 });
+      scene.client = await scene.line.client();
+      await play(scene);
+    } finally {
+      await Promise.all(scene.#workers.map((worker) => worker.kill()));
+      await scene.line.stop();
+      await scene.#redis.stop();
+      rmSync(scene.#dataDir, { recursive: true, force: true });
+    }
+  }
+
+  #startRedis(more: { port?: number } = {}): Promise<PrivateRedis> {
+    return startPrivateRedis({ dataDir: this.#dataDir, args: ["--appendonly", "no"], ...more });
+  }
+
+  async addWorker(): Promise<WorkerProcess> {
+    const worker = await WorkerProcess.start(this.line.redisUrl, this.line.prefix);
+    this.#workers.push(worker);
+    return worker;
+  }
+
+  /** A run that no worker has yet. */
+  async queued(agent: string): Promise<Transcript> {
+    // Its agent is known once a worker has been there.
+    await (await this.addWorker()).kill();
+    return await this.client.start({ agent, input: { n: 100, ms: 20 } });
+  }
+
+  async save(): Promise<void> {
+    await this.line.redis.call("SAVE");
+  }
+
+  /** A crash: what Redis has from here on is what it last saved. */
+  async losePower(): Promise<void> {
+    const { pid, port } = this.#redis;
+    process.kill(pid, "SIGKILL");
+    await this.#redis.stop();
+    this.#redis = await this.#startRedis({ port });
+  }
+
+  async logged(runId: string): Promise<Part[]> {
+    const parts: Part[] = [];
+    for await (const { part } of new LogReader(this.line.redis, this.line.prefix).parts(runId))
+      parts.push(part);
+    return parts;
+  }
+}
+
+const words = (reader: Transcript) => reader.text.trim().split(" ");
+
+test.concurrent.each(["talk", "going"])(
+  "P1: a log that lost its end together with its worker gets a new epoch: readers are told, and then the log (%s)",
+  (agent) =>
+    Scene.play(async (it) => {
+      const first = await it.addWorker();
+      const reader = await it.client.start({ agent, input: { n: 100, ms: 20 } });
+      const { runId } = reader;
+      const { epoch } = await it.client.call("run.get", { runId });
+      await until(() => reader.last > 10);
+      await it.save();
+      const saved = reader.last;
+      await until(() => reader.last > saved + 15);
+      await first.kill();
+      const before = [...reader.delivered];
+      await it.losePower();
+      const record = await until(() => it.client.call("run.get", { runId }));
+      expect(record.head).toBeLessThan(before.length);
+      await it.addWorker();
+
+      await reader.ended(30_000);
+      const after = await it.logged(runId);
+      expect(reader.parts).toEqual(after);
+      expect(reader.offsets).toEqual(after.map((_, i) => i + 1));
+      // It was about something: what was seen and what is now there differ.
+      expect(after.slice(0, before.length)).not.toEqual(before.map(({ part }) => part));
+      expect(reader.resets).toHaveLength(1);
+      const { epoch: now } = await it.client.call("run.get", { runId });
+      expect(now).not.toBe(epoch);
+      expect(reader.resets[0]?.epoch).toBe(now);
+      // One that was away meanwhile finds out as well.
+      const late = await (await it.line.client()).follow(runId, { after: before.length, epoch });
+      await late.ended();
+      expect(late.parts).toEqual(after);
+    }),
+  60_000,
+);
+
+test.concurrent("P1, P3: a cancel that ends a run whose beginning was lost says so too", () =>
+  Scene.play(async (it) => {
+    const reader = await it.queued("talk");
+    const { runId } = reader;
+    await it.save();
+    const worker = await it.addWorker();
+    await until(() => reader.last > 5);
+    await worker.kill();
+    await it.losePower();
+    const cancelled = await until(() => it.client.call("run.cancel", { runId }));
+    expect(cancelled).toMatchObject({ status: "cancelled", offset: 1 });
+    await until(() => reader.resets.length > 0);
+    expect(await reader.ended()).toMatchObject({ event: "cancelled" });
+    expect(reader.offsets).toEqual([1]);
+  }));
+
+test.concurrent("P4: a worker whose claim was lost writes nothing more, though Redis never heard of it", () =>
+  Scene.play(async (it) => {
+    const reader = await it.queued("deaf");
+    const { runId } = reader;
+    await it.save();
+    const first = await it.addWorker();
+    await until(() => reader.last > 5);
+    first.freeze();
+    await it.losePower();
+    const second = await it.addWorker();
+    await until(() => reader.resets.length > 0 && reader.last > 3);
+    first.thaw();
+    await until(() => first.told.some(({ event }) => event === "aborted"));
+    await reader.ended(30_000);
+    expect(reader.parts).toEqual(await it.logged(runId));
+    expect(second.told).toMatchObject([{ event: "began" }]);
+    const { attempt } = second.told[0]!;
+    expect(words(reader)).toEqual(Array.from({ length: 100 }, (_, i) => `${attempt}:${i}`));
+  }));

@@ -1,0 +1,82 @@
+/** A worker process to be killed, frozen and cut off: see worker-process.ts. What its agents say tells who said it. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { createLogger, runService } from "@throughline/kit";
+import { type AgentContext, agent, serve, token } from "@throughline/worker";
+import type { Told } from "./worker-process.ts";
+
+export interface TalkInput {
+  /** How many words. */
+  n: number;
+  /** Between words, ms. */
+  ms: number;
+}
+
+export interface BlockInput {
+  /** How long the event loop is blocked, ms. */
+  ms: number;
+}
+
+const tell = (told: Told) => process.send?.(told);
+
+/** Tells of an abort, whoever waits for it. */
+function watch({ runId, attempt, signal }: AgentContext<never>): void {
+  tell({ event: "began", runId, attempt });
+  signal.addEventListener("abort", () => {
+    tell({ event: "aborted", runId, attempt, code: (signal.reason as { code: string }).code });
+  });
+}
+
+/** `1:0 1:1 1:2 …`: attempt and number. */
+async function* talk(context: AgentContext<TalkInput>) {
+  watch(context as AgentContext<never>);
+  for (let i = 0; i < context.input.n; i++) {
+    await sleep(context.input.ms, undefined, { signal: context.signal });
+    yield `${context.attempt}:${i} `;
+  }
+}
+
+/** The same, and it has no ear for its signal. */
+async function* deaf(context: AgentContext<TalkInput>) {
+  watch(context as AgentContext<never>);
+  for (let i = 0; i < context.input.n; i++) {
+    await sleep(context.input.ms);
+    yield `${context.attempt}:${i} `;
+  }
+}
+
+/** Its first attempt blocks the event loop, and then goes on as if nothing had been. */
+async function* block(context: AgentContext<BlockInput>) {
+  watch(context as AgentContext<never>);
+  yield `${context.attempt}:before `;
+  // What was said is on its way before nothing goes any more.
+  await sleep(200);
+  const until = Date.now() + context.input.ms;
+  while (context.attempt === 1 && Date.now() < until);
+  yield `${context.attempt}:after `;
+  await sleep(200);
+  yield `${context.attempt}:end`;
+}
+
+/** Takes its worker down with it. */
+async function* deadly({ attempt }: AgentContext) {
+  yield token(`last words ${attempt} `);
+  await sleep(200);
+  if (attempt % 2 === 0) process.exit(1);
+  process.kill(process.pid, "SIGKILL");
+}
+
+await runService({
+  name: "the mortal worker",
+  logger: createLogger("mortal-worker"),
+  start: async () => {
+    const worker = await serve({
+      agents: { talk, going: agent(talk, { takeover: "resume" }), deaf, block, deadly },
+      redis: process.env.REDIS_URL as string,
+      prefix: process.env.KEY_PREFIX as string,
+      logger: createLogger("mortal-worker"),
+      drainMs: 0,
+      cancelGraceMs: 200,
+    });
+    return { close: () => worker.close() };
+  },
+});
