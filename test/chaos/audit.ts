@@ -16,6 +16,9 @@ import type { View } from "./view.ts";
 /** How many problems of one log are shown: the first one tends to bring the others. */
 const shownProblems = 3;
 
+/** How long a gateway waits for a run's end at least before it answers a cancel without it, ms. */
+const cancelWaitMs = 9_900;
+
 export class Auditor {
   readonly #ledger: Ledger;
   readonly #reader: LogReader;
@@ -114,11 +117,12 @@ export class Auditor {
   }
 
   #auditCancels(run: KnownRun, record: RunRecord): void {
-    for (const { client, answer } of run.cancels) {
+    for (const { client, answer, tookMs } of run.cancels) {
       if (answer === undefined) {
         this.#violation(run, `${client}'s cancel was never answered`);
       } else if (answer.status === "cancelling") {
         this.#ledger.count("cancels answered with cancelling");
+        if (tookMs < cancelWaitMs) this.#violation(run, `${client}'s cancel was given up after ${tookMs} ms`);
       } else if (answer.status !== record.status || answer.offset !== record.head) {
         const said = `${answer.status} at ${answer.offset}`;
         this.#violation(

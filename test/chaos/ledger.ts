@@ -11,6 +11,8 @@ export interface AskedCancel {
   keep: string;
   /** undefined: it was not answered yet. */
   answer: Result<"run.cancel"> | undefined;
+  /** From the first frame to the answer, all tries included. */
+  tookMs: number;
 }
 
 /** What a run came to, as its log has it. */

@@ -160,7 +160,7 @@ export class Member implements Visitor {
   }
 
   async #askCancel(known: KnownRun, keep: PlannedCancel["keep"]): Promise<void> {
-    const asked: KnownRun["cancels"][number] = { client: this.name, keep, answer: undefined };
+    const asked: KnownRun["cancels"][number] = { client: this.name, keep, answer: undefined, tookMs: 0 };
     known.cancels.push(asked);
     try {
       const from = Date.now();
@@ -169,6 +169,7 @@ export class Member implements Visitor {
         tries += 1;
         return this.#connection.cancel(known.runId, { keep });
       });
+      asked.tookMs = Date.now() - from;
       this.#ledger.count("cancels");
       const { status, offset } = asked.answer;
       if (status !== "cancelled" || tries > 1 || (offset ?? 0) <= 1) return;
