@@ -23,10 +23,10 @@ export interface PlannedFault {
  * undisturbed; then calm again. All in ms.
  */
 const stormMs = 25_000;
-const settleMs = 9_000;
+const settleMs = 12_000;
 const watchMs = 11_000;
 /** A fault every so often in a storm, on the average. */
-const faultEveryMs = 1_000;
+const faultEveryMs = 850;
 /** The line is left alone while it starts. */
 const firstStormAt = 3_000;
 
@@ -38,21 +38,24 @@ export function planFaults(random: Random, totalMs: number, names: readonly Faul
   const weights = Object.fromEntries(names.map((name) => [name, faultKinds[name].weight]));
   const soloists = alone.filter((name) => names.includes(name));
   const faults: PlannedFault[] = [];
-  const add = (at: number, name: FaultName) => {
+  const add = (at: number, end: number, name: FaultName) => {
     const [least, most] = faultKinds[name].holdMs;
-    faults.push({ at, name, holdMs: random.int(least, most), random: random.fork(faults.length) });
+    const holdMs = random.int(least, most);
+    // What holds for long strikes earlier: with its storm it is over.
+    faults.push({ at: Math.min(at, end - holdMs), name, holdMs, random: random.fork(faults.length) });
   };
   const cycleMs = stormMs + settleMs + watchMs;
   for (let cycle = 0; firstStormAt + cycle * cycleMs < totalMs; cycle++) {
     const storm = firstStormAt + cycle * cycleMs;
     const end = Math.min(storm + stormMs, totalMs);
     for (let at = storm + spread(random); at < end; at += spread(random)) {
-      add(at, random.weighted(weights as Record<FaultName, number>));
+      add(at, end, random.weighted(weights as Record<FaultName, number>));
     }
     const soloist = soloists[cycle % soloists.length];
-    if (soloist !== undefined && end + settleMs < totalMs) add(end + settleMs, soloist);
+    const solo = end + settleMs;
+    if (soloist !== undefined && solo < totalMs) add(solo, solo + watchMs, soloist);
   }
-  return faults;
+  return faults.filter(({ at }) => at > 0).sort((a, b) => a.at - b.at);
 }
 
 function spread(random: Random): number {

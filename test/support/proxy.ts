@@ -91,7 +91,7 @@ export async function startProxy(serverUrl: string): Promise<Proxy> {
 }
 
 /** How a published message begins on the wire. Our messages are JSON, so that no other bytes of the stream look like it. */
-const message = /^\*3\r\n\$7\r\nmessage\r\n\$(\d+)\r\n([^\r]*)\r\n\$(\d+)\r\n/;
+const message = /^[*>]3\r\n\$[78]\r\ns?message\r\n\$(\d+)\r\n([^\r]*)\r\n\$(\d+)\r\n/;
 
 /** What is left of this piece of the stream when those published messages that lie wholly in it may be lost. */
 function without(data: Buffer, loses: () => boolean): Buffer {
