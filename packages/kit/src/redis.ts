@@ -91,9 +91,6 @@ function open(address: RedisAddress, role: RedisRole, nodeOptions: NodeOptions):
     name,
     db,
     sentinelRetryStrategy: reconnectDelay,
-    sentinelReconnectStrategy: reconnectDelay,
-    // The Sentinels tell of a new master; a connection to the old one that merely hangs would not.
-    failoverDetector: true,
     // A master that was demoted before its Sentinel could cut us off.
     reconnectOnError: (error) => error.message.startsWith("READONLY"),
   });
