@@ -64,7 +64,7 @@ const log = numbered(whole);
 function viewOf(parts: readonly (LogPart | null)[], filter?: { modes: ["updates"] }): View {
   const ledger = new Ledger();
   const [turn] = planConversation(new Random("s"), "t");
-  const run = ledger.run("r", { threadId: "t", epoch: "e", turn: turn!, client: "c" });
+  const run = ledger.run("r", { threadId: "t", epoch: "e", turn: turn!, client: "c", startedAt: 0 });
   const view = new View(ledger, "c", run, 0, filter);
   for (const [i, each] of parts.entries()) {
     if (each === null) view.skipped(i + 1, i + 1);

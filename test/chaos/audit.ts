@@ -56,6 +56,9 @@ export class Auditor {
     this.#auditRecord(run, record, log, story);
     this.#auditText(run, record, story);
     for (const view of run.views) {
+      if (view.resets.length > 0 && !this.#ledger.mayHaveRenewed(run.startedAt)) {
+        this.#violation(run, `${view.client} was reset, with no reason to: ${view.resets.join(", ")}`);
+      }
       for (const problem of auditView(view, log, story)) this.#violation(run, `${view.client} ${problem}`);
       this.#ledger.count("transcripts held against logs");
       this.#ledger.count("parts told", view.told.length);
@@ -82,7 +85,7 @@ export class Auditor {
     }
     if (record.head !== log.length)
       this.#violation(run, `its head is ${record.head}, its log ${log.length} long`);
-    if (record.epoch !== run.epoch)
+    if (record.epoch !== run.epoch && !this.#ledger.mayHaveRenewed(run.startedAt))
       this.#violation(run, `its epoch is ${record.epoch}, and was ${run.epoch}`);
     const { error, status } = record;
     if (status === "failed" && !isExpectedFailure(run, record)) {

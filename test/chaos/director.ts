@@ -37,12 +37,8 @@ export class Director {
     try {
       const struck = await kind.strike(this.#scene, random);
       if (struck === undefined) return this.#ledger.count("faults passed over: nothing to strike");
-      const record = this.#ledger.strike({
-        name,
-        detail: struck.detail,
-        ofRedis,
-        aftermathMs: kind.aftermathMs,
-      });
+      const { aftermathMs, renewsEpochs = false } = kind;
+      const record = this.#ledger.strike({ name, detail: struck.detail, ofRedis, renewsEpochs, aftermathMs });
       await sleep(holdMs);
       await struck.undo();
       record.until = Date.now();

@@ -29,12 +29,18 @@ interface Lost {
 
 const partsPrefix = '{"type":"event","method":"run.parts"';
 const drainingPrefix = '{"type":"event","method":"server.draining"';
+const unsubscribedPrefix = '{"type":"event","method":"run.unsubscribed"';
+const longestPrefix = Math.max(drainingPrefix.length, unsubscribedPrefix.length);
+/** Whoever has heard nothing for so long, ms, waits for its agent, not for a gateway. */
+const quietMs = 500;
 
 export class Door {
   readonly #stage: Stage;
   readonly #ledger: Ledger;
   readonly #sockets = new Map<WebSocket, { visitor: Visitor; instance: Instance }>();
   readonly #lost = new Map<Visitor, Lost>();
+  /** When each was last sent a part. */
+  readonly #heardAt = new Map<Visitor, number>();
 
   constructor(stage: Stage, ledger: Ledger) {
     this.#stage = stage;
@@ -72,7 +78,7 @@ export class Door {
   /** A gateway was killed: its clients wait from now on. */
   gatewayKilled({ pid }: Instance): void {
     for (const { visitor, instance } of this.#sockets.values()) {
-      if (instance.pid !== pid || !visitor.isBusy) continue;
+      if (instance.pid !== pid || !this.#isListening(visitor)) continue;
       this.#lost.set(visitor, { figure: "gatewayKilled", since: Date.now(), pid });
     }
   }
@@ -113,16 +119,26 @@ export class Door {
   }
 
   #onMessage(data: Buffer, visitor: Visitor, { pid }: Instance): void {
-    const start = data.toString("latin1", 0, drainingPrefix.length);
+    const start = data.toString("latin1", 0, longestPrefix);
     if (start.startsWith(partsPrefix)) {
+      const heardAt = this.#heardAt.get(visitor) ?? 0;
+      this.#heardAt.set(visitor, Date.now());
       const lost = this.#lost.get(visitor);
       if (lost === undefined || lost.pid === pid) return;
       this.#lost.delete(visitor);
-      if (!visitor.isBusy) return;
-      this.#ledger.measure(lost.figure, lost.since, ({ detail }) => detail.includes(`(${lost.pid})`));
-    } else if (start === drainingPrefix && visitor.isBusy) {
+      // What still came on the socket before was no silence.
+      const since = Math.max(lost.since, heardAt);
+      this.#ledger.measure(lost.figure, since, ({ detail }) => detail.includes(`(${lost.pid})`));
+    } else if (start.startsWith(unsubscribedPrefix)) {
+      // The run has ended meanwhile: the next part will be another one's.
+      this.#lost.delete(visitor);
+    } else if (start.startsWith(drainingPrefix) && this.#isListening(visitor)) {
       const { retryInMs } = (JSON.parse(data.toString()) as { params: { retryInMs: number } }).params;
       this.#lost.set(visitor, { figure: "gatewayDrained", since: Date.now() + retryInMs, pid });
     }
+  }
+
+  #isListening(visitor: Visitor): boolean {
+    return visitor.isBusy && Date.now() - (this.#heardAt.get(visitor) ?? 0) < quietMs;
   }
 }

@@ -28,6 +28,8 @@ export interface FaultKind {
   aftermathMs: number;
   /** Only one at a time of those that trouble the server itself. */
   ofRedis?: true;
+  /** Redis is another incarnation afterwards: runs that go on are told again from the start, in a new epoch. */
+  renewsEpochs?: true;
   /** Not among those that are drawn unless it is named. */
   offByDefault?: true;
   /** undefined: there is nothing to strike at the moment. */
@@ -147,6 +149,7 @@ const redisKill: FaultKind = {
   aftermathMs: takeoverMs,
   holdMs: [200, 3_000],
   ofRedis: true,
+  renewsEpochs: true,
   async strike({ stage }) {
     await stage.killRedis();
     return { detail: "SIGKILL", undo: () => stage.restartRedis() };
@@ -184,6 +187,7 @@ const redisReadOnly: FaultKind = {
   aftermathMs: takeoverMs,
   holdMs: [1_000, 5_000],
   ofRedis: true,
+  renewsEpochs: true,
   async strike({ stage }) {
     // Port 1 is nobody's.
     await stage.redis.replicaof("127.0.0.1", 1);

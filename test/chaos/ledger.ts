@@ -28,7 +28,7 @@ export interface KnownRun {
   readonly epoch: string;
   readonly turn: PlannedTurn;
   readonly client: string;
-  /** When its start was answered. */
+  /** When its start was asked for first. */
   readonly startedAt: number;
   readonly views: View[];
   readonly cancels: AskedCancel[];
@@ -47,6 +47,8 @@ export interface FaultRecord {
   /** Infinity while it holds. */
   until: number;
   readonly ofRedis: boolean;
+  /** Logs of runs that were under way may have a new epoch afterwards. */
+  readonly renewsEpochs: boolean;
   /** How long the line may need to get over it: what happens in that time is not calm. */
   readonly aftermathMs: number;
 }
@@ -67,13 +69,15 @@ export class Ledger {
   }
 
   /** The run with this id, which is made known where it is not. */
-  run(runId: string, known: Pick<KnownRun, "threadId" | "epoch" | "turn" | "client">): KnownRun {
+  run(
+    runId: string,
+    known: Pick<KnownRun, "threadId" | "epoch" | "turn" | "client" | "startedAt">,
+  ): KnownRun {
     let run = this.runs.get(runId);
     if (run === undefined) {
       run = {
         ...known,
         runId,
-        startedAt: Date.now(),
         views: [],
         cancels: [],
         shown: undefined,
@@ -130,6 +134,11 @@ export class Ledger {
 
   redisTroubled(since: number): boolean {
     return this.faults.some((fault) => fault.ofRedis && fault.until + fault.aftermathMs > since);
+  }
+
+  /** Whether the log of a run that was begun at `since` may have got a new epoch. */
+  mayHaveRenewed(since: number): boolean {
+    return this.faults.some((fault) => fault.renewsEpochs && fault.until > since);
   }
 
   /** A figure that began at `from` and ends now. `cause`: the fault whose consequence it is. */

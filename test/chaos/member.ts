@@ -94,6 +94,7 @@ export class Member implements Visitor {
     threadId: string,
     key: string,
   ): Promise<{ run: Run; known: KnownRun } | undefined> {
+    const startedAt = Date.now();
     try {
       const { filter } = turn.reading;
       const run = await this.#persist(() =>
@@ -106,7 +107,10 @@ export class Member implements Visitor {
         this.#ledger.violation(`${this.name}: ${run.runId} is on thread ${run.threadId}, not on ${threadId}`);
       }
       const epoch = run.epoch ?? "";
-      return { run, known: this.#ledger.run(run.runId, { threadId, turn, epoch, client: this.name }) };
+      return {
+        run,
+        known: this.#ledger.run(run.runId, { threadId, turn, epoch, client: this.name, startedAt }),
+      };
     } catch (error) {
       if (turn.strategy === "reject" && error instanceof ProtocolError && error.code === "thread_busy") {
         this.#ledger.count("starts rejected: thread busy");
@@ -201,7 +205,7 @@ export class Member implements Visitor {
     let pauseAt = pause === undefined ? Number.POSITIVE_INFINITY : Date.now() + pause.afterMs;
     for await (const event of run.events) {
       if (event.kind === "skipped") view.skipped(event.offset, event.to);
-      else if (event.kind === "reset") view.problems.push(`it was reset: ${event.reason}`);
+      else if (event.kind === "reset") view.reset(event.reason);
       else if (event.kind === "snapshot")
         view.problems.push(`a snapshot of ${event.offset} came of a whole log`);
       else view.part(event.offset, event.part);

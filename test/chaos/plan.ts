@@ -102,7 +102,7 @@ const agentWeights: Record<AgentName, number> = {
   colourful: 18,
   quiet: 6,
   bulky: 8,
-  fragile: 0.3,
+  fragile: 0.1,
   failing: 5,
 };
 

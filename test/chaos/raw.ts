@@ -75,11 +75,12 @@ export class RawMember implements Visitor {
   }
 
   async #talk(turn: PlannedTurn, threadId: string): Promise<void> {
+    const startedAt = Date.now();
     const started = await this.#persist((client) =>
       client.call("run.start", { ...startParams(turn, threadId, threadId), subscribe: false } as never),
     );
     const { runId, epoch } = started;
-    const run = this.#ledger.run(runId, { threadId, turn, epoch, client: this.name });
+    const run = this.#ledger.run(runId, { threadId, turn, epoch, client: this.name, startedAt });
     await this.#follow(run, turn.reading);
     run.ended = true;
   }
@@ -107,7 +108,7 @@ export class RawMember implements Visitor {
     this.#following = undefined;
     for (const timer of timers) clearTimeout(timer);
     view.problems.push(...transcript.problems);
-    for (const { reason } of transcript.resets) view.problems.push(`it was reset: ${reason}`);
+    for (const { reason } of transcript.resets) view.reset(reason);
     for (const { offset, part } of transcript.delivered) {
       view.told.push({ offset, part: part === null ? null : JSON.stringify(part) });
     }
@@ -116,7 +117,7 @@ export class RawMember implements Visitor {
 
   async #subscribe(
     client: TestClient,
-    { runId, epoch }: KnownRun,
+    run: KnownRun,
     filter: Filter | undefined,
     transcript: Transcript,
   ): Promise<void> {
@@ -125,7 +126,8 @@ export class RawMember implements Visitor {
     const had = transcript.last;
     if (had === 0) this.#opened = undefined;
     else if (opened?.measured === false) this.#measureResume(client, opened, had);
-    await client.follow(runId, { epoch, ...(filter === undefined ? {} : { filter }) }, transcript);
+    const epoch = transcript.resets.at(-1)?.epoch ?? run.epoch;
+    await client.follow(run.runId, { epoch, ...(filter === undefined ? {} : { filter }) }, transcript);
   }
 
   /** From the opening of the socket to the first part that came after the offset `had` meanwhile. */

@@ -45,7 +45,13 @@ export async function playRound(options: RoundOptions): Promise<RoundResult> {
       population?.lost(instance, how);
       if (how !== "crashed") return;
       const detail = `${instance.name} (${instance.pid})`;
-      ledger.strike({ name: "crash", detail, ofRedis: false, aftermathMs: takeoverMs }).until = Date.now();
+      ledger.strike({
+        name: "crash",
+        detail,
+        ofRedis: false,
+        renewsEpochs: false,
+        aftermathMs: takeoverMs,
+      }).until = Date.now();
     },
     violation: (what) => ledger.violation(what),
     redisTroubled: (since) => ledger.redisTroubled(since),

@@ -22,9 +22,11 @@ export class View {
   readonly client: string;
   readonly run: KnownRun;
   /** The last offset that was not asked for; undefined: where the head was. */
-  readonly after: number | undefined;
+  after: number | undefined;
   readonly filter: Filter | undefined;
   readonly told: Told[] = [];
+  /** Why it was to drop all it had, and read from the beginning. */
+  readonly resets: string[] = [];
   /** What broke a rule of the wire as it came. */
   readonly problems: string[] = [];
   /** The texts of the messages by id, as the client library folded them. */
@@ -70,6 +72,12 @@ export class View {
       this.#waiting = undefined;
     }
     this.#lastAt = now;
+  }
+
+  reset(reason: string): void {
+    this.resets.push(reason);
+    this.told.length = 0;
+    this.after = 0;
   }
 
   skipped(from: number, to: number): void {
