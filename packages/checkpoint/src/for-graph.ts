@@ -18,19 +18,28 @@ import {
  *
  * It is for running only: `updateState` has to hear of an error, so give it the saver itself.
  */
-export function forGraph(saver: BaseCheckpointSaver, onError: (error: unknown) => void): BaseCheckpointSaver {
+export function forGraph(saver: BaseCheckpointSaver, onError: (error: unknown) => void): GraphSaver {
   return new GraphSaver(saver, onError);
 }
 
-class GraphSaver extends BaseCheckpointSaver {
+export class GraphSaver extends BaseCheckpointSaver {
   readonly #saver: BaseCheckpointSaver;
   readonly #onError: (error: unknown) => void;
   #failed = false;
+  readonly #underWay = new Set<Promise<void>>();
 
   constructor(saver: BaseCheckpointSaver, onError: (error: unknown) => void) {
     super(saver.serde);
     this.#saver = saver;
     this.#onError = onError;
+  }
+
+  /** Resolves when no write is under way and none follows: LangGraph sends a checkpoint when the one before is stored. */
+  async idle(): Promise<void> {
+    do {
+      await Promise.all(this.#underWay);
+      await new Promise(setImmediate);
+    } while (this.#underWay.size > 0);
   }
 
   override async put(
@@ -74,12 +83,16 @@ class GraphSaver extends BaseCheckpointSaver {
 
   async #write(write: () => Promise<unknown>): Promise<void> {
     if (this.#failed) return;
-    try {
-      await write();
-    } catch (error) {
-      if (this.#failed) return;
-      this.#failed = true;
-      this.#onError(error);
-    }
+    const done = write().then(
+      () => {},
+      (error: unknown) => {
+        if (this.#failed) return;
+        this.#failed = true;
+        this.#onError(error);
+      },
+    );
+    this.#underWay.add(done);
+    await done;
+    this.#underWay.delete(done);
   }
 }

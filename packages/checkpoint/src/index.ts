@@ -6,7 +6,7 @@ export {
   StaleAttemptError,
   ThreadExistsError,
 } from "./errors.ts";
-export { forGraph } from "./for-graph.ts";
+export { forGraph, type GraphSaver } from "./for-graph.ts";
 export {
   type FlatMessage,
   flattenMessage,

@@ -51,9 +51,9 @@ export interface Fence {
   branch?: boolean;
   /**
    * Awaited before each write, when what is to be written has been serialised: what must be safe first can be made so.
-   * What it answers becomes part of a checkpoint's metadata. A write is not done where it rejects.
+   * What it answers becomes part of a checkpoint's metadata; null: the write is left out.
    */
-  before?: (write: WriteToCome) => Promise<Record<string, unknown>>;
+  before?: (write: WriteToCome) => Promise<Record<string, unknown> | null>;
 }
 
 /** A write that waits for its fence's `before`. */
@@ -162,6 +162,8 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
       ...fresh.map(([channel]) => dump(this.serde, values[channel])),
     ]);
     const more = await this.#fence?.before?.({ kind: "checkpoint", ns, step: metadata.step });
+    const stored = { configurable: { thread_id: threadId, checkpoint_ns: ns, checkpoint_id: id } };
+    if (more === null) return stored;
     const meta = more === undefined ? plainMeta : await dump(this.serde, { ...marked, ...more });
     const answer = await this.#redis.tlCheckpointPut(
       ...keys,
@@ -181,7 +183,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     if (answer === -3) throw new HeadMovedError(threadId, options.ifHead ?? null);
     this.#check(answer, threadId);
     if (this.#fence?.branch) this.#branched.add(id);
-    return { configurable: { thread_id: threadId, checkpoint_ns: ns, checkpoint_id: id } };
+    return stored;
   }
 
   /**
@@ -195,7 +197,8 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     if (id === "") throw new InvalidArgumentError("the config names no checkpoint_id to put writes to");
     const values = await Promise.all(writes.map(([, value]) => dump(this.serde, value)));
     if (this.#fence?.branch && !this.#branched.has(id)) return;
-    await this.#fence?.before?.({ kind: "writes", ns: namespace(config), step: undefined });
+    const write: WriteToCome = { kind: "writes", ns: namespace(config), step: undefined };
+    if ((await this.#fence?.before?.(write)) === null) return;
     const answer = await this.#redis.tlCheckpointPutWrites(
       ...keys,
       this.#token(),

@@ -168,8 +168,9 @@ export class RunWriter {
   #sealed = false;
   #asking = false;
   #failure: Error | undefined;
-  #waiting: { promise: Promise<void>; resolve: () => void; reject: (error: Error) => void } | undefined;
-  #flushing: { promise: Promise<void>; resolve: () => void; reject: (error: Error) => void } | undefined;
+  #waiting: Waiting | undefined;
+  /** Who waits for Redis to have all up to an offset; offsets rise. */
+  #flushing: (Waiting & { upTo: number })[] = [];
   /** Called once, when an append's answer says that a cancel was asked for. */
   onCancel: (() => void) | undefined;
   /** Called once, when the log refused this attempt for good. */
@@ -227,12 +228,16 @@ export class RunWriter {
     this.#sealed = true;
   }
 
-  /** Resolves when Redis has everything that was taken. */
+  /** Resolves when Redis has everything that was taken before the call. */
   flush(): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     if (this.#acknowledged === this.#taken) return Promise.resolve();
-    this.#flushing ??= withResolvers();
-    return this.#flushing.promise;
+    let last = this.#flushing.at(-1);
+    if (last?.upTo !== this.#taken) {
+      last = { upTo: this.#taken, ...withResolvers() };
+      this.#flushing.push(last);
+    }
+    return last.promise;
   }
 
   /** Asks the log, without writing, whether this attempt still holds the run and whether a cancel was asked for. */
@@ -338,9 +343,8 @@ export class RunWriter {
     this.#acknowledged = batch.first + batch.count - 1;
     this.#size -= batch.size;
     if (this.#outbox.count > 0 || this.#asking) this.#enqueue();
-    else if (this.#flushing !== undefined) {
-      this.#flushing.resolve();
-      this.#flushing = undefined;
+    while (this.#flushing.length > 0 && this.#flushing[0]!.upTo <= this.#acknowledged) {
+      this.#flushing.shift()!.resolve();
     }
     if (this.#waiting !== undefined && this.#size < this.#log.highWater) {
       this.#waiting.resolve();
@@ -376,8 +380,8 @@ export class RunWriter {
     this.#inFlight = undefined;
     this.#outbox.take().release();
     this.#waiting?.reject(error);
-    this.#flushing?.reject(error);
-    this.#waiting = this.#flushing = undefined;
+    for (const flushing of this.#flushing.splice(0)) flushing.reject(error);
+    this.#waiting = undefined;
     this.onFailure?.(error);
     this.onFailure = undefined;
   }
@@ -390,7 +394,13 @@ function replyError(message: string): Error {
   return error;
 }
 
-function withResolvers(): { promise: Promise<void>; resolve: () => void; reject: (error: Error) => void } {
+interface Waiting {
+  promise: Promise<void>;
+  resolve: () => void;
+  reject: (error: Error) => void;
+}
+
+function withResolvers(): Waiting {
   let resolve!: () => void;
   let reject!: (error: Error) => void;
   const promise = new Promise<void>((yes, no) => {

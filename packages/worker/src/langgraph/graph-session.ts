@@ -9,27 +9,22 @@
  *   the thread's head was before the run (`head_before`);
  * - what was not taken into the log, because the attempt was stopped, is in no checkpoint.
  */
-import type { BaseCheckpointSaver, CheckpointTuple } from "@langchain/langgraph";
+import type { CheckpointTuple } from "@langchain/langgraph";
 import {
   flattenValues,
   forGraph,
+  type GraphSaver,
   type RedisCheckpointSaver,
   type WriteToCome,
 } from "@throughline/checkpoint";
-import {
-  type CheckpointRef,
-  defaultModes,
-  type InterruptInfo,
-  type Keep,
-  type Part,
-} from "@throughline/protocol";
+import { type CheckpointRef, defaultModes, type InterruptInfo, type Part } from "@throughline/protocol";
 import type { Graph, GraphAgent } from "../agent.ts";
 import { AttemptLostError } from "../attempt.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
 import { inputMessages, partial, readBase, saveOutcome } from "../state.ts";
 import { graphInput, requestedConfig } from "./config.ts";
 import { Intake } from "./intake.ts";
-import { type StreamedMessage, savePartials } from "./partials.ts";
+import { completeStep, keepAside, liftPartials, type StreamedMessage, withSaver } from "./partials.ts";
 import { chunkPart, eventPart, type GraphChunk, type GraphEvent, type GraphMode, taskOf } from "./stream.ts";
 
 /** What a checkpoint's metadata say of the run that wrote it. */
@@ -50,7 +45,7 @@ export class GraphSession implements Session {
   readonly #work: Assignment;
   /** The thread's head, where it is a checkpoint of this very run. */
   readonly #own: CheckpointTuple | undefined;
-  readonly #headBefore: string | null;
+  #headBefore: string | null;
   readonly #modes: ReadonlySet<string>;
   readonly #intake = new Intake<GraphChunk | GraphEvent>();
   /** By namespace and step: the offset of the last part that belongs to it. */
@@ -63,6 +58,10 @@ export class GraphSession implements Session {
   #interrupted = false;
   /** Parts have come that were not taken. */
   #dropped = false;
+  /** What the running graph writes through. */
+  #saver: GraphSaver | undefined;
+  /** The run's state is being saved: the graph writes nothing more. */
+  #over = false;
   /** Why the saver does not write for the running graph any more. */
   #refused: unknown;
   /** The graph's own run among LangChain's events: the first that there is one of. */
@@ -111,6 +110,9 @@ export class GraphSession implements Session {
   async save(outcome: Outcome): Promise<CheckpointRef | null> {
     const { run, attempt, saver } = this.#work;
     const { runId, threadId } = run.record;
+    // Steps that are in the log, and whose checkpoints are on their way.
+    await this.#saver?.idle();
+    this.#over = true;
     if (typeof outcome === "object" && outcome.cancelled === "discard") {
       const fenced = saver.fenced({ runId, attempt: attempt.writer.attempt });
       await fenced.discardRun(threadId, runId, { head: this.#headBefore });
@@ -130,10 +132,8 @@ export class GraphSession implements Session {
       attempt: attempt.writer.attempt,
       before: (write) => this.#beforeWrite(write),
     });
-    const graph = withSaver(
-      this.#graph,
-      forGraph(fenced, (error) => this.#onRefusal(error)),
-    );
+    this.#saver = forGraph(fenced, (error) => this.#onRefusal(error));
+    const graph = withSaver(this.#graph, this.#saver);
     const config = requestedConfig(request.config);
     const { checkpointId } = request;
     const isElsewhere =
@@ -154,8 +154,18 @@ export class GraphSession implements Session {
       subgraphs: true,
     };
     const input = this.#own === undefined ? graphInput(graph, request, runId) : null;
+    if (input !== null && request.command === undefined && !isElsewhere) await this.#abandonTurn();
     if (this.#modes.has("events")) return graph.streamEvents(input, { ...options, version: "v2" }) as never;
     return (await graph.stream(input, options)) as never;
+  }
+
+  /** New input begins a new turn: what a subgraph kept of the one that was stopped becomes part of the thread. */
+  async #abandonTurn(): Promise<void> {
+    const { run, attempt, saver } = this.#work;
+    const { runId, threadId } = run.record;
+    const fenced = saver.fenced({ runId, attempt: attempt.writer.attempt });
+    await liftPartials({ graph: this.#graph, saver: fenced, threadId });
+    this.#headBefore = await saver.head(threadId);
   }
 
   #take(each: GraphChunk | GraphEvent): Promise<void> | undefined {
@@ -224,11 +234,11 @@ export class GraphSession implements Session {
   }
 
   /** See the invariants at the top. */
-  async #beforeWrite({ kind, ns, step }: WriteToCome): Promise<Record<string, unknown>> {
+  async #beforeWrite({ kind, ns, step }: WriteToCome): Promise<Record<string, unknown> | null> {
     const { attempt } = this.#work;
     await this.#intake.caughtUp();
     const end = kind === "checkpoint" ? this.#stepEnds.get(stepKey(ns, step)) : undefined;
-    if (end === undefined && this.#dropped) throw new NotInLogError();
+    if (this.#over || (end === undefined && this.#dropped)) return null;
     const offset = end ?? attempt.writer.offset;
     await attempt.writer.flush();
     return this.#marks(offset);
@@ -257,30 +267,32 @@ export class GraphSession implements Session {
       const input = inputMessages(request.input, runId);
       return await saveOutcome(saver, identity, base, input, attempt.fold, occasion as never);
     }
-    const onLine = keep === "thread";
+    const cancelled = keep !== undefined;
     const view = saver.fenced({
       ...identity,
-      branch: !onLine,
+      branch: !cancelled,
       before: async () => ({
         ...this.#marks(attempt.writer.offset),
-        partial: keep === undefined ? occasion : "cancelled",
+        partial: cancelled ? "cancelled" : occasion,
       }),
     });
-    const written = await savePartials(withSaver(this.#graph, view), saver, threadId, this.#streamed(keep), {
-      inSubgraphs: onLine,
-      evenIfEmpty: keep !== undefined,
-    });
-    const checkpointId = written ?? (await saver.head(threadId));
+    const place = { graph: this.#graph, saver: view, threadId };
+    const streamed = this.#streamed(cancelled);
+    let checkpointId: string | null;
+    if (cancelled) {
+      await completeStep(place, streamed, { inSubgraphs: keep === "thread" });
+      checkpointId = await saver.head(threadId);
+    } else checkpointId = (await keepAside(place, streamed)) ?? (await saver.head(threadId));
     if (keep === "branch") await saver.fenced(identity).setHead(threadId, this.#headBefore);
     return checkpointId === null ? null : { threadId, checkpointId };
   }
 
   /** What tasks streamed, with the marks of what was cut off. */
-  #streamed(keep: Keep | undefined): StreamedMessage[] {
+  #streamed(cancelled: boolean): StreamedMessage[] {
     return this.#work.attempt.fold.messages().flatMap(({ message, complete }) => {
       const task = this.#tasks.get(message.id ?? "");
       if (task === undefined || message.content.length === 0) return [];
-      return [{ task, message: complete ? message : partial(message, keep !== undefined) }];
+      return [{ task, message: complete ? message : partial(message, cancelled) }];
     });
   }
 
@@ -302,24 +314,8 @@ export class GraphSession implements Session {
   }
 }
 
-/** A write would hold what the log does not: the attempt was stopped before its parts were taken. */
-class NotInLogError extends Error {
-  override readonly name = "NotInLogError";
-  readonly code = "not_in_log";
-  constructor() {
-    super("the attempt was stopped before what this checkpoint holds was in the log");
-  }
-}
-
 async function headOf(saver: RedisCheckpointSaver, threadId: string): Promise<CheckpointTuple | undefined> {
   return await saver.getTuple({ configurable: { thread_id: threadId, checkpoint_ns: "" } });
-}
-
-/** The graph with another checkpointer; the one that it was compiled with stays as it is. */
-function withSaver(graph: Graph, saver: BaseCheckpointSaver): Graph {
-  const copy = graph.withConfig({}) as Graph;
-  copy.checkpointer = saver;
-  return copy;
 }
 
 function stepKey(ns: string, step: number | undefined): string {

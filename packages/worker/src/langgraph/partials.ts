@@ -1,13 +1,30 @@
 /**
- * What becomes of messages whose nodes were stopped in the middle: each is written as its node would have written it.
+ * What becomes of a step whose tasks were stopped in the middle.
+ *
+ * `completeStep` ends it as LangGraph would have: each task gets the writes that its node would have made of what it
+ * had streamed, and the step is applied. So what finished tasks of the same step wrote is in it, joins fire, and
+ * the thread goes on behind the nodes. `updateState` would do for a lone node; but it does not store all of what
+ * finished tasks wrote, nor does it go where they wanted to.
+ *
+ * `keepAside` writes it on a branch, for a thread whose line goes on from before the step.
  *
  * Invariants:
- * - a write names no checkpoint_id: with one, what finished tasks of the same step wrote would be lost;
- * - it names its node: without, the graph would run that node again, and answer twice;
+ * - whoever writes names the node: without, the graph would run it again, and answer twice;
+ * - no checkpoint_id is named: with one, what finished tasks wrote would not be looked at;
  * - an unfinished tool call is never part of it.
  */
-import { Command, type LangGraphRunnableConfig, type StateSnapshot } from "@langchain/langgraph";
-import { type RedisCheckpointSaver, toBaseMessage } from "@throughline/checkpoint";
+import {
+  type BaseCheckpointSaver,
+  Command,
+  type LangGraphRunnableConfig,
+  type StateSnapshot,
+} from "@langchain/langgraph";
+import {
+  normalizeMessages,
+  type RedisCheckpointSaver,
+  type FlatMessage as SavedMessage,
+  toBaseMessage,
+} from "@throughline/checkpoint";
 import type { FlatMessage } from "@throughline/protocol";
 import type { Graph } from "../agent.ts";
 
@@ -18,128 +35,223 @@ export interface StreamedMessage {
   task: readonly string[];
 }
 
+/** Where it happens: at the thread's head. */
+export interface Place {
+  graph: Graph;
+  saver: RedisCheckpointSaver;
+  threadId: string;
+}
+
+type Task = StateSnapshot["tasks"][number] & { messages: StreamedMessage[] };
+
 interface Update {
   values: unknown;
   asNode: string;
   taskId: string;
 }
 
+type PendingWrites = Parameters<BaseCheckpointSaver["putWrites"]>[1];
+
 /** Channels of pending writes that do not make a task a finished one. */
 const unfinishedWrites = new Set(["__error__", "__error_source_node__", "__interrupt__", "__resume__"]);
 
-export interface PartialOptions {
-  /** What subgraphs had streamed goes into their own state, so that they go on from it; else into the root's. */
-  inSubgraphs: boolean;
-  /** Writes also where nothing was streamed, but a task finished beside those that did not. */
-  evenIfEmpty: boolean;
+/**
+ * Ends the step that the thread stands in. Where nothing was streamed and nothing had finished, there is nothing to
+ * end: it would begin anew. `inSubgraphs`: what subgraphs had streamed goes into their own state, so that they go
+ * on from it; else into the root's, as what their node answered.
+ */
+export async function completeStep(
+  place: Place,
+  streamed: readonly StreamedMessage[],
+  options: { inSubgraphs: boolean },
+): Promise<void> {
+  const config = at(place.threadId, "");
+  const state = await withSaver(place.graph, place.saver).getState(config, { subgraphs: true });
+  if (!(await complete(place, place.graph, config, state, streamed, options.inSubgraphs))) return;
+  // Every task of the step has its writes: they are applied, and it stops before any node of the next.
+  const graph = withSaver(place.graph, place.saver);
+  const runId: unknown = state.metadata && (state.metadata as { run_id?: unknown }).run_id;
+  await graph.invoke(null, {
+    ...config,
+    interruptBefore: "*",
+    durability: "sync",
+    metadata: { run_id: runId },
+  });
+}
+
+/** Gives all tasks of a namespace the writes of what they had streamed. @returns whether its step is now complete */
+async function complete(
+  place: Place,
+  graph: Graph,
+  config: At,
+  state: StateSnapshot,
+  streamed: readonly StreamedMessage[],
+  inSubgraphs: boolean,
+): Promise<boolean> {
+  const { open, finished } = await openTasks(place.saver, config, state, streamed);
+  const partial = open.filter(({ messages }) => messages.length > 0);
+  if (partial.length === 0 && finished === 0) return false;
+  if (inSubgraphs && partial.length > 0) {
+    const below = partial.map((task) => inside(graph, config, task));
+    if (below.every((each) => each !== undefined)) {
+      let placed = true;
+      for (const { graph: inner, config: where, state: its, messages } of below) {
+        placed &&= await complete(place, inner, where, its, messages, inSubgraphs);
+      }
+      if (placed) return false;
+    }
+  }
+  if (open.length === 0) return true;
+  const updates = open.flatMap((task) => update(graph, task) ?? []);
+  // Without messages in its state, a graph has no place for them.
+  if (updates.length < open.length) return false;
+  // LangGraph does not look at pending writes of a subgraph's tasks when it goes on.
+  if (config.configurable.checkpoint_ns !== "") {
+    const said = updates.filter(({ taskId }) => partial.some(({ id }) => id === taskId));
+    if (said.length > 0) await updateAside(withSaver(place.graph, place.saver), config, said);
+    return said.length > 0;
+  }
+  const writes = await writesOf(place, config, updates);
+  for (const [taskId, made] of writes) {
+    await place.saver.putWrites(atCheckpoint(config, state), made, taskId);
+  }
+  return true;
 }
 
 /**
- * Writes what unfinished tasks had streamed, at the head of the thread.
+ * Keeps what unfinished tasks had streamed on a branch off the thread's head: `place.saver` writes branches.
  *
- * @param graph with the saver to write through for its checkpointer
- * @param saver to read with
- * @returns the id of the root's checkpoint that was written; null where none was
+ * @returns the branch's checkpoint; null where there was nothing to keep
  */
-export async function savePartials(
-  graph: Graph,
-  saver: RedisCheckpointSaver,
-  threadId: string,
-  streamed: readonly StreamedMessage[],
-  options: PartialOptions,
-): Promise<string | null> {
-  const config = { configurable: { thread_id: threadId, checkpoint_ns: "" } };
-  const state = await graph.getState(config, { subgraphs: true });
-  const { written } = await saveAt({ root: graph, saver, options }, graph, config, state, streamed);
-  return written;
+export async function keepAside(place: Place, streamed: readonly StreamedMessage[]): Promise<string | null> {
+  const graph = withSaver(place.graph, place.saver);
+  const config = at(place.threadId, "");
+  const state = await graph.getState(config);
+  const { open } = await openTasks(place.saver, config, state, streamed);
+  const updates = open
+    .filter(({ messages }) => messages.length > 0)
+    .flatMap((task) => update(place.graph, task) ?? []);
+  return updates.length === 0 ? null : await updateAside(graph, config, updates);
 }
 
-interface Saving {
-  /** It finds its subgraphs by their namespaces. */
-  root: Graph;
-  saver: RedisCheckpointSaver;
-  options: PartialOptions;
+/** A checkpoint beside the step's own: its tasks are not done with it. */
+async function updateAside(graph: Graph, config: At, updates: Update[]): Promise<string> {
+  const others = updates.map((each) => ({ ...each, taskId: `${each.taskId}:partial` }));
+  const { configurable } = await graph.bulkUpdateState(config, [{ updates: others }]);
+  return String(configurable?.checkpoint_id);
 }
 
-/** @returns what was written in this namespace, and whether everything found a place in it or below */
-async function saveAt(
-  saving: Saving,
-  graph: Graph,
-  config: Place,
-  state: StateSnapshot,
-  streamed: readonly StreamedMessage[],
-): Promise<{ written: string | null; placed: boolean }> {
-  const { root, saver, options } = saving;
-  const ns = config.configurable.checkpoint_ns;
-  const depth = ns === "" ? 0 : ns.split("|").length;
-  const finished = await finishedTasks(saver, config);
-  const open = state.tasks
-    .filter(({ id }) => !finished.has(id))
-    .map((task) => {
-      const segment = `${task.name}:${task.id}`;
-      return { ...task, segment, messages: streamed.filter((each) => each.task[depth] === segment) };
-    });
-  const partial = open.filter(({ messages }) => messages.length > 0);
-  const inner = partial.flatMap(({ name, segment, state: below, messages }) => {
-    const found = { graph: subgraph(graph, name), state: snapshot(below) };
-    if (found.graph === undefined || found.state === undefined) return [];
-    if (messages.some(({ task }) => task.length === depth + 1)) return [];
-    return [{ ...found, config: place(config, ns === "" ? segment : `${ns}|${segment}`), messages }];
-  });
-  // A write here begins a new step, in which a subgraph begins anew: one is written to only where nothing else is.
-  if (options.inSubgraphs && inner.length > 0 && inner.length === partial.length) {
-    let placed = true;
-    for (const each of inner) {
-      const answer = await saveAt(saving, each.graph!, each.config, each.state!, each.messages);
-      placed &&= answer.placed;
-    }
-    if (placed) return { written: null, placed };
-  }
-  const updates = partial.flatMap((task) => update(graph, task, task.messages));
-  // What finished beside it is not to be lost to whoever comes with new input.
-  if (updates.length === 0 && options.evenIfEmpty && state.tasks.some(({ id }) => finished.has(id))) {
-    updates.push(...open.flatMap((task) => update(graph, task, [])));
-  }
-  if (updates.length === 0) return { written: null, placed: partial.length === 0 };
-  const { configurable } = await root.bulkUpdateState(config, [{ updates }]);
-  return { written: String(configurable?.checkpoint_id), placed: true };
+/**
+ * Ends a step that was stopped inside of subgraphs, and stands as they left it: what they keep of messages that were
+ * cut off becomes what their nodes answered. To be done when the thread does not go on from there.
+ */
+export async function liftPartials(place: Place): Promise<void> {
+  const { graph, threadId, saver } = place;
+  if (graph.getSubgraphs().next().done) return;
+  const state = await withSaver(graph, saver).getState(at(threadId, ""), { subgraphs: true });
+  const streamed = state.tasks.flatMap((task) =>
+    cutOff(task.state).map((message) => ({ message, task: [segmentOf(task)] })),
+  );
+  if (streamed.length > 0) await completeStep(place, streamed, { inSubgraphs: false });
 }
 
-interface Place extends LangGraphRunnableConfig {
+function cutOff(state: unknown): FlatMessage[] {
+  const { values, tasks = [] } = (state ?? {}) as Partial<StateSnapshot>;
+  const messages: unknown = (values as { messages?: unknown } | undefined)?.messages;
+  const own = (Array.isArray(messages) ? normalizeMessages(messages) : []) as FlatMessage[];
+  const marked = own.filter((each) => (each.additional_kwargs as { cancelled?: boolean })?.cancelled);
+  return [...marked, ...tasks.flatMap((task) => cutOff(task.state))];
+}
+
+/** The graph with another checkpointer; the one that it was compiled with stays as it is. */
+export function withSaver(graph: Graph, saver: BaseCheckpointSaver): Graph {
+  const copy = graph.withConfig({}) as Graph;
+  copy.checkpointer = saver;
+  return copy;
+}
+
+interface At extends LangGraphRunnableConfig {
   configurable: { thread_id: string; checkpoint_ns: string };
 }
 
-function place({ configurable }: Place, checkpoint_ns: string): Place {
-  return { configurable: { ...configurable, checkpoint_ns } };
+function at(thread_id: string, checkpoint_ns: string): At {
+  return { configurable: { thread_id, checkpoint_ns } };
 }
 
-async function finishedTasks(saver: RedisCheckpointSaver, config: Place): Promise<Set<string>> {
-  const { pendingWrites = [] } = (await saver.getTuple(config)) ?? {};
-  return new Set(pendingWrites.flatMap(([id, channel]) => (unfinishedWrites.has(channel) ? [] : [id])));
+function atCheckpoint({ configurable }: At, { config }: StateSnapshot): LangGraphRunnableConfig {
+  return { configurable: { ...configurable, checkpoint_id: config.configurable?.checkpoint_id } };
 }
 
-function subgraph(graph: Graph, node: string): Graph | undefined {
-  for (const [name, found] of graph.getSubgraphs(node)) if (name === node) return found as Graph;
-  return undefined;
-}
-
-/** A subgraph's state where it has come as far as a checkpoint. */
-function snapshot(state: unknown): StateSnapshot | undefined {
-  const found = state as Partial<StateSnapshot> | undefined;
-  return found?.tasks !== undefined && found.tasks.length > 0 ? (found as StateSnapshot) : undefined;
-}
-
-function update(
-  graph: Graph,
-  { id, name }: { id: string; name: string },
+/** Those of the next tasks that have not finished, with what they had streamed, themselves or below them. */
+async function openTasks(
+  saver: RedisCheckpointSaver,
+  config: At,
+  { tasks }: StateSnapshot,
   streamed: readonly StreamedMessage[],
-): Update[] {
-  if (graph.nodes[name] === undefined || !("messages" in graph.channels)) return [];
-  const messages = streamed.map(({ message }) => toBaseMessage(message));
-  const values = messages.length === 0 ? {} : { messages };
+): Promise<{ open: Task[]; finished: number }> {
+  const ns = config.configurable.checkpoint_ns;
+  const depth = ns === "" ? 0 : ns.split("|").length;
+  const { pendingWrites = [] } = (await saver.getTuple(config)) ?? {};
+  const done = new Set(pendingWrites.flatMap(([id, channel]) => (unfinishedWrites.has(channel) ? [] : [id])));
+  const open = tasks
+    .filter(({ id }) => !done.has(id))
+    .map((task) => {
+      const segment = segmentOf(task);
+      return { ...task, messages: streamed.filter((each) => each.task[depth] === segment) };
+    });
+  return { open, finished: tasks.length - open.length };
+}
+
+function segmentOf({ name, id }: { name: string; id: string }): string {
+  return `${name}:${id}`;
+}
+
+/** The subgraph that a task is, where all that it streamed came from inside, and it has come as far as a checkpoint. */
+function inside(graph: Graph, { configurable }: At, task: Task) {
+  const { thread_id, checkpoint_ns } = configurable;
+  const ns = checkpoint_ns === "" ? segmentOf(task) : `${checkpoint_ns}|${segmentOf(task)}`;
+  const state = task.state as Partial<StateSnapshot> | undefined;
+  const inner = [...graph.getSubgraphs(task.name)].find(([name]) => name === task.name)?.[1];
+  if (inner === undefined || state?.tasks === undefined || state.tasks.length === 0) return undefined;
+  if (task.messages.some((each) => each.task.at(-1) === segmentOf(task))) return undefined;
+  const config = at(thread_id, ns);
+  return { graph: inner as Graph, config, state: state as StateSnapshot, messages: task.messages };
+}
+
+/** What a node is to have answered. undefined: it has no place for messages. */
+function update(graph: Graph, { id, name, messages }: Task): Update | undefined {
+  if (graph.nodes[name] === undefined) return undefined;
+  if (messages.length > 0 && !("messages" in graph.channels)) return undefined;
+  const values =
+    messages.length === 0
+      ? {}
+      : { messages: messages.map(({ message }) => toBaseMessage(message as SavedMessage)) };
   // A node that says itself where to go has no edges: where there is one way only, that is the way.
   const { ends = [] } = graph.nodes[name] as { ends?: string[] };
   const value = ends.length === 1 ? new Command({ update: values, goto: ends[0]! }) : values;
-  // Not the task's own id: it is not finished.
-  return [{ values: value, asNode: name, taskId: `${id}:partial` }];
+  return { values: value, asNode: name, taskId: id };
+}
+
+/** What LangGraph would write for these updates, by task: it is asked to update the state, and nothing of it is stored. */
+async function writesOf(
+  { graph, saver }: Place,
+  config: At,
+  updates: Update[],
+): Promise<Map<string, PendingWrites>> {
+  const made = new Map<string, PendingWrites>(updates.map(({ taskId }) => [taskId, []]));
+  const recorder = {
+    serde: saver.serde,
+    getTuple: (from: LangGraphRunnableConfig) => saver.getTuple(from),
+    getDeltaChannelHistory: (of: Parameters<RedisCheckpointSaver["getDeltaChannelHistory"]>[0]) =>
+      saver.getDeltaChannelHistory(of),
+    getNextVersion: (current: number | undefined) => saver.getNextVersion(current),
+    put: async (from: LangGraphRunnableConfig) => from,
+    putWrites: async (_: LangGraphRunnableConfig, writes: PendingWrites, taskId: string) => {
+      made.get(taskId)?.push(...writes);
+    },
+  };
+  await withSaver(graph, recorder as never).bulkUpdateState(config, [{ updates }]);
+  // As LangGraph marks a task that had nothing to write: without any, it would run again.
+  for (const writes of made.values()) if (writes.length === 0) writes.push(["__no_writes__", null]);
+  return made;
 }

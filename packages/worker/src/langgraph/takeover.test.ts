@@ -1,0 +1,252 @@
+/** P1, P4, P6 with graphs: a lost worker's run goes on from its last checkpoint, and no reader sees anything twice. */
+import { MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
+import { readHistory, readState } from "@throughline/checkpoint";
+import type { Part } from "@throughline/protocol";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { type Script, ScriptedModel, stuckAfter } from "../../../../test/support/graphs.ts";
+import { Workshop } from "../../../../test/support/workers.ts";
+
+let shop: Workshop;
+let calls: string[];
+beforeEach(() => {
+  shop = new Workshop();
+  calls = [];
+});
+afterEach(() => shop.stop());
+
+type Messages = typeof MessagesAnnotation.State;
+
+function llm(name: string, script: Script) {
+  return async ({ messages }: Messages) => {
+    calls.push(`${name}(${messages.map(({ content }) => content).join("|")})`);
+    return { messages: [await new ScriptedModel(script).invoke(messages)] };
+  };
+}
+
+/** Stuck the first time that it is asked. */
+function stuckOnce(...tokens: string[]): Script {
+  let asked = 0;
+  return async function* (messages, signal) {
+    if (asked++ === 0) yield* stuckAfter(...tokens)(messages, signal);
+    else yield* ["two ", "whole"];
+  };
+}
+
+const twoSteps = () =>
+  new StateGraph(MessagesAnnotation)
+    .addNode(
+      "one",
+      llm("one", async function* () {
+        yield* ["one ", "whole"];
+      }),
+    )
+    .addNode("two", llm("two", stuckOnce("two ", "par")))
+    .addEdge(START, "one")
+    .addEdge("one", "two")
+    .compile();
+
+/** Messages as their readers have them in the end: what a rewind took back is gone. */
+function told(parts: readonly Part[]): { texts: string[]; kept: { offset: number; part: Part }[] } {
+  let kept: { offset: number; part: Part }[] = [];
+  for (const [i, part] of parts.entries()) {
+    if (part.type === "lifecycle" && part.data.event === "rewound") {
+      const { to } = part.data;
+      kept = kept.filter((each) => each.part.type === "lifecycle" || each.offset <= to);
+    }
+    kept.push({ offset: i + 1, part });
+  }
+  const texts = new Map<string, string>();
+  for (const { part } of kept) {
+    if (part.type !== "messages") continue;
+    const [{ id, content }] = part.data;
+    texts.set(id!, `${texts.get(id!) ?? ""}${content}`);
+  }
+  return { texts: [...texts.values()], kept };
+}
+
+/** The worker of this run dies: its attempt loses its fence, and writes nothing any more. */
+async function crash(runId: string, threadId: string): Promise<void> {
+  const writer = await shop.claimAndDie(runId);
+  await shop.dispatcher.threads.fence(threadId, runId, writer.attempt);
+}
+
+describe.each(["values", "updates"] as const)(
+  "a worker that was lost in the second step, with %s in the log",
+  (mode) => {
+    test.each(["crash", "hand-over"] as const)("by %s", async (how) => {
+      const graph = twoSteps();
+      const first = await shop.serve({ graph });
+      const threadId = shop.newThread();
+      const modes = ["messages", "custom", mode];
+      const runId = await shop.start("graph", { input: "hi", modes }, { threadId });
+      // started; [values of the input;] two tokens; what the step brought; [values]; two tokens of the next
+      await shop.reached(runId, mode === "values" ? 7 : 6);
+      if (how === "hand-over") await first.close();
+      else {
+        await crash(runId, threadId);
+        await first.close();
+      }
+      await shop.serve({ graph });
+      const { parts, record } = await shop.ended(runId);
+      expect(record.status).toBe("completed");
+      expect(calls).toEqual(["one(hi)", "two(hi|one whole)", "two(hi|one whole)"]);
+      expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:one whole", "ai:two whole"]);
+
+      const { texts, kept } = told(parts);
+      expect(texts).toEqual(["one whole", "two whole"]);
+      const rewound = parts.find((part) => part.type === "lifecycle" && part.data.event === "rewound");
+      // All of the finished step, and nothing of the other: `values` of the step come with what goes on from it.
+      expect(rewound?.data).toMatchObject({ to: mode === "values" ? 4 : 4 });
+      expect(kept.filter(({ part }) => part.type === mode).map(({ part }) => part.data)).toEqual(
+        mode === "updates"
+          ? [{ one: expect.anything() }, { two: expect.anything() }]
+          : [
+              { messages: [expect.objectContaining({ content: "hi" })] },
+              { messages: [expect.anything(), expect.objectContaining({ content: "one whole" })] },
+              {
+                messages: [
+                  expect.anything(),
+                  expect.anything(),
+                  expect.objectContaining({ content: "two whole" }),
+                ],
+              },
+            ],
+      );
+
+      const history = await readHistory(shop.saver, { threadId });
+      const branch = history.find(({ metadata }) => metadata.partial === "taken-over");
+      expect(await shop.messages(threadId, branch?.checkpointId)).toEqual([
+        "human:hi",
+        "ai:one whole",
+        "ai:two par",
+      ]);
+    });
+  },
+);
+
+test("the first step was not over: the user's message is in the thread once, and its tokens are told anew", async () => {
+  const graph = new StateGraph(MessagesAnnotation)
+    .addNode("two", llm("two", stuckOnce("two ", "par")))
+    .addEdge(START, "two")
+    .compile();
+  const first = await shop.serve({ graph });
+  const threadId = shop.newThread();
+  const runId = await shop.start("graph", { input: { messages: ["no id"] } }, { threadId });
+  await shop.reached(runId, 3);
+  await crash(runId, threadId);
+  await first.close();
+  await shop.serve({ graph });
+  const { parts } = await shop.ended(runId);
+  expect(told(parts).texts).toEqual(["two whole"]);
+  expect(await shop.messages(threadId)).toEqual(["human:no id", "ai:two whole"]);
+});
+
+test("it was being cancelled: the run ends as cancelled, with what the dead worker had streamed", async () => {
+  const graph = twoSteps();
+  const first = await shop.serve({ graph });
+  const threadId = shop.newThread();
+  const runId = await shop.start("graph", { input: "hi" }, { threadId });
+  await shop.reached(runId, 6);
+  await crash(runId, threadId);
+  await first.close();
+  await shop.dispatcher.cancel(runId, { keep: "thread" });
+  await shop.serve({ graph });
+  const { record } = await shop.ended(runId);
+  expect(record.status).toBe("cancelled");
+  expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:one whole", "ai:two par"]);
+  expect(calls).toHaveLength(2);
+});
+
+test.each(["sync", "async", "exit"] as const)(
+  "durability %s: as many checkpoints as it asks for",
+  async (durability) => {
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode(
+        "one",
+        llm("one", async function* () {
+          yield "1";
+        }),
+      )
+      .addNode(
+        "two",
+        llm("two", async function* () {
+          yield "2";
+        }),
+      )
+      .addEdge(START, "one")
+      .addEdge("one", "two")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const { record } = await shop.ended(
+      await shop.start("graph", { input: "hi", config: { durability } }, { threadId }),
+    );
+    expect(record.status).toBe("completed");
+    expect(await shop.history(threadId)).toHaveLength(durability === "exit" ? 1 : 4);
+    expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:1", "ai:2"]);
+  },
+);
+
+test.each(["sync", "exit"] as const)("durability %s, handed over in the second step", async (durability) => {
+  const graph = twoSteps();
+  const first = await shop.serve({ graph });
+  const threadId = shop.newThread();
+  const runId = await shop.start("graph", { input: "hi", config: { durability } }, { threadId });
+  await shop.reached(runId, 6);
+  await first.close();
+  await shop.serve({ graph });
+  const { parts } = await shop.ended(runId);
+  expect(calls).toEqual(["one(hi)", "two(hi|one whole)", "two(hi|one whole)"]);
+  expect(told(parts).texts).toEqual(["one whole", "two whole"]);
+  expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:one whole", "ai:two whole"]);
+});
+
+test("a node that fails: the run has its error, the finished steps stay, and without input the node is tried again", async () => {
+  let broken = true;
+  const graph = new StateGraph(MessagesAnnotation)
+    .addNode(
+      "one",
+      llm("one", async function* () {
+        yield "1";
+      }),
+    )
+    .addNode("two", async () => {
+      if (broken) throw new TypeError("no such luck");
+      return { messages: [{ role: "ai", content: "2" }] };
+    })
+    .addEdge(START, "one")
+    .addEdge("one", "two")
+    .compile();
+  await shop.serve({ graph });
+  const threadId = shop.newThread();
+  const { record, lifecycle } = await shop.ended(await shop.start("graph", { input: "hi" }, { threadId }));
+  const error = { name: "TypeError", message: "no such luck" };
+  expect(record).toMatchObject({ status: "failed", error });
+  expect(lifecycle.at(-1)).toMatchObject({ event: "failed", error, checkpoint: { threadId } });
+  expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:1"]);
+  broken = false;
+  await shop.ended(await shop.start("graph", {}, { threadId }));
+  expect(calls).toEqual(["one(hi)"]);
+  expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:1", "ai:2"]);
+});
+
+test("the recursion limit, as the config sets it", async () => {
+  const graph = new StateGraph(MessagesAnnotation)
+    .addNode("again", async () => ({}))
+    .addEdge(START, "again")
+    .addEdge("again", "again")
+    .compile();
+  await shop.serve({ graph });
+  const { record } = await shop.ended(
+    await shop.start("graph", { input: "x", config: { recursion_limit: 3 } }),
+  );
+  expect(record.error).toMatchObject({ name: "GraphRecursionError" });
+  expect(record.error?.message).toContain("limit of 3");
+});
+
+test("an input that the graph cannot begin with fails the run", async () => {
+  await shop.serve({ graph: twoSteps() });
+  const { record } = await shop.ended(await shop.start("graph", {}));
+  expect(record).toMatchObject({ status: "failed", error: { name: "EmptyInputError" } });
+  expect(await readState(shop.saver, { threadId: record.threadId })).toBeNull();
+});
