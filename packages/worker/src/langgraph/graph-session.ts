@@ -24,8 +24,16 @@ import type { Assignment, Finished, Outcome, Session } from "../session.ts";
 import { inputMessages, partial, readBase, saveOutcome } from "../state.ts";
 import { graphInput, requestedConfig } from "./config.ts";
 import { Intake } from "./intake.ts";
-import { completeStep, keepAside, liftPartials, type StreamedMessage, withSaver } from "./partials.ts";
+import {
+  completeStep,
+  keepAside,
+  liftPartials,
+  type StreamedMessage,
+  tasksAt,
+  withSaver,
+} from "./partials.ts";
 import { chunkPart, eventPart, type GraphChunk, type GraphEvent, type GraphMode, taskOf } from "./stream.ts";
+import { Unfinished } from "./unfinished.ts";
 
 /** What a checkpoint's metadata say of the run that wrote it. */
 interface RunMarks {
@@ -54,6 +62,9 @@ export class GraphSession implements Session {
   readonly #beforeValues = new Map<string, number>();
   /** Of every message: the task that streamed it. */
   readonly #tasks = new Map<string, readonly string[]>();
+  /** What earlier attempts left behind the last checkpoint. */
+  readonly #unfinished: Unfinished;
+  #toTellAgain: Part[] = [];
   readonly #interrupts: InterruptInfo[] = [];
   #interrupted = false;
   /** Parts have come that were not taken. */
@@ -75,6 +86,7 @@ export class GraphSession implements Session {
     const isOwn = head !== undefined && marks.run_id === work.run.record.runId;
     this.#own = isOwn ? head : undefined;
     this.#headBefore = isOwn ? (marks.head_before ?? null) : (head?.checkpoint.id ?? null);
+    this.#unfinished = new Unfinished(isOwn ? (marks.log_offset ?? 0) : 0);
     this.#modes = new Set(work.request.modes ?? defaultModes);
   }
 
@@ -82,18 +94,35 @@ export class GraphSession implements Session {
     return new GraphSession(agent, work, await headOf(work.saver, work.run.record.threadId));
   }
 
-  recall(part: Part): void {
+  recall(part: Part, offset: number): void {
     this.#remember(part);
+    this.#unfinished.add(part, offset);
   }
 
   async takeOver(): ReturnType<Session["takeOver"]> {
     await this.#savePartials("taken-over");
     const { attempt, offset } = this.#work.attempt.writer;
-    const to = Math.min((this.#own?.metadata as RunMarks | undefined)?.log_offset ?? 0, offset);
-    return to === offset ? { event: "resumed", attempt } : { event: "rewound", attempt, to };
+    if (this.#unfinished.isEmpty) return { event: "resumed", attempt };
+    this.#toTellAgain = await this.#doneBehindCheckpoint();
+    return { event: "rewound", attempt, to: Math.min(this.#unfinished.end, offset) };
+  }
+
+  async #doneBehindCheckpoint(): Promise<Part[]> {
+    if (this.#own === undefined) return [];
+    const { saver, run } = this.#work;
+    const { runId, threadId } = run.record;
+    const { open, finished } = await tasksAt({ graph: this.#graph, saver, threadId });
+    const ends = new Map<string, number>();
+    for (const ns of this.#unfinished.namespaces()) {
+      const { metadata } = (await headOf(saver, threadId, ns)) ?? {};
+      const { run_id, log_offset } = (metadata ?? {}) as RunMarks;
+      if (run_id === runId && log_offset !== undefined) ends.set(ns, log_offset);
+    }
+    return this.#unfinished.done((segment) => finished.has(segment), open.size === 0, ends);
   }
 
   async run(): Promise<Finished> {
+    for (const part of this.#toTellAgain) await this.#work.attempt.take(part);
     try {
       for await (const each of this.#intake.read(await this.#stream())) {
         const wait = this.#work.attempt.reason === undefined ? this.#take(each) : this.#drop();
@@ -314,8 +343,12 @@ export class GraphSession implements Session {
   }
 }
 
-async function headOf(saver: RedisCheckpointSaver, threadId: string): Promise<CheckpointTuple | undefined> {
-  return await saver.getTuple({ configurable: { thread_id: threadId, checkpoint_ns: "" } });
+async function headOf(
+  saver: RedisCheckpointSaver,
+  threadId: string,
+  ns = "",
+): Promise<CheckpointTuple | undefined> {
+  return await saver.getTuple({ configurable: { thread_id: threadId, checkpoint_ns: ns } });
 }
 
 function stepKey(ns: string, step: number | undefined): string {

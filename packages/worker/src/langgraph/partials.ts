@@ -66,17 +66,28 @@ export async function completeStep(
   options: { inSubgraphs: boolean },
 ): Promise<void> {
   const config = at(place.threadId, "");
-  const state = await withSaver(place.graph, place.saver).getState(config, { subgraphs: true });
-  if (!(await complete(place, place.graph, config, state, streamed, options.inSubgraphs))) return;
-  // Every task of the step has its writes: they are applied, and it stops before any node of the next.
   const graph = withSaver(place.graph, place.saver);
-  const runId: unknown = state.metadata && (state.metadata as { run_id?: unknown }).run_id;
-  await graph.invoke(null, {
-    ...config,
-    interruptBefore: "*",
-    durability: "sync",
-    metadata: { run_id: runId },
-  });
+  let left = streamed;
+  for (;;) {
+    const state = await graph.getState(config, { subgraphs: true });
+    const here = new Set(state.tasks.map(segmentOf));
+    if (!(await complete(place, place.graph, config, state, left, options.inSubgraphs))) return;
+    // Every task of the step has its writes: they are applied, and it stops before any node of the next.
+    const { run_id } = (state.metadata ?? {}) as { run_id?: unknown };
+    await graph.invoke(null, { ...config, interruptBefore: "*", durability: "sync", metadata: { run_id } });
+    left = left.filter(({ task }) => !here.has(task[0]!));
+    // A worker that was killed may have been ahead of its checkpoints: its next steps' tasks had other ids.
+    const next = await graph.getState(config);
+    left = left.map((each) => renamed(each, next.tasks));
+    if (!left.some(({ task }) => next.tasks.some((each) => segmentOf(each) === task[0]))) return;
+  }
+}
+
+/** The message as one of the task that runs the same node; as it is where there is no such one. */
+function renamed({ message, task }: StreamedMessage, tasks: StateSnapshot["tasks"]): StreamedMessage {
+  const name = task[0]!.slice(0, task[0]!.lastIndexOf(":"));
+  const twin = tasks.find((each) => each.name === name);
+  return twin === undefined ? { message, task } : { message, task: [segmentOf(twin)] };
 }
 
 /** Gives all tasks of a namespace the writes of what they had streamed. @returns whether its step is now complete */
@@ -163,6 +174,16 @@ function cutOff(state: unknown): FlatMessage[] {
   return [...marked, ...tasks.flatMap((task) => cutOff(task.state))];
 }
 
+/** The segments of the next step's tasks: of those that have their writes, and of those that would be run. */
+export async function tasksAt(place: Place): Promise<{ open: Set<string>; finished: Set<string> }> {
+  const config = at(place.threadId, "");
+  const { tasks } = await withSaver(place.graph, place.saver).getState(config);
+  const done = await finishedTasks(place.saver, config);
+  const segments = (finished: boolean) =>
+    new Set(tasks.filter(({ id }) => done.has(id) === finished).map(segmentOf));
+  return { open: segments(false), finished: segments(true) };
+}
+
 /** The graph with another checkpointer; the one that it was compiled with stays as it is. */
 export function withSaver(graph: Graph, saver: BaseCheckpointSaver): Graph {
   const copy = graph.withConfig({}) as Graph;
@@ -191,8 +212,7 @@ async function openTasks(
 ): Promise<{ open: Task[]; finished: number }> {
   const ns = config.configurable.checkpoint_ns;
   const depth = ns === "" ? 0 : ns.split("|").length;
-  const { pendingWrites = [] } = (await saver.getTuple(config)) ?? {};
-  const done = new Set(pendingWrites.flatMap(([id, channel]) => (unfinishedWrites.has(channel) ? [] : [id])));
+  const done = await finishedTasks(saver, config);
   const open = tasks
     .filter(({ id }) => !done.has(id))
     .map((task) => {
@@ -200,6 +220,11 @@ async function openTasks(
       return { ...task, messages: streamed.filter((each) => each.task[depth] === segment) };
     });
   return { open, finished: tasks.length - open.length };
+}
+
+async function finishedTasks(saver: RedisCheckpointSaver, config: At): Promise<Set<string>> {
+  const { pendingWrites = [] } = (await saver.getTuple(config)) ?? {};
+  return new Set(pendingWrites.flatMap(([id, channel]) => (unfinishedWrites.has(channel) ? [] : [id])));
 }
 
 function segmentOf({ name, id }: { name: string; id: string }): string {

@@ -4,6 +4,7 @@ import { readHistory, readState } from "@throughline/checkpoint";
 import type { Part } from "@throughline/protocol";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type Script, ScriptedModel, stuckAfter } from "../../../../test/support/graphs.ts";
+import { until } from "../../../../test/support/until.ts";
 import { Workshop } from "../../../../test/support/workers.ts";
 
 let shop: Workshop;
@@ -70,6 +71,11 @@ async function crash(runId: string, threadId: string): Promise<void> {
   await shop.dispatcher.threads.fence(threadId, runId, writer.attempt);
 }
 
+/** Waits until the checkpoint of a step is stored: a graph does not wait for that. */
+async function stored(threadId: string, step: number): Promise<void> {
+  await until(async () => ((await readState(shop.saver, { threadId }))?.metadata.step as number) >= step);
+}
+
 describe.each(["values", "updates"] as const)(
   "a worker that was lost in the second step, with %s in the log",
   (mode) => {
@@ -81,6 +87,7 @@ describe.each(["values", "updates"] as const)(
       const runId = await shop.start("graph", { input: "hi", modes }, { threadId });
       // started; [values of the input;] two tokens; what the step brought; [values]; two tokens of the next
       await shop.reached(runId, mode === "values" ? 7 : 6);
+      await stored(threadId, 1);
       if (how === "hand-over") await first.close();
       else {
         await crash(runId, threadId);
@@ -96,7 +103,7 @@ describe.each(["values", "updates"] as const)(
       expect(texts).toEqual(["one whole", "two whole"]);
       const rewound = parts.find((part) => part.type === "lifecycle" && part.data.event === "rewound");
       // All of the finished step, and nothing of the other: `values` of the step come with what goes on from it.
-      expect(rewound?.data).toMatchObject({ to: mode === "values" ? 4 : 4 });
+      expect(rewound?.data).toMatchObject({ to: 4 });
       expect(kept.filter(({ part }) => part.type === mode).map(({ part }) => part.data)).toEqual(
         mode === "updates"
           ? [{ one: expect.anything() }, { two: expect.anything() }]
@@ -139,6 +146,78 @@ test("the first step was not over: the user's message is in the thread once, and
   const { parts } = await shop.ended(runId);
   expect(told(parts).texts).toEqual(["two whole"]);
   expect(await shop.messages(threadId)).toEqual(["human:no id", "ai:two whole"]);
+});
+
+test.each([2, 3, 4, 5, 6])(
+  "a worker that was lost after part %i, wherever its checkpoints were: every text is told once, and saved",
+  async (head) => {
+    const graph = twoSteps();
+    const first = await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "hi" }, { threadId });
+    await shop.reached(runId, head);
+    await crash(runId, threadId);
+    await first.close();
+    await shop.serve({ graph });
+    const { parts } = await shop.ended(runId);
+    expect(told(parts).texts).toEqual(["one whole", "two whole"]);
+    const updates = told(parts).kept.filter(({ part }) => part.type === "updates");
+    expect(updates.map(({ part }) => Object.keys(part.data as object)[0])).toEqual(["one", "two"]);
+    expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:one whole", "ai:two whole"]);
+  },
+);
+
+test("one of two parallel nodes had finished: it is not run again, and what it told is not lost", async () => {
+  const graph = new StateGraph(MessagesAnnotation)
+    .addNode(
+      "a",
+      llm("a", async function* () {
+        yield* ["a ", "whole"];
+      }),
+    )
+    .addNode("b", llm("b", stuckOnce("b ", "par")))
+    .addEdge(START, "a")
+    .addEdge(START, "b")
+    .compile();
+  const first = await shop.serve({ graph });
+  const threadId = shop.newThread();
+  const runId = await shop.start("graph", { input: "hi" }, { threadId });
+  await shop.reached(runId, 6);
+  await first.close();
+  await shop.serve({ graph });
+  const { parts } = await shop.ended(runId);
+  expect(calls.sort()).toEqual(["a(hi)", "b(hi)", "b(hi)"]);
+  expect(told(parts).texts.sort()).toEqual(["a whole", "two whole"]);
+  expect((await shop.messages(threadId)).sort()).toEqual(["ai:a whole", "ai:two whole", "human:hi"]);
+});
+
+test("inside of a subgraph: its finished steps are not run again, and what they told is not lost", async () => {
+  const inner = new StateGraph(MessagesAnnotation)
+    .addNode(
+      "one",
+      llm("one", async function* () {
+        yield* ["one ", "whole"];
+      }),
+    )
+    .addNode("two", llm("two", stuckOnce("two ", "par")))
+    .addEdge(START, "one")
+    .addEdge("one", "two")
+    .compile();
+  const graph = new StateGraph(MessagesAnnotation).addNode("team", inner).addEdge(START, "team").compile();
+  const first = await shop.serve({ graph });
+  const threadId = shop.newThread();
+  const runId = await shop.start(
+    "graph",
+    { input: "hi", subgraphs: true, modes: ["messages"] },
+    { threadId },
+  );
+  await shop.reached(runId, 5);
+  await first.close();
+  await shop.serve({ graph });
+  const { parts } = await shop.ended(runId);
+  expect(calls).toEqual(["one(hi)", "two(hi|one whole)", "two(hi|one whole)"]);
+  expect(told(parts).texts).toEqual(["one whole", "two whole"]);
+  expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:one whole", "ai:two whole"]);
 });
 
 test("it was being cancelled: the run ends as cancelled, with what the dead worker had streamed", async () => {

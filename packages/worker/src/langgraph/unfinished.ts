@@ -1,0 +1,63 @@
+/**
+ * What a lost attempt wrote to the log behind its last checkpoint, and which of it is done nevertheless: tasks whose
+ * writes are stored, and steps of subgraphs that have checkpoints of their own, are not done again. Their parts are
+ * taken back with all the others, and told once more.
+ *
+ * What LangGraph tells again by itself when it goes on from a checkpoint (`values`, `checkpoints`, `updates` of finished
+ * tasks) is not told twice. `custom` and `tools` parts of the root do not say which task they are of: where one
+ * task of a step was finished and another was not, they go.
+ */
+import type { Part } from "@throughline/protocol";
+import { taskOf } from "./stream.ts";
+
+export class Unfinished {
+  /** The last offset of what the checkpoint holds. */
+  readonly end: number;
+  #parts: { part: Part; offset: number }[] = [];
+
+  constructor(end: number) {
+    this.end = end;
+  }
+
+  add(part: Part, offset: number): void {
+    if (part.type !== "lifecycle") {
+      if (offset > this.end) this.#parts.push({ part, offset });
+    } else if (part.data.event === "rewound") {
+      const { to } = part.data;
+      this.#parts = this.#parts.filter((each) => each.offset <= to);
+    }
+  }
+
+  get isEmpty(): boolean {
+    return this.#parts.length === 0;
+  }
+
+  /** The namespaces of the subgraphs that parts came from, as the saver's keys. */
+  namespaces(): Set<string> {
+    return new Set(this.#parts.flatMap(({ part: { ns } }) => ns.map((_, i) => ns.slice(0, i + 1).join("|"))));
+  }
+
+  /**
+   * The parts that no attempt will make again.
+   *
+   * @param isFinished by a task's segment, `node:taskId`
+   * @param allFinished every task of the step is
+   * @param ends by a subgraph's namespace: the last offset of what its checkpoint holds
+   */
+  done(
+    isFinished: (segment: string) => boolean,
+    allFinished: boolean,
+    ends: ReadonlyMap<string, number>,
+  ): Part[] {
+    const isDone = ({ part, offset }: { part: Part; offset: number }): boolean => {
+      const { type, ns } = part;
+      if (ns.length > 0) {
+        if (isFinished(ns[0]!)) return true;
+        return ns.some((_, i) => offset <= (ends.get(ns.slice(0, i + 1).join("|")) ?? 0));
+      }
+      if (type === "messages") return isFinished(taskOf(part.data[1])?.[0] ?? "");
+      return allFinished && (type === "custom" || type === "tools" || type === "events");
+    };
+    return this.#parts.filter(isDone).map(({ part }) => part);
+  }
+}
