@@ -362,6 +362,19 @@ describe("draining", () => {
     expect(connection.state).toEqual({ status: "open", connectionId: "c2" });
   });
 
+  it("is not held back by how short the sockets of gateways that are restarted in turn were up", async () => {
+    const connection = open({ random: () => 0.999 });
+    for (let restart = 1; restart <= 4; restart++) {
+      const peer = await gateway.accept();
+      await inStatus(connection, "open");
+      peer.event("server.draining", { retryInMs: 1000 });
+      await answeredOn(peer, connection);
+      // What it was asked to wait, and at most 0.3 s.
+      clock.advance(1300);
+      await until(() => expect(gateway.peers).toHaveLength(restart + 1));
+    }
+  });
+
   it("stays on a draining socket while no other will have it", async () => {
     const connection = open({ random: () => 0 });
     const first = await gateway.accept();

@@ -3,8 +3,8 @@
  *
  * Invariants:
  * - at most one socket is current, and only what it sends is passed on, but for answers on a socket that was left;
- * - tries are spaced by the protocol's backoff, and start over only after a socket has stayed up for `healthyMs`: a
- *   gateway that accepts and drops is not hammered;
+ * - tries are spaced by the protocol's backoff, and start over only after a socket has stayed up for `healthyMs`, or its
+ *   gateway has announced its end: a gateway that accepts and drops is not hammered;
  * - a draining gateway's socket is used until it closes or the next one is open, whichever is first.
  */
 import {
@@ -118,7 +118,8 @@ export class Link {
 
   /** The gateway will close this socket soon: go elsewhere in about that long. */
   drain(retryInMs: number): void {
-    this.#startOverIfWell();
+    // However short it was up, as it is where gateways are restarted one after the other.
+    this.#tries = 0;
     // A little later, so that the sockets of a gateway do not all come back in the same moment; not by much, for its
     // socket may close at any time from then on.
     const spreadMs = this.#options.random() * Math.min(retryInMs / 5, maxDrainSpreadMs);
