@@ -4,13 +4,7 @@ import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { findOnPath, rootPrefix, runQuietly } from "@throughline/local";
-
-/** There is no Chromium on this machine and we could not install one. */
-export class NoBrowserError extends Error {
-  override readonly name = "NoBrowserError";
-  readonly code = "no_browser";
-}
+import { findProgram } from "./apt.ts";
 
 export interface Browser {
   /** Resolves when the process has ended, with what it said last. */
@@ -20,31 +14,9 @@ export interface Browser {
 
 const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
-const aptScript = `
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -q
-apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=120 chromium
-`;
-
-/**
- * The path of a Chromium on PATH. Where there is none, installs one with apt; that may take minutes.
- * @throws {NoBrowserError} with a line that says what to do by hand.
- */
-export async function findChromium(): Promise<string> {
-  const found = findOnPath(names);
-  if (found !== undefined) return found;
-  const byHand = "Chromium is needed to test the client in a browser: install it";
-  if (findOnPath(["apt-get"]) === undefined) throw new NoBrowserError(`${byHand}; apt-get is not here`);
-  const asRoot = rootPrefix();
-  if (asRoot === undefined) {
-    throw new NoBrowserError(`${byHand}; apt-get needs root, or sudo without a password`);
-  }
-  process.stderr.write("chromium is not installed: installing it with apt-get (once, may take minutes)\n");
-  const failure = await runQuietly([...asRoot, "sh", "-c", aptScript]);
-  const installed = findOnPath(names);
-  if (installed === undefined)
-    throw new NoBrowserError(`${byHand}; apt-get could not (${failure ?? "no Chromium on PATH after it"})`);
-  return installed;
+/** The path of a Chromium; it is installed where there is none. */
+export function findChromium(): Promise<string> {
+  return findProgram(names, "chromium");
 }
 
 export async function openPage(chromium: string, url: string): Promise<Browser> {
