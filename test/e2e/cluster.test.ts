@@ -1,4 +1,4 @@
-import { connectRedis, type RedisConnection } from "@throughline/kit";
+import { checkRedis, connectRedis, type RedisConnection } from "@throughline/kit";
 import { LiveSubscriber, LogReader, publish, slotOf } from "@throughline/runlog";
 import type { Cluster } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
@@ -8,7 +8,7 @@ import { count, countText } from "../support/agents.ts";
 import { cutReplicaOff, moveSlot, startCluster, type TestCluster } from "../support/cluster.ts";
 import { killConnections } from "../support/connections.ts";
 import { type Line, startLine } from "../support/line.ts";
-import { testPrefix } from "../support/redis.ts";
+import { testPrefix, testRedisUrl } from "../support/redis.ts";
 import type { Transcript } from "../support/transcript.ts";
 import { until } from "../support/until.ts";
 
@@ -19,6 +19,29 @@ beforeAll(async () => {
 afterAll(() => cluster.stop());
 
 describeRunLog("on a Cluster", () => redisRunLog(cluster.url));
+
+test("a node of a Cluster is no single Redis, and the other way round", async () => {
+  const single = connectRedis(`redis://127.0.0.1:${cluster.nodes[0]!.port}`, "commands");
+  await expect(checkRedis(single)).rejects.toThrow(/is a node of a Cluster: .* redis\+cluster:\/\//);
+  single.disconnect();
+  const none = connectRedis(testRedisUrl().replace("redis:", "redis+cluster:"), "commands");
+  await expect(checkRedis(none, { timeoutMs: 500 })).rejects.toThrow(/it is no Cluster; say redis:\/\//);
+  none.disconnect();
+});
+
+test("the check looks at every master", async () => {
+  const redis = connectRedis(cluster.url, "commands");
+  const { redis: last } = await cluster.master(16_383);
+  await last.config("SET", "maxmemory-policy", "allkeys-lru");
+  const { version, warnings } = await checkRedis(redis);
+  await last.config("SET", "maxmemory-policy", "noeviction");
+  expect(version).toMatch(/^\d+\./);
+  expect(warnings.sort()).toEqual([
+    expect.stringMatching(/^maxmemory-policy is allkeys-lru/),
+    expect.stringMatching(/^nothing is persisted/),
+  ]);
+  redis.disconnect();
+});
 
 describe("live messages", () => {
   let prefix: string;
@@ -159,6 +182,12 @@ describe("the whole line", () => {
     expect(transcript.parts).toEqual(logged);
   }
 
+  test("a gateway is ready as soon as it is up", async () => {
+    for (const { url } of line.gateways) {
+      expect((await fetch(url.replace("ws:", "http:").replace("/v1/ws", "/readyz"))).status).toBe(200);
+    }
+  });
+
   test("start, follow, resume, cancel, list", async () => {
     const one = await line.client(0);
     const other = await line.client(1);
@@ -229,12 +258,38 @@ describe("the whole line", () => {
     );
     await until(() => runs.every((run) => run.last > 10));
     const doomed = await cluster.master(slotOf(`{${line.prefix}:jobs}`));
+    const commands = connectRedis(cluster.url, "commands");
+    const worker = connectRedis(cluster.url, "worker");
+    await checkRedis(commands);
+    let elsewhere = "";
+    for (let i = 0; elsewhere === ""; i++) {
+      if ((await cluster.master(slotOf(`{${i}}`))) !== doomed) elsewhere = `{${i}}`;
+    }
     doomed.kill();
+    // Who asks is told at once, who can wait waits; and what is on the other masters is there all the while.
+    const gone = `{${line.prefix}:jobs}:x`;
+    await until(() =>
+      commands.get(gone).then(
+        () => false,
+        () => true,
+      ),
+    );
+    const asked = Date.now();
+    await expect(commands.get(gone)).rejects.toThrow();
+    expect(Date.now() - asked).toBeLessThan(200);
+    expect(await commands.get(elsewhere)).toBeNull();
+    const waiting = worker.incr(gone);
     // The others never notice.
     for (const run of runs) {
       expect(await run.ended(30_000)).toMatchObject({ event: "completed" });
       expect(run.text).toBe(countText(300));
       await expectLog(run);
+    }
+    expect(await waiting).toBe(1);
+    commands.disconnect();
+    worker.disconnect();
+    for (const { url } of line.gateways) {
+      expect((await fetch(url.replace("ws:", "http:").replace("/v1/ws", "/readyz"))).status).toBe(200);
     }
     await cluster.whole(2);
     const after = await clients[0].start({ agent: "count", input: { n: 5 } });

@@ -35,7 +35,7 @@ const quietMs = 10_000;
 /**
  * Starts a gateway.
  *
- * @throws RedisUnavailableError, RedisTooOldError; EADDRINUSE, EACCES as node:net has them
+ * @throws RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError; EADDRINUSE, EACCES as node:net has them
  */
 export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gateway> {
   const gatewayId = nanoid(10);

@@ -17,8 +17,8 @@ export interface LiveChannels {
   subscribe(channels: readonly string[]): Promise<void>;
   /** For a channel that is no longer wanted. */
   unsubscribe(channel: string): void;
-  /** The connections that messages come over now, each with a channel that leads to it. */
-  probes(channelOf: (tag: string) => string): LiveProbe[];
+  /** The connections that messages come over, each with a channel that leads to it. Resolves once there are any. */
+  probes(channelOf: (tag: string) => string): Promise<LiveProbe[]>;
 }
 
 export interface LiveProbe {
@@ -62,7 +62,7 @@ export class PlainChannels implements LiveChannels {
     this.#redis.unsubscribe(channel).catch(() => {});
   }
 
-  probes(channelOf: (tag: string) => string): LiveProbe[] {
+  async probes(channelOf: (tag: string) => string): Promise<LiveProbe[]> {
     const replace = () => {
       if (this.#redis.status === "ready") this.#redis.disconnect(true);
     };

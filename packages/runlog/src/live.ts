@@ -80,20 +80,22 @@ export class LiveSubscriber {
     publish: (channel: string) => Promise<unknown>,
     deadlineMs: number,
   ): Promise<boolean> {
-    const probes = this.#channels.probes(channelOf);
-    const alive = await Promise.all(probes.map((probe) => this.#proveOne(probe, publish, deadlineMs)));
-    return alive.length > 0 && alive.every((each) => each);
+    let timer: NodeJS.Timeout | undefined;
+    const deadline = new Promise<false>((resolve) => {
+      timer = setTimeout(resolve, deadlineMs, false);
+    });
+    const probes = await Promise.race([this.#channels.probes(channelOf), deadline]);
+    const alive =
+      probes && (await Promise.all(probes.map((probe) => this.#proveOne(probe, publish, deadline))));
+    clearTimeout(timer);
+    return alive !== false && alive.length > 0 && alive.every((each) => each);
   }
 
   async #proveOne(
     { channel, replace }: LiveProbe,
     publish: (channel: string) => Promise<unknown>,
-    deadlineMs: number,
+    deadline: Promise<false>,
   ): Promise<boolean> {
-    let timer: NodeJS.Timeout | undefined;
-    const deadline = new Promise<false>((resolve) => {
-      timer = setTimeout(resolve, deadlineMs, false);
-    });
     let heard!: LiveListener;
     const echo = new Promise<true>((resolve) => {
       heard = () => resolve(true);
@@ -105,7 +107,6 @@ export class LiveSubscriber {
         .catch(() => {});
     });
     const alive = await Promise.race([echo, deadline]);
-    clearTimeout(timer);
     if (!alive) replace();
     this.unsubscribe(channel, heard);
     return alive;

@@ -19,6 +19,8 @@ export class ShardedChannels implements LiveChannels {
   /** Where each channel is subscribed. */
   readonly #homes = new Map<string, Redis>();
   readonly #followed = new WeakSet<Redis>();
+  /** Nodes, by host and port, whose connection was lost and has not been made again. */
+  readonly #away = new Set<string>();
   #checking = false;
 
   /** @param cluster a connection that nobody else uses */
@@ -40,9 +42,20 @@ export class ShardedChannels implements LiveChannels {
     if (home !== undefined) leave(home, channel);
   }
 
-  /** One for each master that we are connected to: the first tag that leads there. */
-  probes(channelOf: (tag: string) => string): LiveProbe[] {
+  /**
+   * One for each master: the first tag that leads there. A master that cannot be reached is left out: it carries nothing,
+   * and the others are no worse for it.
+   */
+  async probes(channelOf: (tag: string) => string): Promise<LiveProbe[]> {
+    if (this.#cluster.status !== "ready") {
+      await new Promise<void>((resolve) => this.#cluster.once("ready", resolve));
+    }
     const masters = this.#masters();
+    for (const key of this.#away) {
+      const node = masters.get(key);
+      masters.delete(key);
+      if (node?.status === "wait") node.connect().catch(() => {}); // It stays away.
+    }
     const left = new Set(this.#cluster.slots.map(([master]) => master!).filter((key) => masters.has(key)));
     const probes: LiveProbe[] = [];
     for (let tag = 0; left.size > 0; tag++) {
@@ -67,7 +80,11 @@ export class ShardedChannels implements LiveChannels {
     if (this.#followed.has(node)) return;
     this.#followed.add(node);
     node.on("smessageBuffer", this.#hooks.onMessage);
-    node.on("end", () => this.#bringHome((_, home) => home === node));
+    node.on("ready", () => this.#away.delete(keyOf(node)));
+    node.on("end", () => {
+      this.#away.add(keyOf(node));
+      this.#bringHome((_, home) => home === node);
+    });
     node.on("moved", () => {
       if (this.#checking) return;
       this.#checking = true;

@@ -22,7 +22,7 @@ import { Runner } from "./runner.ts";
 export interface ServeOptions {
   /** What the worker can run, by name: LangGraph.js graphs, async generator functions, or what `agent()` made of one. */
   agents: Record<string, Agent | AgentFunction<never> | Graph>;
-  /** `redis://…` or `rediss://…`. */
+  /** `redis://…`, `redis+cluster://…` or `redis+sentinel://…`, or the same with `rediss`. */
   redis: string;
   /** Runs at once. Default 100. */
   concurrency?: number;
@@ -67,7 +67,7 @@ const unknownAgentDelayMs = 1_000;
 /**
  * Starts a worker in this process.
  *
- * @throws RedisUnavailableError, RedisTooOldError
+ * @throws RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError
  */
 export async function serve(options: ServeOptions): Promise<WorkerHandle> {
   const logger = options.logger ?? createLogger("worker");
