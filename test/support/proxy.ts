@@ -13,6 +13,11 @@ export interface Proxy {
   hold(connectionName: string): () => void;
   /** Loses published messages on those connections, each that `loses` says yes to, until the function that it answers is called. */
   lose(connectionName: string, loses: () => boolean): () => void;
+  /**
+   * The network is gone for the connections that there are: nothing passes any more, either way, not even their ends. New
+   * ones are taken. Answers how many there were.
+   */
+  strand(): number;
   /** Breaks all connections off; new ones are taken. */
   cut(): void;
   close(): void;
@@ -24,6 +29,7 @@ interface Link {
   /** The first of what the client said. */
   said: string;
   muted: boolean;
+  stranded?: boolean;
   held?: Buffer[];
   loses?: () => boolean;
 }
@@ -39,13 +45,15 @@ export async function startProxy(serverUrl: string): Promise<Proxy> {
     client.on("data", (data) => {
       // A name comes with the first commands.
       if (link.said.length < 4_096) link.said += data.toString("latin1");
-      server.write(data);
+      if (link.stranded !== true) server.write(data);
     });
     server.on("data", (data) => {
+      if (link.stranded === true) return;
       if (link.held !== undefined) link.held.push(data);
       else if (!link.muted) client.write(link.loses === undefined ? data : without(data, link.loses));
     });
     const end = () => {
+      if (link.stranded === true) return;
       links.delete(link);
       client.destroy();
       server.destroy();
@@ -56,11 +64,19 @@ export async function startProxy(serverUrl: string): Promise<Proxy> {
   const url = new URL(serverUrl);
   url.host = `127.0.0.1:${(listener.address() as AddressInfo).port}`;
   const cut = () => {
-    for (const { client } of links) client.destroy();
+    for (const { client, server } of links) {
+      client.destroy();
+      server.destroy();
+    }
   };
   return {
     url: url.href,
     cut,
+    strand() {
+      const found = [...links].filter(({ stranded }) => stranded !== true);
+      for (const link of found) link.stranded = true;
+      return found.length;
+    },
     mute(connectionName) {
       const found = named(connectionName);
       for (const link of found) link.muted = true;
