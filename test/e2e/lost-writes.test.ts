@@ -7,8 +7,8 @@ import { LogReader } from "@throughline/runlog";
 import { expect, test } from "vitest";
 import type { TestClient } from "../support/client.ts";
 import { type Line, startLine } from "../support/line.ts";
-import { type PrivateRedis, startPrivateRedis } from "../support/redis.ts";
-import type { Transcript } from "../support/transcript.ts";
+import { lastingPort, type PrivateRedis, startPrivateRedis } from "../support/redis.ts";
+import { Transcript } from "../support/transcript.ts";
 import { until } from "../support/until.ts";
 import { WorkerProcess } from "../support/worker-process.ts";
 
@@ -23,7 +23,7 @@ class Scene {
   static async play(play: (scene: Scene) => Promise<void>): Promise<void> {
     const scene = new Scene();
     try {
-      scene.#redis = await scene.#startRedis();
+      scene.#redis = await scene.#startRedis(await lastingPort());
       scene.line = await startLine({ redisUrl: scene.#redis.url, workers: 0 });
       scene.client = await scene.line.client();
       await play(scene);
@@ -35,8 +35,8 @@ class Scene {
     }
   }
 
-  #startRedis(more: { port?: number } = {}): Promise<PrivateRedis> {
-    return startPrivateRedis({ dataDir: this.#dataDir, args: ["--appendonly", "no"], ...more });
+  #startRedis(port: number): Promise<PrivateRedis> {
+    return startPrivateRedis({ dataDir: this.#dataDir, args: ["--appendonly", "no"], port });
   }
 
   async addWorker(): Promise<WorkerProcess> {
@@ -61,7 +61,7 @@ class Scene {
     const { pid, port } = this.#redis;
     process.kill(pid, "SIGKILL");
     await this.#redis.stop();
-    this.#redis = await this.#startRedis({ port });
+    this.#redis = await this.#startRedis(port);
   }
 
   async logged(runId: string): Promise<Part[]> {
@@ -143,6 +143,35 @@ test.concurrent("P4: a worker whose claim was lost writes nothing more, though R
     await reader.ended(30_000);
     expect(reader.parts).toEqual(await it.logged(runId));
     expect(second.told).toMatchObject([{ event: "began" }]);
-    const { attempt } = second.told[0]!;
-    expect(words(reader)).toEqual(Array.from({ length: 100 }, (_, i) => `${attempt}:${i}`));
+    expect(second.told).toMatchObject([{ attempt: first.told[0]?.attempt }]);
+    expect(words(reader)).toEqual(Array.from({ length: 100 }, (_, i) => `${second.pid}:${i}`));
+  }));
+
+test.concurrent("P1: where nothing was lost, a reader that has no more than what is left is not disturbed", () =>
+  Scene.play(async (it) => {
+    const first = await it.addWorker();
+    const reader = await it.client.start({ agent: "talk", input: { n: 100, ms: 20 } });
+    const { runId } = reader;
+    const { epoch } = await it.client.call("run.get", { runId });
+    await until(() => reader.last > 10);
+    await first.kill();
+    await it.save();
+    const away = reader.last;
+    await it.losePower();
+    await it.addWorker();
+    await reader.ended(30_000);
+    expect(reader.resets).toEqual([]);
+    expect(reader.parts).toEqual(await it.logged(runId));
+    expect(reader.lifecycle.map(({ event }) => event)).toEqual(["started", "rewound", "completed"]);
+
+    // One that was away goes on as well. What it may have from after that, under the old name, nobody knows.
+    const back = new Transcript(runId, away);
+    await (await it.line.client()).follow(runId, { epoch }, back);
+    await back.ended();
+    expect(back.resets).toEqual([]);
+    expect(back.parts).toEqual(reader.parts.slice(away));
+    const doubtful = await (await it.line.client()).follow(runId, { after: away + 1, epoch });
+    await doubtful.ended();
+    expect(doubtful.resets).toHaveLength(1);
+    expect(doubtful.parts).toEqual(reader.parts);
   }));

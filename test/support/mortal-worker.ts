@@ -35,12 +35,12 @@ async function* talk(context: AgentContext<TalkInput>) {
   }
 }
 
-/** The same, and it has no ear for its signal. */
+/** The same, with its process in place of the attempt, and it has no ear for its signal. */
 async function* deaf(context: AgentContext<TalkInput>) {
   watch(context as AgentContext<never>);
   for (let i = 0; i < context.input.n; i++) {
     await sleep(context.input.ms);
-    yield `${context.attempt}:${i} `;
+    yield `${process.pid}:${i} `;
   }
 }
 

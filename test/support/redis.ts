@@ -1,4 +1,5 @@
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
+import { createServer } from "node:net";
 
 export { type PrivateRedis, type PrivateRedisOptions, startPrivateRedis } from "@throughline/local";
 
@@ -13,4 +14,20 @@ export function testRedisUrl(): string {
 /** A key prefix that no other test has. */
 export function testPrefix(): string {
   return `test-${randomBytes(6).toString("hex")}`;
+}
+
+/**
+ * A free port for a server that is to be stopped and started again: below those that systems give to outgoing
+ * connections, one of which may otherwise take it meanwhile.
+ */
+export async function lastingPort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(15_000, 32_000);
+    const server = createServer();
+    const isFree = await new Promise<boolean>((resolve) => {
+      server.once("error", () => resolve(false)).listen(port, "127.0.0.1", () => resolve(true));
+    });
+    await new Promise((resolve) => server.close(resolve));
+    if (isFree) return port;
+  }
 }

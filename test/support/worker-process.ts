@@ -45,6 +45,10 @@ export class WorkerProcess {
     return this.#child.exitCode !== null || this.#child.signalCode !== null;
   }
 
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
   /** SIGSTOP: it stays where it is, its connections open, until `thaw`. */
   freeze(): void {
     this.#child.kill("SIGSTOP");

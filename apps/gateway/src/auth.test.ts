@@ -101,7 +101,7 @@ describe("two owners", () => {
       // Not even the words differ.
       expect(refusal.message.replace(runId, "")).toBe(unknown.message.replace("nobody's", ""));
     }
-    expect((await hers.call("run.get", { runId })).status).toBe("running");
+    expect((await hers.call("run.get", { runId })).runId).toBe(runId);
     await line.redis.hset(`${line.prefix}:{alices-thread}:thread`, "owner", "alice");
     for (const [method, params] of [
       ["thread.get", {}],

@@ -10,7 +10,7 @@ import {
   type Result,
   type RunRecord,
 } from "@throughline/protocol";
-import { isPassing, type StoredRun } from "@throughline/runlog";
+import { isCovered, isPassing, type StoredRun } from "@throughline/runlog";
 import type { Logger } from "pino";
 import type { Authenticator } from "./auth.ts";
 import type { Batch } from "./batch.ts";
@@ -98,15 +98,18 @@ function makeHandlers(deps: CommandDeps): Handlers {
   /** Takes the run's place among the socket's subscriptions, and says what to do once the answer is on its way. */
   const subscribe = async (
     connection: Connection,
-    record: RunRecord,
+    { record, earlier }: StoredRun,
     params: Omit<Params<"run.subscribe">, "runId">,
-  ): Promise<() => void> => {
+  ): Promise<{ epoch: string; begin: () => void }> => {
     const { runId } = record;
     const feed = hub.feed(runId);
     feed.learn(record);
     await feed.acquire();
     const ahead = typeof params.after === "number" && params.after > record.head;
-    const stale = params.epoch !== undefined && params.epoch !== record.epoch;
+    const { epoch = record.epoch } = params;
+    const has = typeof params.after === "number" ? params.after : record.head;
+    // A client that has nothing but what is in this log too goes on in it, under the name that it has for it.
+    const stale = epoch !== record.epoch && !isCovered(epoch, has, earlier);
     const after = ahead || stale ? 0 : params.after === "head" ? record.head : (params.after ?? 0);
     const subscription = new Subscription(feed, after, record.epoch, params.filter, connection);
     try {
@@ -117,7 +120,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
       throw error;
     }
     connection.addSubscription(subscription);
-    return () => {
+    const begin = () => {
       if (connection.closed) return subscription.close();
       // Another command has taken its place since.
       if (connection.subscription(runId) !== subscription) return;
@@ -127,6 +130,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
       }
       subscription.start();
     };
+    return { epoch: ahead || stale ? record.epoch : epoch, begin };
   };
 
   return {
@@ -136,14 +140,15 @@ function makeHandlers(deps: CommandDeps): Handlers {
       const start = await startRequest(deps, connection, params);
       const started = { ...(await dispatcher.start(start)) };
       if (!subscribes) return started;
-      const { record } = await dispatcher.runs.must(started.runId);
-      return { answer: started, begin: await subscribe(connection, record, {}) };
+      const run = await dispatcher.runs.must(started.runId);
+      const { begin } = await subscribe(connection, run, {});
+      return { answer: started, begin };
     },
 
     "run.subscribe": async (connection, { runId, ...params }) => {
-      const { record } = await ownRun(connection, runId);
-      const begin = await subscribe(connection, record, params);
-      const { status, first, head, epoch } = record;
+      const run = await ownRun(connection, runId);
+      const { epoch, begin } = await subscribe(connection, run, params);
+      const { status, first, head } = run.record;
       return { answer: { runId, status, first, head, epoch }, begin };
     },
 
@@ -173,8 +178,10 @@ function makeHandlers(deps: CommandDeps): Handlers {
           const { status, offset, checkpoint } = cancelled;
           return { runId, status, offset, checkpoint };
         }
-        if (!(await untilEnded(feed, acquired, deps.cancelWaitMs)))
+        if (!(await untilEnded(feed, acquired, deps.cancelWaitMs))) {
+          await dispatcher.revive(runId);
           return { runId, status: "cancelling" as const };
+        }
         const { record } = await dispatcher.runs.must(runId);
         return { runId, status: record.status, offset: record.head, checkpoint: record.checkpoint ?? null };
       } finally {
@@ -186,7 +193,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
       }
     },
 
-    "run.get": async (connection, { runId }) => (await ownRun(connection, runId)).record,
+    "run.get": async (connection, { runId }) => await dispatcher.describe(await ownRun(connection, runId)),
 
     "run.list": async (connection, { threadId, status, limit = defaultListLimit, before }) => {
       const owner = connection.principal.id;
@@ -198,7 +205,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
         ...(status === undefined ? {} : { status }),
         ...(before === undefined ? {} : { before }),
       });
-      return { runs: runs.map((run) => run.record) };
+      return { runs };
     },
 
     "thread.get": async (connection, { threadId, checkpointId }) => {
@@ -224,7 +231,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
 
     "thread.update": async (connection, { threadId, values, asNode, checkpointId }) => {
       await ownThread(connection, threadId);
-      const active = await dispatcher.threads.active(threadId);
+      const active = await dispatcher.active(threadId);
       if (active !== null) {
         const message = `thread ${threadId} has an active run: its state is that run's until it ends`;
         throw new ProtocolError("thread_busy", message, { activeRunId: active });

@@ -22,7 +22,12 @@ export interface HubOptions extends FeedOptions {
   probeMs: number;
   /** How long a run may be silent before its head is looked up, ms. */
   quietMs: number;
+  /** Puts back what a run waits for, where it was lost. Called for runs that are quiet, a few at a time. */
+  revive: (runId: string) => Promise<void>;
 }
+
+/** Quiet runs that are seen to at once. */
+const maxRevivals = 4;
 
 export class Hub {
   readonly reader: LogReader;
@@ -34,6 +39,8 @@ export class Hub {
   readonly #reads: Semaphore;
   readonly #cache: PageCache;
   readonly #probing: NodeJS.Timeout;
+  readonly #revivals = new Semaphore(maxRevivals);
+  readonly #reviving = new Set<Feed>();
   #provenAt = 0;
 
   constructor(commands: RedisConnection, subscriber: RedisConnection, options: HubOptions, logger: Logger) {
@@ -89,7 +96,10 @@ export class Hub {
     const quietSince = Date.now() - quietMs;
     for (const feed of this.#feeds.values()) {
       feed.nudge();
-      if (feed.heardAt < quietSince && !feed.ended) this.#refresh(feed);
+      if (feed.heardAt < quietSince && !feed.ended) {
+        this.#refresh(feed);
+        void this.#revive(feed);
+      }
     }
   }
 
@@ -103,6 +113,23 @@ export class Hub {
 
   close(): void {
     clearInterval(this.#probing);
+  }
+
+  async #revive(feed: Feed): Promise<void> {
+    if (this.#reviving.has(feed)) return;
+    this.#reviving.add(feed);
+    await this.#revivals.acquire();
+    try {
+      await this.#options.revive(feed.runId);
+    } catch (error) {
+      this.#logger.debug(
+        { err: error, runId: feed.runId },
+        "could not see to a quiet run; a later probe does",
+      );
+    } finally {
+      this.#revivals.release();
+      this.#reviving.delete(feed);
+    }
   }
 
   #refresh(feed: Feed): void {

@@ -54,16 +54,25 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
   }
 
   const prefix = env.KEY_PREFIX;
-  const hub = new Hub(
-    commands,
-    subscriber,
-    { prefix, gatewayId, pageBytes, cacheBytes, maxReads, probeMs, quietMs },
-    logger,
-  );
   const dispatcher = new Dispatcher(commands, {
     prefix,
     retention: { endedMs: env.RUN_TTL_S * 1000, idleMs: env.RUN_IDLE_TTL_S * 1000 },
   });
+  const hub = new Hub(
+    commands,
+    subscriber,
+    {
+      prefix,
+      gatewayId,
+      pageBytes,
+      cacheBytes,
+      maxReads,
+      probeMs,
+      quietMs,
+      revive: (runId) => dispatcher.revive(runId),
+    },
+    logger,
+  );
   const authenticator = makeAuthenticator(env);
   const handle = commandHandler({
     dispatcher,

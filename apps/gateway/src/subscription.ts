@@ -7,11 +7,12 @@
  * Invariants:
  * - `next` is the offset that its socket gets next; every frame begins there, so frames are contiguous;
  * - it goes live only where a page ended at the feed's head, with no await in between;
- * - it delivers parts of one epoch only, until it has told its socket of another;
+ * - it delivers parts of one epoch only, until its socket knows of another, or has nothing that is not in that one too;
  * - a batch that does not begin at `next`, or a socket over its high-water mark, sends it back to catching up. That one
  *   rule is lost messages, slow readers, resume and late joiners.
  */
 import type { Filter } from "@throughline/protocol";
+import { isCovered } from "@throughline/runlog";
 import type { Batch } from "./batch.ts";
 import type { Feed, FeedPage, FeedReader } from "./feed.ts";
 import { eventFrame } from "./frame.ts";
@@ -128,6 +129,10 @@ export class Subscription implements FeedReader {
       failures = 0;
       if (this.#closed || outlet.closed) return;
       if (page === null) return this.#end("expired");
+      if (page.epoch !== this.#epoch && isCovered(this.#epoch, this.#next - 1, page.earlier)) {
+        // All that its socket has is in the new epoch's log as well: there it goes on.
+        this.#epoch = page.epoch;
+      }
       if (page.epoch !== this.#epoch) this.#reset(page.epoch, "the log has a new epoch");
       else if (page.batch !== undefined && page.batch.last >= this.#next) {
         // The next page is read while this one is written.

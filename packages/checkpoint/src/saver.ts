@@ -46,6 +46,7 @@ export interface SaverOptions {
 /** Who writes through a view: the attempt of a run, as the key `<prefix>:{threadId}:fence` names it. */
 export interface Fence {
   runId: string;
+  /** The number that the attempt is known by where it writes. */
   attempt: number;
   /** `put` leaves the head where it is, and `putWrites` leaves checkpoints alone that are not this view's own. */
   branch?: boolean;

@@ -211,7 +211,7 @@ test("list: newest first, page by page, by status, without what has expired or i
     await until(() => Date.now() > then);
   }
   const ids = async (query: Partial<Parameters<Dispatcher["list"]>[0]>) =>
-    (await dispatcher.list({ owner: "alice", limit: 200, ...query })).map(({ record }) => record.runId);
+    (await dispatcher.list({ owner: "alice", limit: 200, ...query })).map(({ runId }) => runId);
   expect(await ids({})).toEqual(runIds);
   const paged: string[] = [];
   for (let before: string | undefined; ; before = paged.at(-1)) {

@@ -1,11 +1,12 @@
 /**
  * Starts runs, cancels them, and moves a thread's line on.
  *
- * Starting is four steps in four places: record, thread's line, queue, index. Each is idempotent, and each heals what
- * a crash between them left behind: whoever next touches a thread puts its first in line on the queue again.
+ * Starting is four steps in four places: record, thread's line, queue, index. Each is idempotent, and whatever a crash
+ * between them left behind, or a failover lost of them, is healed by whoever next touches the thread, or has been
+ * waiting for a run of it: who has ended is taken out of line, and the first in line is put on the queue again.
  */
 import { createHash } from "node:crypto";
-import type { Keep, MultitaskStrategy, RunStatus } from "@throughline/protocol";
+import type { Keep, MultitaskStrategy, RunRecord, RunStatus } from "@throughline/protocol";
 import { isEnding, ProtocolError } from "@throughline/protocol";
 import {
   type Cancelled,
@@ -94,10 +95,12 @@ export class Dispatcher {
     });
     if (!opened.created && isEnding(opened.status)) return { ...found(opened), runId };
     const strategy = start.multitaskStrategy ?? "enqueue";
-    const entered = await this.threads.enter(threadId, runId, start.owner, strategy === "reject");
+    const enter = () => this.threads.enter(threadId, runId, start.owner, strategy === "reject");
+    let entered = await enter();
+    // Busy with a run that has ended is not busy.
+    if (entered.outcome === "busy" && (await this.active(threadId)) === null) entered = await enter();
     if (entered.outcome !== "in") {
       await this.#takeBack(start, runId);
-      if (entered.outcome === "busy") await this.#heal(threadId, entered.activeRunId);
       if (entered.outcome === "foreign") {
         throw new ProtocolError("no_such_thread", `there is no thread ${threadId}`);
       }
@@ -136,10 +139,36 @@ export class Dispatcher {
     if (first !== null) await this.#heal(threadId, first);
   }
 
-  /** Sees to it that the first in line is on its queue. Those whose records have expired are passed over. */
-  async #heal(threadId: string, first: string): Promise<void> {
+  /** The run whose turn it is in a thread; null where nobody waits. Its job is put back if it was lost. */
+  async active(threadId: string): Promise<string | null> {
+    const first = await this.threads.active(threadId);
+    return first === null ? null : await this.#heal(threadId, first);
+  }
+
+  /**
+   * For a run that nothing has been heard of for long: whatever it waits for, the place in its thread's line, the job
+   * of the first there, is put back if it was lost. Changes nothing where all is well.
+   */
+  async revive(runId: string): Promise<void> {
+    const run = await this.runs.get(runId);
+    if (run === null || isEnding(run.record.status)) return;
+    const { threadId } = run.record;
+    const entered = await this.threads.enter(threadId, runId, run.owner, false);
+    if (entered.outcome === "in") await this.#heal(threadId, entered.before[0] ?? runId);
+  }
+
+  /** Sees to it that the first in line is on its queue. Those that have ended or expired are passed over. */
+  async #heal(threadId: string, first: string): Promise<string | null> {
     let next: string | null = first;
     while (next !== null && !(await this.#enqueue(next))) next = await this.threads.leave(threadId, next);
+    return next;
+  }
+
+  /** A run as its owner is told of it: one that has a worker no more waits for the next, whatever its record says. */
+  async describe(run: StoredRun): Promise<RunRecord> {
+    if (run.record.status !== "running") return run.record;
+    const held = await this.#queue.isHeld(requestOf(run).queue, run.record.runId);
+    return held ? run.record : { ...run.record, status: "queued" };
   }
 
   /** An owner's runs, or a thread's, newest first, from the one after `before` on. */
@@ -149,7 +178,7 @@ export class Dispatcher {
     status?: RunStatus;
     limit: number;
     before?: string;
-  }): Promise<StoredRun[]> {
+  }): Promise<RunRecord[]> {
     const { threadId } = query;
     const index = threadId === undefined ? this.#ownerIndex(query.owner) : this.threads.runsKey(threadId);
     let from = 0;
@@ -158,7 +187,7 @@ export class Dispatcher {
       if (rank === null) return [];
       from = rank + 1;
     }
-    const found: StoredRun[] = [];
+    const found: RunRecord[] = [];
     const page = Math.max(50, query.limit);
     for (;;) {
       const runIds = await this.#redis.zrevrange(index, from, from + page - 1);
@@ -166,10 +195,10 @@ export class Dispatcher {
       const runs = await this.runs.many(runIds);
       const expired = runIds.filter((_, i) => runs[i] === null);
       if (expired.length > 0) await this.#redis.zrem(index, ...expired);
-      for (const run of runs) {
-        if (run === null || run.owner !== query.owner) continue;
-        if (query.status !== undefined && run.record.status !== query.status) continue;
-        found.push(run);
+      const own = runs.filter((run) => run?.owner === query.owner);
+      for (const record of await Promise.all(own.map((run) => this.describe(run!)))) {
+        if (query.status !== undefined && record.status !== query.status) continue;
+        found.push(record);
         if (found.length === query.limit) return found;
       }
       from += page - expired.length;
@@ -203,10 +232,10 @@ export class Dispatcher {
     );
   }
 
-  /** Puts a run on its queue. false: its record has expired. */
+  /** Puts a run on its queue. false: it has ended, or its record has expired. */
   async #enqueue(runId: string): Promise<boolean> {
     const run = await this.runs.get(runId);
-    if (run === null) return false;
+    if (run === null || isEnding(run.record.status)) return false;
     await this.#queue.add(requestOf(run).queue, { runId, threadId: run.record.threadId });
     return true;
   }

@@ -50,6 +50,11 @@ export class RunQueue {
     await this.#queue(queue).remove(runId);
   }
 
+  /** Whether a worker holds the lock of a run's job. */
+  async isHeld(queue: string, runId: string): Promise<boolean> {
+    return (await this.#redis.exists(this.#queue(queue).toKey(`${runId}:lock`))) === 1;
+  }
+
   async close(): Promise<void> {
     await Promise.all([...this.#queues.values()].map((queue) => queue.close()));
   }

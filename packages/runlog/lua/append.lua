@@ -3,7 +3,7 @@
 -- 0 parts only asks. One run's trouble is none of the others'.
 -- For each run two keys and six arguments:
 -- KEYS[1] run hash   KEYS[2] log
--- ARGV[1] attempt   ARGV[2] offset of the first part   ARGV[3] number of parts
+-- ARGV[1] fence   ARGV[2] offset of the first part   ARGV[3] number of parts
 -- ARGV[4] the parts: a JSON array, one part per line   ARGV[5] new TTL, ms; 0 leaves it as it is
 -- ARGV[6] live channel
 -- Answers for each run 1 done · 2 done, and a cancel was asked for · -1 no such run · -2 stale attempt, or the run has

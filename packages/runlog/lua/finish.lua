@@ -1,7 +1,7 @@
 -- Ends the run: appends its terminal part, sets its status and retention. Fenced, and exactly once: the same call
 -- repeated answers as the first did.
 -- KEYS[1] run hash   KEYS[2] log   KEYS[3] snapshot
--- ARGV[1] attempt   ARGV[2] offset of the terminal part   ARGV[3] the part, as a JSON array of one
+-- ARGV[1] fence   ARGV[2] offset of the terminal part   ARGV[3] the part, as a JSON array of one
 -- ARGV[4] status   ARGV[5] now, ms since 1970   ARGV[6] retention, ms   ARGV[7] live channel
 -- ARGV[8…] field, value, … to keep
 -- Answers 1 done · -1 no such run · -2 stale attempt, or another one ended it · -3 the log is behind

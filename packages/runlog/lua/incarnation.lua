@@ -6,13 +6,19 @@ local function incarnation()
   return type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
 end
 
--- Whether Redis may have lost writes to this run since it was opened, or last claimed, under `known`. If so its log
--- gets the epoch `epoch`, and everyone who follows it is told to look: others may be written over the parts they saw.
-local function renewed(run, live, known, epoch)
-  local now = incarnation()
-  if now == known then return false end
-  redis.call('HSET', run, 'incarnation', now, 'epoch', epoch)
+-- Gives the log a new epoch: others may be written over parts of it that somebody saw and that are lost. What is left is
+-- of both epochs, and `earlier` says how far that goes. Everyone who follows the run is told to look.
+local function renew(run, live, epoch)
+  local was = redis.call('HMGET', run, 'epoch', 'head')
+  redis.call('HSET', run, 'incarnation', incarnation(), 'epoch', epoch, 'earlier', was[2] .. ':' .. was[1])
   redis.call('PUBLISH', live, '0:0:' .. epoch .. '\n')
+end
+
+-- Whether Redis may have lost writes to this run since it was opened, or last claimed, under `known`; if so its log gets
+-- the epoch `epoch`.
+local function renewed(run, live, known, epoch)
+  if incarnation() == known then return false end
+  renew(run, live, epoch)
   return true
 end
 

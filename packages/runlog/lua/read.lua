@@ -1,10 +1,10 @@
 -- Reads a page of the log: whole entries, as JSON arrays with one part per line.
 -- KEYS[1] run hash   KEYS[2] log
 -- ARGV[1] the last offset that the reader has   ARGV[2] bytes to stop at (one entry is always read)
--- Answers {} no such run · {status, epoch, head, first offset of the log, first, last, bodies…}; first and last are 0
+-- Answers {} no such run · {status, epoch, earlier epoch, head, first offset of the log, first, last, bodies…}; first and last are 0
 -- where there is nothing after that offset. `first` may be lower than asked: entries are not cut. Small bodies come
 -- joined to one, which spares the reader a reply of thousands; large ones as they are, which spares us the copies.
-local run = redis.call('HMGET', KEYS[1], 'status', 'epoch', 'head', 'first')
+local run = redis.call('HMGET', KEYS[1], 'status', 'epoch', 'head', 'first', 'earlier')
 if not run[1] then return {} end
 -- One entry first: its size says how many to ask for next.
 local want = tonumber(ARGV[2])
@@ -24,7 +24,7 @@ while size < want do
   from = last + 1
   count = math.max(1, math.min(1024, math.ceil((want - size) / (size / #bodies))))
 end
-local answer = {run[1], run[2], tonumber(run[3]), tonumber(run[4]), first, last}
+local answer = {run[1], run[2], run[5] or '', tonumber(run[3]), tonumber(run[4]), first, last}
 if #bodies > 1 and size / #bodies < 4096 then
   for i, body in ipairs(bodies) do bodies[i] = string.sub(body, 2, -2) end
   bodies = {'[' .. table.concat(bodies, ',\n') .. ']'}

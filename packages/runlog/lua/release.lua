@@ -1,6 +1,6 @@
 -- Gives a run back, for another worker to claim. Its partial stays in the log. Repeated, it answers as before.
 -- KEYS[1] run hash
--- ARGV[1] attempt
+-- ARGV[1] fence
 -- Answers 1 done · -1 no such run · -2 stale attempt, or the run has ended
 local run = redis.call('HMGET', KEYS[1], 'fence', 'status', 'releasedBy')
 if not run[2] then return -1 end

@@ -9,6 +9,8 @@ export {
   body,
   type Cancelled,
   defaultRetention,
+  type EarlierEpoch,
+  isCovered,
   type NewRun,
   newEpoch,
   type Opened,

@@ -8,11 +8,14 @@
 import type { FoldSnapshot, Part, RunStatus } from "@throughline/protocol";
 import type { Cluster, Redis } from "ioredis";
 import { defaultPrefix, runKeys } from "./keys.ts";
+import { type EarlierEpoch, earlierEpoch } from "./run.ts";
 import { withScripts } from "./scripts.ts";
 
 export interface Page {
   readonly status: RunStatus;
   readonly epoch: string;
+  /** The epoch before this one, and how far it is the same log; undefined: this is the first. */
+  readonly earlier: EarlierEpoch | undefined;
   /** The last offset of the log when the page was read. */
   readonly head: number;
   /** The first offset that the log still holds; higher than 1 once it was trimmed. */
@@ -43,7 +46,8 @@ export class LogReader {
     const keys = runKeys(this.#prefix, runId);
     const reply = await this.#redis.tlReadBuffer(keys.run, keys.log, after, maxBytes);
     if (reply.length === 0) return null;
-    const [status, epoch, head, logFirst, first, last, ...bodies] = reply as [
+    const [status, epoch, earlier, head, logFirst, first, last, ...bodies] = reply as [
+      Buffer,
       Buffer,
       Buffer,
       number,
@@ -55,6 +59,7 @@ export class LogReader {
     return {
       status: status.toString() as RunStatus,
       epoch: epoch.toString(),
+      earlier: earlierEpoch(earlier.toString()),
       head,
       logFirst,
       first,

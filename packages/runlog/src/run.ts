@@ -43,6 +43,24 @@ export type Cancelled =
   /** Its worker was told. */
   | { outcome: "requested" };
 
+/** An epoch that the log has left behind: up to the offset `upTo` it is the same log. */
+export interface EarlierEpoch {
+  epoch: string;
+  upTo: number;
+}
+
+/** Whether what a reader has up to `offset`, under another epoch than the log's, is in the log all the same. */
+export function isCovered(epoch: string, offset: number, earlier: EarlierEpoch | undefined): boolean {
+  return earlier !== undefined && earlier.epoch === epoch && offset <= earlier.upTo;
+}
+
+/** From the field of a run's hash, `<offset>:<epoch>`. */
+export function earlierEpoch(field: string | undefined): EarlierEpoch | undefined {
+  if (!field) return undefined;
+  const colon = field.indexOf(":");
+  return { epoch: field.slice(colon + 1), upTo: Number(field.slice(0, colon)) };
+}
+
 /** A run as Redis has it, with what only the server side may know. */
 export interface StoredRun {
   record: RunRecord;
@@ -50,6 +68,8 @@ export interface StoredRun {
   request: string;
   /** How many of its workers died with it, or lost it. */
   crashes: number;
+  /** The epoch that its log had before. */
+  earlier: EarlierEpoch | undefined;
 }
 
 export class RunStore {
@@ -204,6 +224,7 @@ export function storedRun(runId: string, fields: Record<string, string>): Stored
     owner: fields.owner as string,
     request: fields.request as string,
     crashes: Number(fields.crashes ?? 0),
+    earlier: earlierEpoch(fields.earlier),
   };
 }
 

@@ -67,9 +67,9 @@ export class LogWriter {
     );
     if (reply[0] === "missing") return { outcome: "missing" };
     if (reply[0] === "ended") return { outcome: "ended", status: reply[1] as Ending };
-    const [, attempt, head, fields] = reply as [string, number, number, string[]];
+    const [, attempt, fence, head, fields] = reply as [string, number, number, number, string[]];
     const run = storedRun(runId, pairs(fields));
-    return { outcome: "claimed", run, writer: new RunWriter(this, keys, runId, attempt, head) };
+    return { outcome: "claimed", run, writer: new RunWriter(this, keys, runId, { attempt, fence }, head) };
   }
 
   /** Pushes a key's expiry out. Where it fails, the next minute's does. */
@@ -147,6 +147,8 @@ export interface EndingFields {
 export class RunWriter {
   readonly runId: string;
   readonly attempt: number;
+  /** What the attempt is known by where it writes: a number that no attempt before it had, nor any after it has. */
+  readonly fence: number;
   /** The Cluster slot of its keys. */
   readonly slot: number;
   readonly #log: LogWriter;
@@ -176,12 +178,19 @@ export class RunWriter {
   /** Called once, when the log refused this attempt for good. */
   onFailure: ((error: Error) => void) | undefined;
 
-  constructor(log: LogWriter, keys: RunKeys, runId: string, attempt: number, head: number) {
+  constructor(
+    log: LogWriter,
+    keys: RunKeys,
+    runId: string,
+    { attempt, fence }: { attempt: number; fence: number },
+    head: number,
+  ) {
     this.#log = log;
     this.#keys = keys;
     this.slot = slotOf(keys.run);
     this.runId = runId;
     this.attempt = attempt;
+    this.fence = fence;
     this.#taken = head;
     this.#acknowledged = head;
   }
@@ -268,7 +277,7 @@ export class RunWriter {
         run,
         log,
         snapshot,
-        this.attempt,
+        this.fence,
         offset,
         json,
         data.event,
@@ -285,7 +294,7 @@ export class RunWriter {
 
   /** Gives the run back, for another worker to claim. Call it after `seal` and `flush`. */
   async release(): Promise<void> {
-    const status = await this.#log.persist((redis) => redis.tlRelease(this.#keys.run, this.attempt));
+    const status = await this.#log.persist((redis) => redis.tlRelease(this.#keys.run, this.fence));
     if (status !== 1) throw this.#refusal(status);
   }
 
@@ -295,7 +304,7 @@ export class RunWriter {
    */
   async renew(epoch: string): Promise<void> {
     const { run, live } = this.#keys;
-    const status = await this.#log.persist((redis) => redis.tlRenew(run, this.attempt, epoch, live));
+    const status = await this.#log.persist((redis) => redis.tlRenew(run, this.fence, epoch, live));
     if (status !== 1) throw this.#refusal(status);
   }
 
@@ -304,7 +313,7 @@ export class RunWriter {
     const { run, log, snapshot: key } = this.#keys;
     const idle = this.#log.retention.idleMs;
     const status = await this.#log.persist((redis) =>
-      redis.tlTrim(run, log, key, this.attempt, upTo, snapshot, idle),
+      redis.tlTrim(run, log, key, this.fence, upTo, snapshot, idle),
     );
     if (status !== 1) throw this.#refusal(status);
   }
@@ -321,7 +330,7 @@ export class RunWriter {
     keys.push(run, log);
     const ttl = this.#ttl();
     if (ttl > 0) this.#log.touch(this.#keys.snapshot, ttl);
-    args.push(this.attempt, first, count, body, ttl, live);
+    args.push(this.fence, first, count, body, ttl, live);
     return size;
   }
 

@@ -65,7 +65,7 @@ export class FunctionSession implements Session {
   async #save(outcome: Parameters<typeof saveOutcome>[5]): Promise<CheckpointRef | null> {
     const { run, attempt, saver } = this.#work;
     const { runId, agent } = run.record;
-    const identity = { runId, attempt: attempt.writer.attempt, agent };
+    const identity = { runId, attempt: attempt.writer.attempt, fence: attempt.writer.fence, agent };
     return await saveOutcome(saver, identity, this.#base, this.#input, attempt.fold, outcome);
   }
 }

@@ -154,7 +154,7 @@ export class Runner {
     const { writer } = attempt;
     const { runId, threadId, agent: name } = run.record;
     const logger = this.#logger(runId, attempt);
-    if (!(await dispatcher.threads.fence(threadId, runId, writer.attempt))) {
+    if (!(await dispatcher.threads.fence(threadId, runId, writer.fence))) {
       throw new AttemptLostError("its thread has another active run");
     }
     const agent = agents.get(name);

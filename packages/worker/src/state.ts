@@ -73,7 +73,7 @@ function withId(message: MessageLike, id: string): MessageLike {
  */
 export async function saveOutcome(
   saver: RedisCheckpointSaver,
-  run: { runId: string; attempt: number; agent: string },
+  run: { runId: string; attempt: number; fence: number; agent: string },
   base: Base,
   input: readonly FlatMessage[],
   fold: Fold,
@@ -83,7 +83,9 @@ export async function saveOutcome(
   if (keep === "discard") {
     const now = await readState(saver, { threadId: base.threadId });
     const head = now?.metadata.run_id === run.runId ? base.checkpointId : (now?.checkpointId ?? null);
-    await saver.fenced(run).discardRun(base.threadId, run.runId, { head });
+    await saver
+      .fenced({ runId: run.runId, attempt: run.fence })
+      .discardRun(base.threadId, run.runId, { head });
     return null;
   }
   const whole = occasion === "completed";
@@ -98,7 +100,7 @@ export async function saveOutcome(
     return base.checkpointId === null ? null : { threadId: base.threadId, checkpointId: base.checkpointId };
   }
   const branch = keep === "branch" || occasion === "failed" || occasion === "taken-over";
-  return await writeState(saver.fenced({ runId: run.runId, attempt: run.attempt, branch }), {
+  return await writeState(saver.fenced({ runId: run.runId, attempt: run.fence, branch }), {
     threadId: base.threadId,
     parentId: base.checkpointId,
     update,

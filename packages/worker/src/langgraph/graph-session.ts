@@ -143,7 +143,7 @@ export class GraphSession implements Session {
     await this.#saver?.idle();
     this.#over = true;
     if (typeof outcome === "object" && outcome.cancelled === "discard") {
-      const fenced = saver.fenced({ runId, attempt: attempt.writer.attempt });
+      const fenced = saver.fenced({ runId, attempt: attempt.writer.fence });
       await fenced.discardRun(threadId, runId, { head: this.#headBefore });
       return null;
     }
@@ -158,7 +158,7 @@ export class GraphSession implements Session {
     const { runId, threadId } = run.record;
     const fenced = saver.fenced({
       runId,
-      attempt: attempt.writer.attempt,
+      attempt: attempt.writer.fence,
       before: (write) => this.#beforeWrite(write),
     });
     this.#saver = forGraph(fenced, (error) => this.#onRefusal(error));
@@ -287,18 +287,20 @@ export class GraphSession implements Session {
     const { run, attempt, saver, request } = this.#work;
     const { runId, threadId, agent } = run.record;
     const keep = typeof occasion === "object" ? occasion.cancelled : undefined;
-    const identity = { runId, attempt: attempt.writer.attempt, agent };
+    const { attempt: number, fence } = attempt.writer;
     if (!(await this.#inThread())) {
       // Not even its input is in the thread: it is kept as if no graph had been there.
       const base = await readBase(saver, runId, threadId, request.checkpointId);
       const said = attempt.fold.messages().length > 0;
       if (!said) return this.#headBefore === null ? null : { threadId, checkpointId: this.#headBefore };
       const input = inputMessages(request.input, runId);
+      const identity = { runId, attempt: number, fence, agent };
       return await saveOutcome(saver, identity, base, input, attempt.fold, occasion as never);
     }
     const cancelled = keep !== undefined;
     const view = saver.fenced({
-      ...identity,
+      runId,
+      attempt: fence,
       branch: !cancelled,
       before: async () => ({
         ...this.#marks(attempt.writer.offset),
@@ -312,7 +314,7 @@ export class GraphSession implements Session {
       await completeStep(place, streamed, { inSubgraphs: keep === "thread" });
       checkpointId = await saver.head(threadId);
     } else checkpointId = (await keepAside(place, streamed)) ?? (await saver.head(threadId));
-    if (keep === "branch") await saver.fenced(identity).setHead(threadId, this.#headBefore);
+    if (keep === "branch") await saver.fenced({ runId, attempt: fence }).setHead(threadId, this.#headBefore);
     return checkpointId === null ? null : { threadId, checkpointId };
   }
 
