@@ -11,6 +11,7 @@ import {
   INTERRUPT,
   isDeltaSnapshot,
   maxChannelVersion,
+  TASKS,
   uuid6,
 } from "@langchain/langgraph-checkpoint";
 import { HeadMovedError, InvalidArgumentError, NoSuchCheckpointError } from "./errors.ts";
@@ -24,7 +25,10 @@ export interface ThreadState {
   parentId: string | null;
   /** The state's keys; messages are flat. A delta channel appears only where a snapshot of it was taken. */
   values: Record<string, unknown>;
-  /** What would run next, as the metadata tell; [] where they do not. */
+  /**
+   * The nodes that would run next: as the metadata tell, else as the checkpoint does. It does where it is a state
+   * graph's; those of its next nodes that have finished while others had not are among them.
+   */
   next: string[];
   interrupts: { id: string; value: unknown }[];
   metadata: Record<string, unknown>;
@@ -121,12 +125,38 @@ function threadState(threadId: string, tuple: CheckpointTuple): ThreadState {
     checkpointId: tuple.checkpoint.id,
     parentId: typeof parentId === "string" ? parentId : null,
     values: flattenValues(Object.fromEntries(channels.filter(([channel]) => !INTERNAL.test(channel)))),
-    next: Array.isArray(metadata.next) ? metadata.next.map(String) : [],
+    next: Array.isArray(metadata.next) ? metadata.next.map(String) : nextNodes(tuple.checkpoint),
     interrupts: interrupts(tuple),
     metadata,
     createdAt: tuple.checkpoint.ts,
   };
 }
+
+/**
+ * What a state graph's checkpoint says of the nodes that are to run: each has a channel that triggers it, and knows the
+ * version of that channel with which it last ran.
+ */
+function nextNodes({ channel_values, channel_versions, versions_seen }: Checkpoint): string[] {
+  const next: string[] = [];
+  for (const [channel, value] of Object.entries(channel_values)) {
+    if (channel === START) next.push(START);
+    if (channel === TASKS && Array.isArray(value)) {
+      next.push(...value.map((send: { node: unknown }) => String(send.node)));
+    }
+    const trigger = TRIGGER.exec(channel);
+    if (trigger === null) continue;
+    const [, names, node = ""] = trigger;
+    // A join's value is the names of those that have come.
+    const missing = names?.split("+").filter((name) => !(Array.isArray(value) && value.includes(name))) ?? [];
+    const seen = versions_seen[node]?.[channel];
+    if (missing.length === 0 && (seen === undefined || channel_versions[channel]! > seen)) next.push(node);
+  }
+  return next;
+}
+
+const START = "__start__";
+/** How a state graph names what triggers a node: `branch:to:node`, or `join:one+other:node`. */
+const TRIGGER = /^(?:branch:to|join:(.*)):([^:]*)$/s;
 
 /** A task's interrupts are one write: an interrupt, or a list of them. */
 function interrupts({ pendingWrites = [] }: CheckpointTuple): { id: string; value: unknown }[] {

@@ -100,9 +100,9 @@ function withErrors(fields: Fields): Fields {
 }
 
 function checkpoint(state: Fields): never {
-  const { config, parentConfig, ...rest } = state;
+  const { config, parentConfig } = state;
   return plain({
-    ...rest,
+    ...state,
     config: plainConfig(config),
     ...(parentConfig === undefined ? {} : { parentConfig: plainConfig(parentConfig) }),
   });
