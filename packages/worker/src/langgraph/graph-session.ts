@@ -38,6 +38,7 @@ import { Unfinished } from "./unfinished.ts";
 /** What a checkpoint's metadata say of the run that wrote it. */
 interface RunMarks {
   run_id?: string;
+  attempt?: number;
   log_offset?: number;
   head_before?: string | null;
 }
@@ -86,7 +87,7 @@ export class GraphSession implements Session {
     const isOwn = head !== undefined && marks.run_id === work.run.record.runId;
     this.#own = isOwn ? head : undefined;
     this.#headBefore = isOwn ? (marks.head_before ?? null) : (head?.checkpoint.id ?? null);
-    this.#unfinished = new Unfinished(isOwn ? (marks.log_offset ?? 0) : 0);
+    this.#unfinished = isOwn ? new Unfinished(marks.log_offset, marks.attempt) : new Unfinished();
     this.#modes = new Set(work.request.modes ?? defaultModes);
   }
 
@@ -192,7 +193,7 @@ export class GraphSession implements Session {
   async #abandonTurn(): Promise<void> {
     const { run, attempt, saver } = this.#work;
     const { runId, threadId } = run.record;
-    const fenced = saver.fenced({ runId, attempt: attempt.writer.attempt });
+    const fenced = saver.fenced({ runId, attempt: attempt.writer.fence });
     await liftPartials({ graph: this.#graph, saver: fenced, threadId });
     this.#headBefore = await saver.head(threadId);
   }

@@ -11,21 +11,32 @@ import type { Part } from "@throughline/protocol";
 import { taskOf } from "./stream.ts";
 
 export class Unfinished {
-  /** The last offset of what the checkpoint holds. */
-  readonly end: number;
+  #end: number;
+  readonly #attempt: number;
   #parts: { part: Part; offset: number }[] = [];
 
-  constructor(end: number) {
-    this.end = end;
+  /** @param end the last offset of what the checkpoint holds, @param attempt the attempt that wrote it: 0 for none */
+  constructor(end = 0, attempt = 0) {
+    this.#end = end;
+    this.#attempt = attempt;
+  }
+
+  /** The last offset of what the checkpoint holds. */
+  get end(): number {
+    return this.#end;
   }
 
   add(part: Part, offset: number): void {
     if (part.type !== "lifecycle") {
-      if (offset > this.end) this.#parts.push({ part, offset });
-    } else if (part.data.event === "rewound") {
-      const { to } = part.data;
-      this.#parts = this.#parts.filter((each) => each.offset <= to);
+      if (offset > this.#end) this.#parts.push({ part, offset });
+      return;
     }
+    const { data } = part;
+    // Where Redis lost a part of the log, a later attempt stands at a lower offset than the checkpoint knew.
+    if ("attempt" in data && this.#attempt > 0 && (data.attempt as number) > this.#attempt) {
+      this.#end = Math.min(this.#end, offset);
+    }
+    if (data.event === "rewound") this.#parts = this.#parts.filter((each) => each.offset <= data.to);
   }
 
   get isEmpty(): boolean {
