@@ -5,7 +5,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { RedisCheckpointSaver, readState } from "@throughline/checkpoint";
 import { type FlatMessage, isEnding, type RunRecord } from "@throughline/protocol";
-import { LogReader, RunStore } from "@throughline/runlog";
+import { LogReader, RunStore, type StoredRun } from "@throughline/runlog";
 import type { Redis } from "ioredis";
 import type { KnownRun, Ledger } from "./ledger.ts";
 import { isWanted, type LogPart, readStory, type Story } from "./oracle.ts";
@@ -53,7 +53,7 @@ export class Auditor {
     const story = readStory(log);
     run.outcome = { record, texts: story.texts };
     for (const problem of story.problems.slice(0, shownProblems)) this.#violation(run, `its log: ${problem}`);
-    this.#auditRecord(run, record, log, story);
+    this.#auditRecord(run, stored, log, story);
     this.#auditText(run, record, story);
     for (const view of run.views) {
       if (view.resets.length > 0 && !this.#ledger.mayHaveRenewed(run.startedAt)) {
@@ -78,7 +78,8 @@ export class Auditor {
     this.#violation(run, `it has changed after its end, from ${show(then)} to ${show(now)}`);
   }
 
-  #auditRecord(run: KnownRun, record: RunRecord, log: readonly LogPart[], { ending }: Story): void {
+  #auditRecord(run: KnownRun, stored: StoredRun, log: readonly LogPart[], { ending }: Story): void {
+    const { record } = stored;
     if (!isEnding(record.status)) this.#violation(run, `it is ${record.status}, and should have ended`);
     if (ending !== undefined && ending.event !== record.status) {
       this.#violation(run, `its record says ${record.status}, its log ${ending.event}`);
@@ -88,7 +89,7 @@ export class Auditor {
     if (record.epoch !== run.epoch && !this.#ledger.mayHaveRenewed(run.startedAt))
       this.#violation(run, `its epoch is ${record.epoch}, and was ${run.epoch}`);
     const { error, status } = record;
-    if (status === "failed" && !isExpectedFailure(run, record)) {
+    if (status === "failed" && !isExpectedFailure(run, stored)) {
       this.#violation(run, `it failed in attempt ${record.attempt}: ${error?.name} ${error?.message}`);
     }
     if (status === "cancelled" && record.cancel === undefined)
@@ -224,9 +225,9 @@ export function auditView(view: View, log: readonly LogPart[], story: Story): st
   return found;
 }
 
-function isExpectedFailure({ turn }: KnownRun, { error, attempt }: RunRecord): boolean {
+function isExpectedFailure({ turn }: KnownRun, { record: { error }, crashes }: StoredRun): boolean {
   if (turn.agent === "failing" && error?.message === plannedFailure) return true;
-  return error?.name === "WorkerCrashedError" && attempt > maxCrashes;
+  return error?.name === "WorkerCrashedError" && crashes >= maxCrashes;
 }
 
 function isTakeover({ part }: LogPart): boolean {
