@@ -1,8 +1,14 @@
-/** The example worker as a process: its agents, served from the queue in Redis until SIGTERM. */
-import { createLogger, readConfig, redisUrl, runService } from "@throughline/kit";
-import { serve } from "@throughline/worker";
+/**
+ * The worker as a process: the example agents, and those of the module that `--agents` or AGENTS names, served from the
+ * queue in Redis until SIGTERM.
+ */
+import { resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { ConfigError, createLogger, readConfig, redisUrl, runService } from "@throughline/kit";
+import { type Agent, serve } from "@throughline/worker";
 import { z } from "zod";
 import { agents } from "./agents.ts";
+import { loadAgents } from "./load/load.ts";
 
 const days = z.coerce.number().int().min(86_400).default(604_800);
 
@@ -27,14 +33,50 @@ const environment = z.object({
 });
 
 const logger = createLogger("worker");
+/** Longer than an import takes that does not wait for somebody else. */
+const slowImportMs = 10_000;
+
+/** The file that the command line names, else the environment; absolute. */
+function agentsFile(): string | undefined {
+  let named: string | undefined;
+  try {
+    named = parseArgs({ options: { agents: { type: "string" } } }).values.agents;
+  } catch (error) {
+    throw new ConfigError([`${(error as Error).message}; the only option is --agents <file>`]);
+  }
+  named ??= process.env.AGENTS || undefined;
+  if (named === undefined) return undefined;
+  // npm runs its scripts in the package's root, wherever the command was typed.
+  const { npm_lifecycle_event: script, INIT_CWD: typedIn } = process.env;
+  return resolve((script === undefined ? undefined : typedIn) ?? process.cwd(), named);
+}
+
+/** The user's own agents, of names that are not `taken`. */
+async function ownAgents(file: string, taken: readonly string[]): Promise<Record<string, Agent>> {
+  const slow = setTimeout(
+    () => logger.warn(`${file} is still being imported: what does it wait for?`),
+    slowImportMs,
+  );
+  try {
+    const { agents, notes } = await loadAgents(file, taken);
+    for (const note of notes) logger.warn(note);
+    logger.info(`agents of ${file}: ${Object.keys(agents).join(", ")}`);
+    return agents;
+  } finally {
+    clearTimeout(slow);
+  }
+}
 
 await runService({
   name: "the worker",
   logger,
   start: async () => {
     const env = readConfig(environment);
-    const offered = agents(process.env);
-    if (offered.chat === undefined) {
+    const file = agentsFile();
+    const examples = agents(process.env);
+    const own = file === undefined ? {} : await ownAgents(file, Object.keys(examples));
+    const offered = { ...examples, ...own };
+    if (examples.chat === undefined) {
       logger.info(
         "agent chat is off: to talk to a model, set OPENAI_API_KEY or OPENAI_BASE_URL, and OPENAI_MODEL",
       );

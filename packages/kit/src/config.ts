@@ -3,7 +3,7 @@ import type { z } from "zod";
 /** The environment does not hold what a service needs. The message has one line per bad variable. */
 export class ConfigError extends Error {
   readonly code = "config";
-  override readonly name = "ConfigError";
+  override readonly name: string = "ConfigError";
   /** One line per bad variable. */
   readonly lines: readonly string[];
 

@@ -9,6 +9,7 @@ export {
   type Graph,
   type GraphAgent,
   type GraphOptions,
+  isGraph,
   type TokenOptions,
   token,
   update,

@@ -1,0 +1,132 @@
+/** Which exports of a module are agents, and under what names. */
+import { readFileSync } from "node:fs";
+import { basename, extname } from "node:path";
+import { type Agent, agent, type GraphOptions, isGraph } from "@throughline/worker";
+import { AgentsError } from "./errors.ts";
+import { type Exports, explain } from "./module.ts";
+
+const whatIsOne =
+  "an agent is an async generator function, agent(…) of one, a compiled LangGraph graph, or a function that answers a graph";
+
+/**
+ * The agents of a module: those of its default export where it has one (a record of agents, or an agent), else all of
+ * its named exports.
+ *
+ * @throws AgentsError, with a line for each export that is no agent
+ */
+export async function agentsOf(exports: Exports, path: string): Promise<Record<string, Agent>> {
+  const found = named(exports, path);
+  if (Object.keys(found).length === 0) {
+    throw new AgentsError([`${path}: exports no agent; ${whatIsOne}`]);
+  }
+  const agents: Record<string, Agent> = {};
+  const problems: string[] = [];
+  for (const [name, value] of Object.entries(found)) {
+    try {
+      agents[name] = await toAgent(value, path, name);
+    } catch (error) {
+      if (!(error instanceof AgentsError)) throw error;
+      problems.push(...error.lines);
+    }
+  }
+  if (problems.length > 0) throw new AgentsError(problems);
+  return agents;
+}
+
+function named(exports: Exports, path: string): Record<string, unknown> {
+  const { default: whole, ...rest } = exports;
+  if (whole === undefined) return rest;
+  if (isRecord(whole) && !isGraph(whole) && !isAgent(whole) && !isBuilder(whole)) return { ...whole };
+  // What a function is called that has no name, by JavaScript and by jiti.
+  const isNamed = typeof whole === "function" && !["", "default", "_default"].includes(whole.name);
+  return { [isNamed ? whole.name : basename(path, extname(path))]: whole };
+}
+
+/**
+ * The agent that an export is. A function that answers a graph is called once, with an empty config.
+ *
+ * @throws AgentsError
+ */
+export async function toAgent(
+  value: unknown,
+  path: string,
+  name: string,
+  options?: GraphOptions,
+): Promise<Agent> {
+  if (isAgent(value)) return options === undefined ? value : { ...value, ...options };
+  if (isAsyncGenerator(value)) return agent(value, options);
+  const isFunction = typeof value === "function" && !isClass(value);
+  if (!isFunction && !isGraph(value) && !isBuilder(value)) {
+    const what = `${name} is ${describe(value)}, which is no agent`;
+    throw new AgentsError([`${place(path, name)}: ${what}; ${whatIsOne}`]);
+  }
+  let made: unknown;
+  try {
+    made = isFunction ? await value({ configurable: {} }) : value;
+    if (isBuilder(made)) made = made.compile();
+  } catch (error) {
+    const why = isFunction ? "was called for its graph" : "was compiled";
+    throw new AgentsError([`${explain(error, path)} (in ${name}, which ${why})`]);
+  }
+  if (isGraph(made)) return agent(made, options);
+  const what = `${name} is a function that answers ${describe(made)} and no graph`;
+  throw new AgentsError([`${place(path, name)}: ${what}; ${whatIsOne}`]);
+}
+
+/** `file:line` where a name is exported; the file alone where that cannot be seen in its text. */
+export function place(path: string, name: string): string {
+  const escaped = name.replace(/[^\w$]/g, "\\$&");
+  const patterns = [
+    `^\\s*export\\s+(?:declare\\s+|abstract\\s+)?(?:async\\s+)?(?:const|let|var|class|function)\\b\\s*\\*?\\s*${escaped}(?![\\w$])`,
+    `^\\s*export\\s+default\\s+(?:async\\s+)?function\\s*\\*?\\s*${escaped}(?![\\w$])`,
+    `^\\s*["']?${escaped}["']?\\s*[:,(]`,
+    `^\\s*export\\s+\\{[^}]*\\b${escaped}\\b`,
+    `^\\s*export\\s+default\\b`,
+  ];
+  let lines: string[];
+  try {
+    lines = readFileSync(path, "utf8").split("\n");
+  } catch {
+    return path;
+  }
+  for (const pattern of patterns) {
+    const line = lines.findIndex((each) => new RegExp(pattern).test(each));
+    if (line !== -1) return `${path}:${line + 1}`;
+  }
+  return path;
+}
+
+function isAgent(value: unknown): value is Agent {
+  if (!isRecord(value)) return false;
+  return (
+    (value.kind === "function" && typeof value.run === "function") ||
+    (value.kind === "graph" && isGraph(value.graph))
+  );
+}
+
+/** A StateGraph that nobody has compiled. */
+function isBuilder(value: unknown): value is { compile(): Parameters<typeof agent>[0] & object } {
+  return isRecord(value) && typeof value.compile === "function" && "nodes" in value;
+}
+
+function isAsyncGenerator(
+  value: unknown,
+): value is Parameters<typeof agent>[0] & (() => AsyncGenerator<never>) {
+  return Object.prototype.toString.call(value) === "[object AsyncGeneratorFunction]";
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function describe(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  if (Array.isArray(value)) return "an array";
+  if (typeof value === "object") return "an object";
+  if (typeof value !== "function") return `a ${typeof value}`;
+  return isClass(value) ? "a class" : "a function";
+}
+
+function isClass(value: object): boolean {
+  return /^class\b/.test(Function.prototype.toString.call(value));
+}
