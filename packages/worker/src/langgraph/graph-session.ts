@@ -17,7 +17,13 @@ import {
   type RedisCheckpointSaver,
   type WriteToCome,
 } from "@throughline/checkpoint";
-import { type CheckpointRef, defaultModes, type InterruptInfo, type Part } from "@throughline/protocol";
+import {
+  type CheckpointRef,
+  defaultModes,
+  type InterruptInfo,
+  lifecycle,
+  type Part,
+} from "@throughline/protocol";
 import type { Graph, GraphAgent } from "../agent.ts";
 import { AttemptLostError } from "../attempt.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
@@ -32,6 +38,7 @@ import {
   tasksAt,
   withSaver,
 } from "./partials.ts";
+import { type Retraction, Retries } from "./retries.ts";
 import { chunkPart, eventPart, type GraphChunk, type GraphEvent, type GraphMode, taskOf } from "./stream.ts";
 import { Unfinished } from "./unfinished.ts";
 
@@ -66,6 +73,7 @@ export class GraphSession implements Session {
   /** What earlier attempts left behind the last checkpoint. */
   readonly #unfinished: Unfinished;
   #toTellAgain: Part[] = [];
+  readonly #retries: Retries | undefined;
   readonly #interrupts: InterruptInfo[] = [];
   #interrupted = false;
   /** Parts have come that were not taken. */
@@ -88,6 +96,7 @@ export class GraphSession implements Session {
     this.#own = isOwn ? head : undefined;
     this.#headBefore = isOwn ? (marks.head_before ?? null) : (head?.checkpoint.id ?? null);
     this.#unfinished = isOwn ? new Unfinished(marks.log_offset, marks.attempt) : new Unfinished();
+    this.#retries = Retries.for(agent.graph);
     this.#modes = new Set(work.request.modes ?? defaultModes);
   }
 
@@ -123,7 +132,7 @@ export class GraphSession implements Session {
   }
 
   async run(): Promise<Finished> {
-    for (const part of this.#toTellAgain) await this.#work.attempt.take(part);
+    for (const part of this.#toTellAgain) await this.#tell(part);
     try {
       for await (const each of this.#intake.read(await this.#stream())) {
         const wait = this.#work.attempt.reason === undefined ? this.#take(each) : this.#drop();
@@ -182,6 +191,7 @@ export class GraphSession implements Session {
         (mode) => mode !== "events",
       ) as GraphMode[],
       subgraphs: true,
+      ...(this.#retries === undefined ? {} : { callbacks: [this.#retries.handler] }),
     };
     const input = this.#own === undefined ? graphInput(graph, request, runId) : null;
     if (input !== null && request.command === undefined && !isElsewhere) await this.#abandonTurn();
@@ -219,12 +229,28 @@ export class GraphSession implements Session {
 
   #put(part: Part): Promise<void> | undefined {
     const { attempt, request } = this.#work;
+    const inLog = this.#modes.has(part.type) && (part.ns.length === 0 || request.subgraphs === true);
+    const retraction = this.#retries?.before(part);
+    if (retraction !== undefined) this.#retract(retraction);
     this.#remember(part);
-    if (this.#modes.has(part.type) && (part.ns.length === 0 || request.subgraphs === true)) {
-      return attempt.take(part);
-    }
+    if (inLog) return this.#tell(part);
     attempt.foldOnly(part);
     return undefined;
+  }
+
+  #tell(part: Part): Promise<void> | undefined {
+    const { attempt } = this.#work;
+    const wait = attempt.take(part);
+    this.#retries?.told(part, attempt.writer.offset);
+    return wait;
+  }
+
+  /** A node failed, and begins its answer anew. */
+  #retract({ to, again, messageIds }: Retraction): void {
+    const { attempt } = this.#work;
+    for (const id of messageIds) this.#tasks.delete(id);
+    void attempt.take(lifecycle({ event: "rewound", attempt: attempt.writer.attempt, to }));
+    for (const part of again) void this.#tell(part);
   }
 
   #drop(): undefined {
@@ -251,6 +277,7 @@ export class GraphSession implements Session {
     else if (mode === "checkpoints") {
       const { metadata } = payload as { metadata?: { step?: number } };
       this.#stepEnds.set(stepKey(key, metadata?.step), this.#beforeValues.get(key) ?? offset);
+      if (ns.length === 0) this.#retries?.stepEnded();
     }
   }
 
