@@ -112,7 +112,7 @@ export class RawMember implements Visitor {
     for (const { offset, part } of transcript.delivered) {
       view.told.push({ offset, part: part === null ? null : JSON.stringify(part) });
     }
-    view.complete = true;
+    view.complete = transcript.ending !== undefined;
   }
 
   async #subscribe(
