@@ -58,6 +58,9 @@ function readFaults(given: string | undefined): FaultName[] {
   });
 }
 
+// With an orderly exit nothing that was started, or frozen, is left behind.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));
+
 let violations = 0;
 try {
   const { rounds, options } = readOptions();

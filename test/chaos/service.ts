@@ -56,6 +56,8 @@ export class Service {
   readonly #logDir: string;
   readonly #events: ServiceEvents;
   readonly #leaving = new Set<Promise<void>>();
+  /** All processes that run, those included that are coming up or going. */
+  readonly #children = new Set<ChildProcess>();
   #current: Instance | undefined;
   #generation = 0;
   #closed = false;
@@ -123,6 +125,11 @@ export class Service {
     if (instance.state === "frozen") instance.state = "up";
   }
 
+  /** SIGKILL for every process that it has, now: the program itself is about to exit. */
+  abandon(): void {
+    for (const child of this.#children) child.kill("SIGKILL");
+  }
+
   /** Bytes that it holds beyond what it held when fresh, garbage collected. */
   async growth(): Promise<number> {
     const instance = this.#current;
@@ -177,10 +184,12 @@ export class Service {
       execArgv: ["--expose-gc", "--import", probe],
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
+    this.#children.add(child);
     child.stdout!.pipe(log, { end: false });
     child.stderr!.pipe(log, { end: false });
     const exited = new Promise<void>((resolve) => {
       child.once("close", () => {
+        this.#children.delete(child);
         log.end();
         proxy.close();
         resolve();

@@ -34,6 +34,7 @@ export class Stage {
     this.#server = server;
     this.redis = new Redis(server.url, { maxRetriesPerRequest: null, connectionName: "chaos" });
     this.redis.on("error", () => {}); // It is ended on purpose.
+    process.once("exit", this.#abandon);
   }
 
   static async open(size: StageSize, events: ServiceEvents): Promise<Stage> {
@@ -96,11 +97,23 @@ export class Stage {
     await Promise.all(this.services.map((service) => service.close()));
   }
 
+  /** Broken off: a process that is frozen would never hear of it. */
+  readonly #abandon = () => {
+    for (const service of this.services) service.abandon();
+    try {
+      this.signalRedis("SIGCONT");
+    } catch {
+      // It does not run at the moment.
+    }
+    rmSync(this.dir, { recursive: true, force: true });
+  };
+
   /** @param keepLogs leaves the processes' logs where they are */
   async close(keepLogs: boolean): Promise<void> {
     await this.closeServices();
     this.redis.disconnect();
     await this.#server.stop();
+    process.off("exit", this.#abandon);
     rmSync(keepLogs ? join(this.dir, "redis") : this.dir, { recursive: true, force: true });
   }
 }
