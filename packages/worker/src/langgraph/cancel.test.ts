@@ -1,6 +1,14 @@
 /** P3 with graphs: what was streamed when Stop was pressed is in the thread, and the thread goes on from it. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { Annotation, Command, END, MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
+import {
+  Annotation,
+  Command,
+  END,
+  interrupt,
+  MessagesAnnotation,
+  START,
+  StateGraph,
+} from "@langchain/langgraph";
 import { type FlatMessage, readState } from "@throughline/checkpoint";
 import type { Keep } from "@throughline/protocol";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -111,6 +119,46 @@ describe("keep: thread", () => {
     const { parts } = await shop.ended(await shop.start("story", { input: "x" }, { threadId }));
     const streamed = parts.find(({ type }) => type === "messages")!.data as [FlatMessage];
     expect((await messagesOf(threadId)).at(-1)?.id).toBe(streamed[0].id);
+  });
+
+  test.each(["sync", "exit"] as const)(
+    "durability %s: finished steps and the partial are in the thread",
+    async (durability) => {
+      const graph = new StateGraph(MessagesAnnotation)
+        .addNode(
+          "one",
+          llm("one", async function* () {
+            yield "whole";
+          }),
+        )
+        .addNode("two", llm("two", stuckAfter("par", "tial")))
+        .addEdge(START, "one")
+        .addEdge("one", "two")
+        .compile();
+      await shop.serve({ graph });
+      const threadId = shop.newThread();
+      const config = { durability };
+      await cancelAt(await shop.start("graph", { input: "x", config }, { threadId }), 5);
+      expect(await shop.messages(threadId)).toEqual(["human:x", "ai:whole", "ai:partial"]);
+    },
+  );
+
+  test("a state without messages has no place for it: the thread stands before the node", async () => {
+    const graph = new StateGraph(Annotation.Root({ joke: Annotation<string>, n: Annotation<number> }))
+      .addNode("count", () => ({ n: 1 }))
+      .addNode("tell", async () => ({
+        joke: String((await new ScriptedModel(stuckAfter("ha ")).invoke("x")).content),
+      }))
+      .addEdge(START, "count")
+      .addEdge("count", "tell")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const { record, text } = await cancelAt(await shop.start("graph", { input: { n: 0 } }, { threadId }), 3);
+    expect(text).toBe("ha ");
+    const { checkpointId, values, next } = await state(threadId);
+    expect({ values, next }).toEqual({ values: { n: 1 }, next: ["tell"] });
+    expect(record.checkpoint?.checkpointId).toBe(checkpointId);
   });
 
   test("an unfinished tool call is not saved as one, and routes nowhere", async () => {
@@ -281,6 +329,52 @@ describe("keep: thread", () => {
     await shop.ended(await shop.start("graph", { input: "go on" }, { threadId }));
     expect(calls).toEqual(["write(x)", "write(x|inner partial|go on)"]);
     expect(await shop.messages(threadId)).toEqual(["human:x", "ai:inner partial", "human:go on", "ai:more"]);
+  });
+});
+
+describe("a run without input, stopped in the step that the thread stood in", () => {
+  /** Asks, and is stuck in what it makes of the answer. */
+  const asking = () =>
+    new StateGraph(MessagesAnnotation)
+      .addNode("ask", async (state: Messages) => {
+        const answer = interrupt("sure?");
+        return await llm(`ask:${answer}`, stuckAfter("So ", "be it"))(state);
+      })
+      .addNode("after", async ({ messages }) => {
+        calls.push(`after(${messages.length})`);
+        return {};
+      })
+      .addEdge(START, "ask")
+      .addEdge("ask", "after")
+      .compile();
+
+  async function stopped(keep: Keep) {
+    await shop.serve({ graph: asking() });
+    const threadId = shop.newThread();
+    await shop.ended(await shop.start("graph", { input: "x" }, { threadId }));
+    const before = await state(threadId);
+    const runId = await shop.start("graph", { command: { resume: "yes" } }, { threadId });
+    return { threadId, before, ...(await cancelAt(runId, 3, keep)) };
+  }
+
+  test("thread: it goes on behind the node, and does not ask again", async () => {
+    const { threadId } = await stopped("thread");
+    expect(await shop.messages(threadId)).toEqual(["human:x", "ai:So be it"]);
+    expect(await state(threadId)).toMatchObject({ next: ["after"], interrupts: [] });
+    const { record } = await shop.ended(await shop.start("graph", {}, { threadId }));
+    expect(record.status).toBe("completed");
+    expect(calls).toEqual(["ask:yes(x)", "after(2)"]);
+  });
+
+  test.each(["branch", "discard"] as const)("%s: the thread asks as it did", async (keep) => {
+    const { threadId, before, record } = await stopped(keep);
+    expect(await state(threadId)).toMatchObject({
+      checkpointId: before.checkpointId,
+      interrupts: before.interrupts,
+    });
+    if (keep === "discard") return;
+    const branch = record.checkpoint!.checkpointId;
+    expect(await shop.messages(threadId, branch)).toEqual(["human:x", "ai:So be it"]);
   });
 });
 

@@ -316,7 +316,9 @@ export class GraphSession implements Session {
     const { runId, threadId, agent } = run.record;
     const keep = typeof occasion === "object" ? occasion.cancelled : undefined;
     const { attempt: number, fence } = attempt.writer;
-    if (!(await this.#inThread())) {
+    // Without input, and before its first checkpoint, the run is in the step that the thread stood in.
+    const goesOn = request.input === undefined && request.checkpointId === undefined;
+    if (!goesOn && !(await this.#inThread())) {
       // Not even its input is in the thread: it is kept as if no graph had been there.
       const base = await readBase(saver, runId, threadId, request.checkpointId);
       const said = attempt.fold.messages().length > 0;
@@ -339,7 +341,7 @@ export class GraphSession implements Session {
     const streamed = this.#streamed(cancelled);
     let checkpointId: string | null;
     if (cancelled) {
-      await completeStep(place, streamed, { inSubgraphs: keep === "thread" });
+      await completeStep(place, streamed, { inSubgraphs: keep === "thread", runId });
       checkpointId = await saver.head(threadId);
     } else checkpointId = (await keepAside(place, streamed)) ?? (await saver.head(threadId));
     if (keep === "branch") await saver.fenced({ runId, attempt: fence }).setHead(threadId, this.#headBefore);

@@ -1,4 +1,12 @@
-import { END, MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
+import {
+  END,
+  entrypoint,
+  MemorySaver,
+  MessagesAnnotation,
+  START,
+  StateGraph,
+  task,
+} from "@langchain/langgraph";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { saying } from "../../../../test/support/graphs.ts";
 import { Workshop } from "../../../../test/support/workers.ts";
@@ -17,6 +25,40 @@ beforeAll(async () => {
   await shop.serve({ chat });
 });
 afterAll(() => shop.stop());
+
+test("the graph that was handed in stays as it is: runs beside each other have a copy each", async () => {
+  const own = new MemorySaver();
+  const graph = new StateGraph(MessagesAnnotation)
+    .addNode("llm", async ({ messages }) => ({ messages: [await saying("a", "b").invoke(messages)] }))
+    .addEdge(START, "llm")
+    .compile({ checkpointer: own });
+  const other = new Workshop();
+  await other.serve({ graph });
+  const threads = Array.from({ length: 20 }, () => other.newThread());
+  const runs = await Promise.all(
+    threads.map((threadId) => other.start("graph", { input: threadId }, { threadId })),
+  );
+  for (const [i, runId] of runs.entries()) {
+    const { record, text } = await other.ended(runId);
+    expect(record).toMatchObject({ status: "completed", threadId: threads[i] });
+    expect(text).toBe("ab");
+    expect(await other.messages(threads[i]!)).toEqual([`human:${threads[i]}`, "ai:ab"]);
+  }
+  expect(graph.checkpointer).toBe(own);
+  expect(own.storage).toEqual({});
+  await other.stop();
+});
+
+test("a workflow of the functional API", async () => {
+  const double = task("double", async (n: number) => 2 * n);
+  const flow = entrypoint("flow", async (n: number) => (await double(n)) + (await double(n)));
+  const other = new Workshop();
+  await other.serve({ flow });
+  const { record, parts } = await other.ended(await other.start("flow", { input: 5, modes: ["updates"] }));
+  expect(record.status).toBe("completed");
+  expect(parts.slice(1, -1).map(({ data }) => data)).toEqual([{ double: 10 }, { double: 10 }, { flow: 20 }]);
+  await other.stop();
+});
 
 test("streams, ends completed, and the thread has it", async () => {
   const threadId = shop.newThread();

@@ -58,12 +58,12 @@ const unfinishedWrites = new Set(["__error__", "__error_source_node__", "__inter
 /**
  * Ends the step that the thread stands in. Where nothing was streamed and nothing had finished, there is nothing to
  * end: it would begin anew. `inSubgraphs`: what subgraphs had streamed goes into their own state, so that they go
- * on from it; else into the root's, as what their node answered.
+ * on from it; else into the root's, as what their node answered. `runId`: the run that the step is of.
  */
 export async function completeStep(
   place: Place,
   streamed: readonly StreamedMessage[],
-  options: { inSubgraphs: boolean },
+  options: { inSubgraphs: boolean; runId: unknown },
 ): Promise<void> {
   const config = at(place.threadId, "");
   const graph = withSaver(place.graph, place.saver);
@@ -73,8 +73,12 @@ export async function completeStep(
     const here = new Set(state.tasks.map(segmentOf));
     if (!(await complete(place, place.graph, config, state, left, options.inSubgraphs))) return;
     // Every task of the step has its writes: they are applied, and it stops before any node of the next.
-    const { run_id } = (state.metadata ?? {}) as { run_id?: unknown };
-    await graph.invoke(null, { ...config, interruptBefore: "*", durability: "sync", metadata: { run_id } });
+    await graph.invoke(null, {
+      ...config,
+      interruptBefore: "*",
+      durability: "sync",
+      metadata: { run_id: options.runId },
+    });
     left = left.filter(({ task }) => !here.has(task[0]!));
     // A worker that was killed may have been ahead of its checkpoints: its next steps' tasks had other ids.
     const next = await graph.getState(config);
@@ -160,10 +164,11 @@ export async function liftPartials(place: Place): Promise<void> {
   const { graph, threadId, saver } = place;
   if (graph.getSubgraphs().next().done) return;
   const state = await withSaver(graph, saver).getState(at(threadId, ""), { subgraphs: true });
+  const { run_id } = (state.metadata ?? {}) as { run_id?: unknown };
   const streamed = state.tasks.flatMap((task) =>
     cutOff(task.state).map((message) => ({ message, task: [segmentOf(task)] })),
   );
-  if (streamed.length > 0) await completeStep(place, streamed, { inSubgraphs: false });
+  if (streamed.length > 0) await completeStep(place, streamed, { inSubgraphs: false, runId: run_id });
 }
 
 function cutOff(state: unknown): FlatMessage[] {
