@@ -4,7 +4,8 @@ import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { AgentContext } from "@throughline/worker";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { chat, chatSettings } from "./chat.ts";
+import { chat } from "./chat.ts";
+import { chatSettings } from "./completion.ts";
 import type { Message } from "./input.ts";
 import { Recorded, run } from "./testing.ts";
 
