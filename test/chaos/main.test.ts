@@ -6,7 +6,7 @@ import { expect, test } from "vitest";
 const program = fileURLToPath(new URL("../dist/chaos/main.js", import.meta.url));
 
 test("P1–P8: a round of every fault breaks no promise", { timeout: 240_000 }, async () => {
-  const args = [program, "--seed", "ci", "--minutes", "0.4", "--clients", "40"];
+  const args = [program, "--seed", "ci", "--minutes", "0.3", "--clients", "40"];
   const { code, output } = await new Promise<{ code: unknown; output: string }>((resolve) => {
     execFile(process.execPath, args, { maxBuffer: 1 << 26 }, (error, stdout, stderr) =>
       resolve({ code: error === null ? 0 : error.code, output: `${stdout}${stderr}` }),
