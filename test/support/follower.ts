@@ -67,6 +67,9 @@ export class Follower {
     this.longestGapMs = 0;
   }
 
+  /** A part has come. */
+  protected onPart(): void {}
+
   async #follow(): Promise<Told> {
     for await (const { offset, part } of this.#run) {
       if (offset !== this.offset + 1) throw new Error(`${this.runId}: ${offset} came after ${this.offset}`);
@@ -78,6 +81,7 @@ export class Follower {
       if (part.type === "messages" && typeof part.data[0].content === "string") {
         this.text += part.data[0].content;
       }
+      this.onPart();
     }
     return this.#digest.told();
   }

@@ -2,8 +2,12 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { until } from "./until.ts";
+
+/** From the sources as from what they are compiled to. */
+const root = fileURLToPath(new URL(".", import.meta.url)).replace(/test[/\\](dist[/\\])?support[/\\]$/, "");
 
 export class Program {
   readonly process: ChildProcess;
@@ -15,7 +19,7 @@ export class Program {
   /** `path`: from the root of the repository. It leads a process group, as a command in a terminal does. */
   constructor(path: string, args: readonly string[] = [], env: Record<string, string> = {}) {
     const { NO_COLOR: _, FORCE_COLOR: __, npm_lifecycle_event: ___, ...rest } = process.env;
-    const file = fileURLToPath(new URL(`../../${path}`, import.meta.url));
+    const file = join(root, path);
     this.process = spawn(process.execPath, [file, ...args], {
       detached: true,
       env: { ...rest, ...env },
