@@ -8,7 +8,6 @@ import {
   type Params,
   ProtocolError,
   type Result,
-  type RunRecord,
 } from "@throughline/protocol";
 import { isCovered, isPassing, type StoredRun } from "@throughline/runlog";
 import type { Logger } from "pino";
