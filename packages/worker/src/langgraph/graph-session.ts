@@ -76,7 +76,7 @@ export class GraphSession implements Session {
   readonly #retries: Retries | undefined;
   readonly #interrupts: InterruptInfo[] = [];
   #interrupted = false;
-  /** Parts have come that were not taken. */
+  /** Parts may have come that were not taken. */
   #dropped = false;
   /** What the running graph writes through. */
   #saver: GraphSaver | undefined;
@@ -132,13 +132,15 @@ export class GraphSession implements Session {
   }
 
   async run(): Promise<Finished> {
-    for (const part of this.#toTellAgain) await this.#tell(part);
+    for (const part of this.#toTellAgain) this.#tell(part);
     try {
+      // Never waited in: it holds no graph back, and what a stream that breaks off has not handed out is lost.
       for await (const each of this.#intake.read(await this.#stream())) {
-        const wait = this.#work.attempt.reason === undefined ? this.#take(each) : this.#drop();
-        if (wait !== undefined) await wait;
+        if (this.#work.attempt.reason === undefined) this.#take(each);
+        else this.#dropped = true;
       }
     } catch (error) {
+      this.#dropped = true;
       throw this.#refused ?? error;
     }
     if (this.#refused !== undefined) throw this.#refused;
@@ -208,53 +210,50 @@ export class GraphSession implements Session {
     this.#headBefore = await saver.head(threadId);
   }
 
-  #take(each: GraphChunk | GraphEvent): Promise<void> | undefined {
-    if (Array.isArray(each)) return this.#takeChunk(each);
+  #take(each: GraphChunk | GraphEvent): void {
+    if (Array.isArray(each)) {
+      this.#takeChunk(each);
+      return;
+    }
     // The chunks of a graph's stream are events of their own as well: they are taken as what they are.
     this.#rootRun ??= each.run_id;
-    if (each.event === "on_chain_stream" && each.run_id === this.#rootRun) {
-      return this.#takeChunk(each.data.chunk as GraphChunk);
-    }
-    return this.#put(eventPart(each));
+    const isChunk = each.event === "on_chain_stream" && each.run_id === this.#rootRun;
+    if (isChunk) this.#takeChunk(each.data.chunk as GraphChunk);
+    else this.#put(eventPart(each));
   }
 
-  #takeChunk(chunk: GraphChunk): Promise<void> | undefined {
+  #takeChunk(chunk: GraphChunk): void {
     const [ns, mode, payload] = chunk;
     this.#markStep(ns, mode, payload);
     if (mode === "updates" && ns.length === 0) this.#noteInterrupts(payload);
     // Most of what is not asked for does not become a part at all.
-    if (!this.#modes.has(mode) && mode !== "messages" && mode !== "updates") return undefined;
-    return this.#put(chunkPart(chunk));
+    if (!this.#modes.has(mode) && mode !== "messages" && mode !== "updates") return;
+    this.#put(chunkPart(chunk));
   }
 
-  #put(part: Part): Promise<void> | undefined {
+  #put(part: Part): void {
     const { attempt, request } = this.#work;
     const inLog = this.#modes.has(part.type) && (part.ns.length === 0 || request.subgraphs === true);
     const retraction = this.#retries?.before(part);
     if (retraction !== undefined) this.#retract(retraction);
     this.#remember(part);
-    if (inLog) return this.#tell(part);
-    attempt.foldOnly(part);
-    return undefined;
+    if (inLog) this.#tell(part);
+    else attempt.foldOnly(part);
   }
 
-  #tell(part: Part): Promise<void> | undefined {
+  #tell(part: Part): void {
     const { attempt } = this.#work;
-    const wait = attempt.take(part);
+    // Answers a promise where the log is behind; it is rejected where the attempt is lost, which stops it.
+    attempt.take(part)?.catch(() => {});
     this.#retries?.told(part, attempt.writer.offset);
-    return wait;
   }
 
   /** A node failed, and begins its answer anew. */
   #retract({ to, again, messageIds }: Retraction): void {
     const { attempt } = this.#work;
     for (const id of messageIds) this.#tasks.delete(id);
-    void attempt.take(lifecycle({ event: "rewound", attempt: attempt.writer.attempt, to }));
-    for (const part of again) void this.#tell(part);
-  }
-
-  #drop(): undefined {
-    this.#dropped = true;
+    attempt.take(lifecycle({ event: "rewound", attempt: attempt.writer.attempt, to }))?.catch(() => {});
+    for (const part of again) this.#tell(part);
   }
 
   #remember(part: Part): void {
