@@ -1,5 +1,5 @@
 /** Log before checkpoint, with a log that is slow to answer: sessions of graphs by themselves, on a gated connection. */
-import { MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
+import { Annotation, MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
 import { readState } from "@throughline/checkpoint";
 import { requestOf } from "@throughline/dispatch";
 import { Fold, lifecycle } from "@throughline/protocol";
@@ -55,9 +55,9 @@ const steps = (at: (name: string, point: Point) => void = () => {}) => {
 };
 
 /** An attempt at a run of this graph, as the runner makes one. */
-async function attemptAt(graph: Graph) {
+async function attemptAt(graph: Graph, input: unknown = "hi") {
   const threadId = shop.newThread();
-  const runId = await shop.start("graph", { input: "hi", modes: ["messages"] }, { threadId });
+  const runId = await shop.start("graph", { input, modes: ["messages", "updates"] }, { threadId });
   const log = new LogWriter(redis, {
     prefix: shop.prefix,
   });
@@ -111,4 +111,33 @@ test.each([
   const { values } = (await readState(shop.saver, { threadId }))!;
   const saved = (values.messages as { content: string }[]).map(({ content }) => content);
   expect(saved).toEqual(["hi", ...told]);
+});
+
+test("P3: stopped when a node's writes are on their way to the saver, and its update to the log: neither is kept", async () => {
+  const graph = new StateGraph(Annotation.Root({ n: Annotation<number> }))
+    .addNode("one", () => ({ n: 1 }))
+    .addEdge(START, "one")
+    .compile();
+  let stop = () => {};
+  const fenced = shop.saver.fenced.bind(shop.saver);
+  shop.saver.fenced = (fence) => {
+    const view = fenced(fence);
+    const putWrites = view.putWrites.bind(view);
+    view.putWrites = (config, writes, taskId) => {
+      if (writes.some(([channel, value]) => channel === "n" && value === 1)) stop();
+      return putWrites(config, writes, taskId);
+    };
+    return view;
+  };
+  const { threadId, runId, attempt, session } = await attemptAt(graph, { n: 0 });
+  stop = () => attempt.stop(new RunCancelledError());
+  gate.open();
+  await session.run().catch(() => {});
+  expect(attempt.reason).toBeDefined();
+  await attempt.writer.flush();
+  await session.save({ cancelled: "thread" });
+  const told: string[] = [];
+  for await (const { part } of shop.reader.parts(runId)) told.push(part.type);
+  expect(told).toEqual(["lifecycle"]);
+  expect((await readState(shop.saver, { threadId }))?.values).toEqual({ n: 0 });
 });
