@@ -240,7 +240,7 @@ interface Scenario extends Judged {
 const flat = { parts: 5_000, rate: 0 };
 const fan = { parts: 2_000, rate: 0 };
 const paced = { parts: 200, rate: 25 };
-const graphLoad = { parts: 300, rate: 0 };
+const graphLoad = { parts: 1_000, rate: 0 };
 const pacedFan = { parts: 400, rate: 100 };
 const scenarios: Scenario[] = [];
 

@@ -16,6 +16,7 @@ import type { Cluster, Redis } from "ioredis";
 import { isCluster, slotOf } from "./cluster.ts";
 import { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError } from "./errors.ts";
 import { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
+import { Lines } from "./line.ts";
 import { Outbox, type Outgoing } from "./outbox.ts";
 import { isPassing, persist, retryDelay } from "./retry.ts";
 import { body, defaultRetention, newEpoch, type Retention, type StoredRun, storedRun } from "./run.ts";
@@ -157,6 +158,7 @@ export class RunWriter {
   untrimmed = 0;
   /** Parts that wait for the next append. */
   readonly #outbox = new Outbox();
+  readonly #lines = new Lines();
   /** Characters of JSON that are not acknowledged. */
   #size = 0;
   /** The offset of the last part that was taken. */
@@ -220,7 +222,7 @@ export class RunWriter {
   write(part: Part): Promise<void> | undefined {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#sealed) throw new StaleAttemptError(this.runId, this.attempt);
-    const line = JSON.stringify(part);
+    const line = this.#lines.of(part);
     if (line.length > this.#log.maxPart) throw new PartTooLargeError(line.length, this.#log.maxPart);
     this.#outbox.push(line);
     this.#size += line.length + 2;
