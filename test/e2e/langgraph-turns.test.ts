@@ -146,6 +146,23 @@ describe("a graph that asks", () => {
     });
   });
 
+  test.each([false, 0, "", null])("an answer may be %j", async (resume) => {
+    const heard: unknown[] = [];
+    const ask = new StateGraph(Approval)
+      .addNode("ask", () => {
+        heard.push(interrupt("well?"));
+        return {};
+      })
+      .addEdge(START, "ask")
+      .compile();
+    line = await startLine({ agents: { ask } });
+    const client = await line.client();
+    await ended(await client.start({ agent: "ask", input: { topic: "x" }, threadId: "t" }));
+    const run = await client.start({ agent: "ask", command: { resume }, threadId: "t" });
+    expect(await ended(run)).toMatchObject({ event: "completed" });
+    expect(heard).toEqual([resume]);
+  });
+
   test("resume with an update, and with goto", async () => {
     line = await startLine({ agents: { approval: approval() } });
     const client = await line.client();

@@ -1,5 +1,6 @@
 /** A run's request as a graph takes it. */
 import { Command, type PregelOptions } from "@langchain/langgraph";
+import { type RedisCheckpointSaver, readState } from "@throughline/checkpoint";
 import type { RunRequest } from "@throughline/dispatch";
 import type { Graph } from "../agent.ts";
 
@@ -48,6 +49,22 @@ export function graphInput(graph: Graph, { input, command }: RunRequest, runId: 
     return { messages: [{ role: "user", content: input, id: `${runId}-input-0` }] };
   }
   return input ?? null;
+}
+
+/**
+ * LangGraph 1.4 takes an answer that is false, 0, "" or null for none, unless it comes with the id of what it answers:
+ * where one thing is asked, it gets that.
+ */
+export async function withAnswerNamed(
+  request: RunRequest,
+  saver: RedisCheckpointSaver,
+  threadId: string,
+): Promise<RunRequest> {
+  const { command, checkpointId } = request;
+  if (command === undefined || command.resume === undefined || command.resume) return request;
+  const [asked, ...others] = (await readState(saver, { threadId, checkpointId }))?.interrupts ?? [];
+  if (asked === undefined || others.length > 0) return request;
+  return { ...request, command: { ...command, resume: { [asked.id]: command.resume } } };
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -28,7 +28,7 @@ import type { Graph, GraphAgent } from "../agent.ts";
 import { AttemptLostError } from "../attempt.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
 import { inputMessages, partial, readBase, saveOutcome } from "../state.ts";
-import { graphInput, requestedConfig } from "./config.ts";
+import { graphInput, requestedConfig, withAnswerNamed } from "./config.ts";
 import { Intake } from "./intake.ts";
 import {
   completeStep,
@@ -195,7 +195,10 @@ export class GraphSession implements Session {
       subgraphs: true,
       ...(this.#retries === undefined ? {} : { callbacks: [this.#retries.handler] }),
     };
-    const input = this.#own === undefined ? graphInput(graph, request, runId) : null;
+    const input =
+      this.#own === undefined
+        ? graphInput(graph, await withAnswerNamed(request, saver, threadId), runId)
+        : null;
     if (input !== null && request.command === undefined && !isElsewhere) await this.#abandonTurn();
     if (this.#modes.has("events")) return graph.streamEvents(input, { ...options, version: "v2" }) as never;
     return (await graph.stream(input, options)) as never;
