@@ -32,7 +32,7 @@ type NodeOptions = RedisOptions & { replyMapping: "legacy" };
 const connectTimeoutMs = 5_000;
 const keepAliveMs = 10_000;
 /** How long sent commands may go without a byte of reply before the socket counts as dead. Never armed while idle. */
-const silenceMs = { commands: 5_000, worker: 10_000, subscriber: 10_000 };
+const silenceMs = { commands: 3_000, worker: 10_000, subscriber: 10_000, blocking: 12_000 };
 /** How often a connection to a Cluster asks which node has which slots. It also learns by being sent elsewhere. */
 const slotsRefreshMs = 5_000;
 
@@ -145,7 +145,8 @@ function roleOptions(role: RedisRole): RedisOptions {
     case "subscriber":
       return { maxRetriesPerRequest: null, autoResubscribe: false, socketTimeout: silenceMs.subscriber };
     case "blocking":
-      return { maxRetriesPerRequest: null };
+      // BullMQ blocks for ten seconds at the most.
+      return { maxRetriesPerRequest: null, socketTimeout: silenceMs.blocking };
   }
 }
 

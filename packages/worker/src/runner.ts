@@ -14,6 +14,7 @@ import {
   type LogReader,
   type LogWriter,
   newEpoch,
+  persist,
   runKeys,
   type StoredRun,
 } from "@throughline/runlog";
@@ -154,14 +155,15 @@ export class Runner {
     const { writer } = attempt;
     const { runId, threadId, agent: name } = run.record;
     const logger = this.#logger(runId, attempt);
-    if (!(await dispatcher.threads.fence(threadId, runId, writer.fence))) {
+    if (!(await persist(() => dispatcher.threads.fence(threadId, runId, writer.fence)))) {
       throw new AttemptLostError("its thread has another active run");
     }
     const agent = agents.get(name);
     const session = await openSession(agent, { run, request: requestOf(run), attempt, saver, logger });
     const end = async (outcome: Outcome, data: LifecycleData): Promise<RunOutcome> => {
       await writer.flush();
-      const checkpoint = await session.save(outcome);
+      // An agent's work is not to be done again because its last step met a Redis that was full for a moment.
+      const checkpoint = await persist(() => session.save(outcome));
       await this.#finish(attempt, data, checkpoint);
       logger.info({ event: data.event, offset: writer.offset }, "run ended");
       return "done";
@@ -180,7 +182,9 @@ export class Runner {
     }
     // The first part of an attempt says how the story goes on.
     const opening: LifecycleData =
-      earlier === null ? { event: "started", attempt: writer.attempt } : await session.takeOver(earlier);
+      earlier === null
+        ? { event: "started", attempt: writer.attempt }
+        : await persist(() => session.takeOver(earlier));
     // Stopped before it began: nothing of it is in the log yet.
     if (attempt.reason !== undefined) return await this.#stopped(run, attempt, Promise.resolve(), end);
     if (earlier !== null) logger.info({ offset: writer.offset }, "run taken over");

@@ -11,7 +11,14 @@ import {
   type RunJob,
 } from "@throughline/dispatch";
 import { checkRedis, connectRedis, createLogger } from "@throughline/kit";
-import { defaultPrefix, LiveSubscriber, LogReader, LogWriter, type Retention } from "@throughline/runlog";
+import {
+  defaultPrefix,
+  LiveSubscriber,
+  LogReader,
+  LogWriter,
+  publish,
+  type Retention,
+} from "@throughline/runlog";
 import { DelayedError, type Job, WaitingError, Worker } from "bullmq";
 import { nanoid } from "nanoid";
 import type { Logger } from "pino";
@@ -60,6 +67,8 @@ class RunLostError extends Error {
 }
 
 const tickMs = 1_000;
+/** How often the connection that brings cancels has to prove that it does. */
+const proveMs = 5_000;
 const againDelayMs = 200;
 /** How long a run waits for a worker that knows its agent, before it is tried again. */
 const unknownAgentDelayMs = 1_000;
@@ -95,12 +104,13 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
   const common = { prefix, ...(options.retention === undefined ? {} : { retention: options.retention }) };
   const dispatcher = new Dispatcher(commands, common);
   const registry = new AgentRegistry(commands, prefix);
+  // A control message that was lost is found by the next append, or the next tick.
+  const control = new LiveSubscriber(subscriber);
   const runner = new Runner(
     {
       log: new LogWriter(commands, common),
       reader: new LogReader(commands, prefix),
-      // A control message that was lost while the connection was away is found by the next append, or the next tick.
-      control: new LiveSubscriber(subscriber),
+      control,
       dispatcher,
       saver: new RedisCheckpointSaver(commands, { prefix }),
       agents,
@@ -165,6 +175,13 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
       .catch((error) => logger.debug({ err: error }, "could not say what is on offer"));
   }, offerEveryMs);
   const ticking = setInterval(() => runner.tick(), tickMs);
+  const proving = setInterval(() => {
+    void control.prove(
+      (tag) => `${prefix}:{worker-${workerId}-${tag}}:probe`,
+      (channel) => publish(commands, channel, "alive"),
+      proveMs / 2,
+    );
+  }, proveMs);
   await worker.waitUntilReady();
   logger.info({ agents: [...agents.keys()], queue, concurrency: worker.concurrency }, "worker is up");
 
@@ -178,6 +195,7 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
     await closed;
     clearTimeout(handOver);
     clearInterval(ticking);
+    clearInterval(proving);
     await dispatcher.close();
     for (const connection of connections) connection.disconnect();
   };

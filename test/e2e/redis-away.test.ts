@@ -1,0 +1,255 @@
+/** Redis goes away, hangs, is full, takes no writes: sockets stay, commands are refused at once, no part is lost. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { gatewayConfig, startGateway } from "@throughline/gateway";
+import { ProtocolError } from "@throughline/protocol";
+import { LogReader } from "@throughline/runlog";
+import { type AgentContext, agent } from "@throughline/worker";
+import { Redis } from "ioredis";
+import { type Logger, pino } from "pino";
+import { expect, test } from "vitest";
+import { countText, countToken, Gate } from "../support/agents.ts";
+import { type Line, startLine } from "../support/line.ts";
+import { lastingPort, type PrivateRedis, startPrivateRedis } from "../support/redis.ts";
+import type { Transcript } from "../support/transcript.ts";
+import { until } from "../support/until.ts";
+
+/** How long Redis is away in the longest of these, ms: well over the time that a job's lock holds. */
+const absenceMs = Number(process.env.ABSENCE_MS ?? 12_000);
+/** A command is to be refused by then, even if it was the one that found out, ms. */
+const refusalMs = 4_000;
+
+/** A Redis of its own that keeps what it is told, two gateways, two workers. */
+class Scene {
+  readonly #dataDir = mkdtempSync(join(tmpdir(), "throughline-redis-away-"));
+  readonly gate = new Gate();
+  redis!: PrivateRedis;
+  line!: Line;
+  /** How many tokens the agents have made, those included that no log has. */
+  made = 0;
+
+  static async play(play: (scene: Scene) => Promise<void>): Promise<void> {
+    const scene = new Scene();
+    try {
+      scene.redis = await startPrivateRedis({ dataDir: scene.#dataDir, port: await lastingPort() });
+      const agents = {
+        steady: agent(scene.#steady, { takeover: "resume" }),
+        flood: agent(scene.#flood, { takeover: "resume" }),
+      };
+      scene.line = await startLine({ redisUrl: scene.redis.url, agents, gateways: 2, workers: 2 });
+      await play(scene);
+    } finally {
+      await scene.line.stop();
+      await scene.redis.stop();
+      rmSync(scene.#dataDir, { recursive: true, force: true });
+    }
+  }
+
+  /** Counts until the gate is open, and goes on where an earlier attempt was. */
+  readonly #steady = async function* (this: Scene, { signal, partial }: AgentContext) {
+    const said = String(partial?.messages[0]?.content ?? "");
+    for (let i = said.split(" ").length - 1; !this.gate.isOpen; i++) {
+      await sleep(10, undefined, { signal });
+      yield countToken(i);
+      this.made++;
+    }
+  }.bind(this);
+
+  /** As fast as it is let. */
+  readonly #flood = async function* (this: Scene, { signal, partial }: AgentContext) {
+    const said = String(partial?.messages[0]?.content ?? "").length / floodPad;
+    for (let i = said; !this.gate.isOpen && !signal.aborted; i++) {
+      yield countToken(i, floodPad);
+      this.made++;
+      if (i % 20 === 0) await sleep(1);
+    }
+  }.bind(this);
+
+  async stopRedis(): Promise<void> {
+    process.kill(this.redis.pid, "SIGKILL");
+    await this.redis.stop();
+  }
+
+  async startRedis(): Promise<void> {
+    this.redis = await startPrivateRedis({ dataDir: this.#dataDir, port: this.redis.port });
+  }
+
+  /** Every token that the agent made is in the log once, in order, and the reader was told exactly that. */
+  async checkStory(reader: Transcript, pad = 0): Promise<void> {
+    expect(await reader.ended(40_000)).toMatchObject({ event: "completed" });
+    const log = new LogReader(this.line.redis, this.line.prefix);
+    const logged = [];
+    for await (const { part } of log.parts(reader.runId)) logged.push(part);
+    expect(reader.parts).toEqual(logged);
+    expect(reader.resets).toEqual([]);
+    const tokens = logged.filter(({ type }) => type === "messages").length;
+    expect(reader.text === countText(tokens, pad), `the text of ${tokens} tokens`).toBe(true);
+  }
+}
+
+const floodPad = 1_000;
+
+interface Trouble {
+  /** Makes Redis fail; what it answers ends that. */
+  begin(scene: Scene): Promise<() => Promise<void>>;
+  lasts: number;
+  /** A command that is refused meanwhile. */
+  refused: "run.get" | "run.start";
+}
+
+/** Over a connection of its own: the others may be stuck. */
+async function tell(scene: Scene, ...command: [string, ...string[]]): Promise<void> {
+  const redis = new Redis(scene.redis.url, { maxRetriesPerRequest: null });
+  await redis.call(...command);
+  redis.disconnect();
+}
+
+const troubles: Record<string, Trouble> = {
+  "is restarted with its append-only file": {
+    begin: async (scene) => {
+      await scene.stopRedis();
+      return () => scene.startRedis();
+    },
+    lasts: 1_000,
+    refused: "run.get",
+  },
+  "is away for longer than a worker may keep its run": {
+    begin: async (scene) => {
+      await scene.stopRedis();
+      return () => scene.startRedis();
+    },
+    lasts: absenceMs,
+    refused: "run.get",
+  },
+  "holds its breath": {
+    begin: async (scene) => {
+      process.kill(scene.redis.pid, "SIGSTOP");
+      return async () => {
+        process.kill(scene.redis.pid, "SIGCONT");
+      };
+    },
+    lasts: 8_000,
+    refused: "run.get",
+  },
+  "lets its clients wait": {
+    begin: async (scene) => {
+      // Who would end that early would have to wait as well.
+      await tell(scene, "CLIENT", "PAUSE", "8000", "ALL");
+      return async () => {};
+    },
+    lasts: 8_000,
+    refused: "run.get",
+  },
+  "is full": {
+    begin: async (scene) => {
+      await tell(scene, "CONFIG", "SET", "maxmemory", "1mb");
+      return () => tell(scene, "CONFIG", "SET", "maxmemory", "0");
+    },
+    lasts: 7_000,
+    refused: "run.start",
+  },
+  "is a replica that takes no writes": {
+    begin: async (scene) => {
+      await tell(scene, "REPLICAOF", "127.0.0.1", "1");
+      return () => tell(scene, "REPLICAOF", "NO", "ONE");
+    },
+    lasts: 7_000,
+    refused: "run.start",
+  },
+};
+
+test.concurrent.each(Object.entries(troubles))(
+  "P1, P2, P5: Redis %s",
+  (_, trouble) =>
+    Scene.play(async (it) => {
+      const clients = [await it.line.client(0), await it.line.client(1)];
+      const [client] = clients as [(typeof clients)[0]];
+      const reader = await client.start({ agent: "steady" });
+      const { runId } = reader;
+      const other = await clients[1]!.follow(runId);
+      await until(() => reader.last > 20 && other.last > 20);
+
+      const end = await trouble.begin(it);
+      const began = performance.now();
+      const elapsed = () => performance.now() - began;
+      const refuse = async () => {
+        const asked = performance.now();
+        const params = trouble.refused === "run.get" ? { runId } : { agent: "steady" };
+        const refusal = await client.refusal(trouble.refused, params);
+        expect(refusal).toBeInstanceOf(ProtocolError);
+        expect(refusal).toMatchObject({ code: "unavailable", retryable: true });
+        return performance.now() - asked;
+      };
+      expect(await refuse()).toBeLessThan(refusalMs);
+      // Whoever asks now need not find out.
+      expect(await refuse()).toBeLessThan(1_000);
+      while (elapsed() < trouble.lasts) {
+        expect(await refuse()).toBeLessThan(refusalMs);
+        await sleep(500);
+      }
+      const last = reader.last;
+      await end();
+
+      await until(() => reader.last > last + 50 && other.last > last + 50, 30_000, "the run's going on");
+      it.gate.open();
+      await it.checkStory(reader);
+      await it.checkStory(other);
+      // The same sockets, and workers that take runs as before.
+      const next = await client.start({ agent: "steady" });
+      await next.ended();
+    }),
+  90_000,
+);
+
+test.concurrent("P7: while Redis is away an agent runs only so far ahead of its log, and loses nothing", () =>
+  Scene.play(async (it) => {
+    const client = await it.line.client();
+    const reader = await client.start({ agent: "flood" });
+    await until(() => reader.last > 100);
+    await it.stopRedis();
+    // It makes some more, until what is unacknowledged is 256 Ki characters and it has to wait.
+    let made = -1;
+    await until(async () => {
+      if (it.made === made) return true;
+      made = it.made;
+      await sleep(300);
+      return false;
+    });
+    await until(() => reader.last > 0);
+    const ahead = it.made - reader.last;
+    expect(ahead).toBeGreaterThan(50);
+    expect(ahead).toBeLessThan((256 * 1024) / floodPad + 2);
+    await it.startRedis();
+    await until(() => reader.last > made, 20_000, "what had waited");
+    it.gate.open();
+    await it.checkStory(reader, floodPad);
+  }));
+
+test.concurrent("what Redis may lose by its settings is warned of once by a gateway, and once by a worker", () =>
+  Scene.play(async (it) => {
+    it.gate.open();
+    await tell(it, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru");
+    await tell(it, "CONFIG", "SET", "appendonly", "no");
+    const expected = [
+      expect.stringMatching(/^maxmemory-policy is allkeys-lru/),
+      expect.stringMatching(/^nothing is persisted/),
+    ];
+    const { redisUrl, prefix } = it.line;
+    const byWorker: string[] = [];
+    await it.line.addWorker({ logger: hearing(byWorker) });
+    expect(byWorker).toEqual(expected);
+    const byGateway: string[] = [];
+    const config = gatewayConfig({ REDIS_URL: redisUrl, KEY_PREFIX: prefix, PORT: "0", DRAIN_MS: "0" });
+    await (await startGateway(config, hearing(byGateway))).close();
+    expect(byGateway).toEqual(expected);
+  }));
+
+/** A logger that puts its warnings into `warnings`. */
+function hearing(warnings: string[]): Logger {
+  return pino(
+    { level: "warn" },
+    { write: (line) => warnings.push((JSON.parse(line) as { msg: string }).msg) },
+  );
+}
