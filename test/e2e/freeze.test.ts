@@ -96,9 +96,10 @@ test.concurrent("P4: a worker whose event loop was blocked past its lock adds no
     await reader.ended(20_000);
     expect(events(reader)).toEqual(["started", "rewound", "completed"]);
     expect(reader.text).toBe("2:before 2:after 2:end");
-    await until(() => first.told.length === 2, 15_000);
+    // Which may have been the first worker's, by then.
+    const aborted = await until(() => first.told.find(({ event }) => event === "aborted"), 15_000);
     expect(performance.now() - blocked).toBeGreaterThan(8_000);
-    expect(first.told[1]).toMatchObject({ event: "aborted", attempt: 1, code: "attempt_lost" });
+    expect(aborted).toMatchObject({ attempt: 1, code: "attempt_lost" });
     expect(reader.parts).toEqual(await it.logged(reader.runId));
     expect(await it.messages("t")).toEqual(["ai:2:before 2:after 2:end"]);
   }));

@@ -188,7 +188,9 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
   let closing: Promise<void> | undefined;
   const close = async () => {
     clearInterval(offering);
-    await registry.withdraw(workerId).catch(() => {}); // It expires by itself.
+    // Not waited for, with Redis out of reach it may take for ever; and it expires by itself.
+    registry.withdraw(workerId).catch(() => {});
+    await untilNotReconnecting(await worker.backend.blockingClient);
     // `close` waits for the runs; those that are not done in time are handed over.
     const closed = worker.close();
     const handOver = setTimeout(() => runner.handOver(), options.drainMs ?? 2_000);
@@ -206,4 +208,18 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
     },
     close: () => (closing ??= close()),
   };
+}
+
+/**
+ * BullMQ closes its blocking connection and waits for its end, of which ioredis never tells where the connection was
+ * waiting for its next try.
+ */
+async function untilNotReconnecting(client: BlockingClient | undefined): Promise<void> {
+  if (client?.status !== "reconnecting") return;
+  await new Promise<void>((resolve) => client.once("connecting", () => resolve()));
+}
+
+interface BlockingClient {
+  readonly status: string;
+  once(event: "connecting", listener: () => void): unknown;
 }
