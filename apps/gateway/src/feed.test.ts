@@ -1,10 +1,10 @@
 import type { Part } from "@throughline/protocol";
-import { LiveSubscriber, LogReader } from "@throughline/runlog";
+import { LiveSubscriber, LogReader, type Page } from "@throughline/runlog";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { ScriptedRun } from "../../../test/support/run.ts";
-import { Feed } from "./feed.ts";
+import { Feed, type FeedDeps } from "./feed.ts";
 import { PageCache } from "./page-cache.ts";
 import { Semaphore } from "./semaphore.ts";
 
@@ -25,15 +25,33 @@ afterAll(() => {
   subscriber.disconnect();
 });
 
-function feedOf(runId: string, cache = new PageCache(100_000)): Feed {
+function feedOf(runId: string, deps: Partial<FeedDeps> = {}): Feed {
   return new Feed(runId, {
     reader: new LogReader(redis, prefix),
     live,
     reads: new Semaphore(4),
-    cache,
+    cache: new PageCache(100_000),
     options: { prefix, pageBytes: 1_000 },
     onIdle: () => {},
+    ...deps,
   });
+}
+
+class CountingReader extends LogReader {
+  reads = 0;
+  mostAtOnce = 0;
+  #now = 0;
+
+  override async page(runId: string, after: number, maxBytes: number): Promise<Page | null> {
+    this.reads += 1;
+    this.#now += 1;
+    this.mostAtOnce = Math.max(this.mostAtOnce, this.#now);
+    try {
+      return await super.page(runId, after, maxBytes);
+    } finally {
+      this.#now -= 1;
+    }
+  }
 }
 
 describe("a feed's pages", () => {
@@ -58,7 +76,7 @@ describe("a feed's pages", () => {
     for (let i = 0; i < 20; i++) {
       const run = await ScriptedRun.open(redis, prefix, `many-${i}`);
       await run.append([own("x".repeat(900))]);
-      const feed = feedOf(run.runId, cache);
+      const feed = feedOf(run.runId, { cache });
       feed.enterBehind();
       feeds.push(feed);
       pages.push(await feed.page(0));
@@ -72,6 +90,24 @@ describe("a feed's pages", () => {
     expect(again?.batch?.last).toBe(1);
     for (const feed of feeds) feed.leaveBehind();
     expect(cache.bytes).toBe(0);
+  });
+
+  test("P7: are each read once for all who catch up together, and no more at a time than may be", async () => {
+    const runs = await Promise.all([0, 1, 2, 3].map((i) => ScriptedRun.open(redis, prefix, `read-${i}`)));
+    for (const run of runs) {
+      for (let i = 0; i < 30; i++) await run.append([own("x".repeat(900))]);
+    }
+    const reader = new CountingReader(redis, prefix);
+    const shared = { reader, reads: new Semaphore(3), cache: new PageCache(200_000) };
+    const feeds = runs.map(({ runId }) => feedOf(runId, shared));
+    const catchUp = async (feed: Feed) => {
+      feed.enterBehind();
+      for (let after = 0; after < 30; ) after = (await feed.page(after))!.batch!.last;
+    };
+    await Promise.all(feeds.flatMap((feed) => Array.from({ length: 100 }, () => catchUp(feed))));
+    // Two of these batches fill a page.
+    expect(reader.reads).toBe(runs.length * 15);
+    expect(reader.mostAtOnce).toBe(3);
   });
 
   test("are not kept where they were read ahead for a reader that has gone", async () => {
