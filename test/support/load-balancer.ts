@@ -5,9 +5,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { findFreePort } from "@throughline/local";
 import { findProgram } from "./apt.ts";
+import { repositoryFile } from "./program.ts";
 import { until } from "./until.ts";
 
 export type BalancerName = "nginx" | "haproxy";
@@ -111,7 +111,7 @@ export async function startBalancer(name: BalancerName, options: BalancerOptions
 }
 
 function configure(kind: Kind, port: number, { gateways, quietTimeout }: BalancerOptions): string {
-  let config = readFileSync(fileURLToPath(new URL(`../../${kind.file}`, import.meta.url)), "utf8");
+  let config = readFileSync(repositoryFile(kind.file), "utf8");
   const replace = (said: string, by: string) => {
     if (!config.includes(said)) throw new Error(`${kind.file} does not say "${said}"`);
     config = config.replace(said, by);

@@ -6,8 +6,13 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { until } from "./until.ts";
 
-/** From the sources as from what they are compiled to. */
-const root = fileURLToPath(new URL(".", import.meta.url)).replace(/test[/\\](dist[/\\])?support[/\\]$/, "");
+const here = fileURLToPath(new URL(".", import.meta.url));
+const root = here.replace(/test[/\\](dist[/\\])?support[/\\]$/, "");
+
+/** A file of this repository, from the sources as from what they are compiled to. */
+export function repositoryFile(path: string): string {
+  return join(root, path);
+}
 
 export class Program {
   readonly process: ChildProcess;
@@ -19,7 +24,7 @@ export class Program {
   /** `path`: from the root of the repository. It leads a process group, as a command in a terminal does. */
   constructor(path: string, args: readonly string[] = [], env: Record<string, string> = {}) {
     const { NO_COLOR: _, FORCE_COLOR: __, npm_lifecycle_event: ___, ...rest } = process.env;
-    const file = join(root, path);
+    const file = repositoryFile(path);
     this.process = spawn(process.execPath, [file, ...args], {
       detached: true,
       env: { ...rest, ...env },
