@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { gatewayUrl, modeList, quoted, runInput } from "./arguments.ts";
-import { goOn, stoppedLine } from "./follow.ts";
+import { gatewayUrl, jsonObject, modeList, quoted, runInput } from "./arguments.ts";
+import { answerTo, goOn, stoppedLine } from "./follow.ts";
 import { startParams } from "./program.ts";
 import { Presses, type Stream, Terminal } from "./terminal.ts";
 
@@ -53,6 +53,8 @@ describe("input", () => {
       thread: "t",
       checkpoint: "c",
       modes: modeList("messages, custom"),
+      subgraphs: true,
+      config: jsonObject('{"configurable":{"lang":"en"}}'),
       keep: "thread",
     } as const;
     expect(startParams("a", undefined, options)).toEqual({
@@ -60,12 +62,15 @@ describe("input", () => {
       threadId: "t",
       checkpointId: "c",
       modes: ["messages", "custom"],
+      subgraphs: true,
+      config: { configurable: { lang: "en" } },
     });
     expect(startParams("a", undefined, { resume: "yes", keep: "thread" })).toEqual({
       agent: "a",
       command: { resume: "yes" },
     });
     expect(() => modeList("messages,nonsense")).toThrow("Modes are messages");
+    expect(() => jsonObject("lang=en")).toThrow("It is a JSON object");
   });
 });
 
@@ -77,6 +82,11 @@ it.each([
   ["", "''"],
 ])("%s is %s to a shell", (given, expected) => {
   expect(quoted(given)).toBe(expected);
+});
+
+it("shows where the answer goes; of several, under its id", () => {
+  expect(answerTo([{ id: "i" }])).toBe("ANSWER");
+  expect(answerTo([{ id: "i" }, { id: "j" }])).toBe(`'{"i":"ANSWER","j":"ANSWER"}'`);
 });
 
 describe("what is said of a stop", () => {

@@ -38,6 +38,14 @@ function parseLoosely(text: string): unknown {
   }
 }
 
+export function jsonObject(text: string): Record<string, unknown> {
+  const parsed = parseLoosely(text);
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+    throw new InvalidArgumentError('It is a JSON object, as {"configurable":{"lang":"en"}}.');
+  }
+  return parsed as Record<string, unknown>;
+}
+
 export function modeList(text: string): StreamMode[] {
   return text.split(",").map((each) => {
     const mode = streamModes.find((known) => known === each.trim());

@@ -91,8 +91,9 @@ async function conclude(
     case "interrupted": {
       const thread = ending.checkpoint?.threadId ?? run.threadId;
       if (thread !== undefined) {
+        const answer = answerTo(ending.interrupts);
         terminal.note(
-          `to answer: ${command} run ${quoted(await agentName())} --resume ANSWER --thread ${quoted(thread)}`,
+          `to answer: ${command} run ${quoted(await agentName())} --resume ${answer} --thread ${quoted(thread)}`,
         );
       }
       return exitCodes.completed;
@@ -104,6 +105,12 @@ async function conclude(
       }
       return exitCodes.cancelled;
   }
+}
+
+/** What is to be replaced by the answer: JSON or text; of several, each under its id. */
+export function answerTo(interrupts: readonly { id: string }[]): string {
+  if (interrupts.length <= 1) return "ANSWER";
+  return quoted(JSON.stringify(Object.fromEntries(interrupts.map(({ id }) => [id, "ANSWER"]))));
 }
 
 type Cancelled = Extract<EndingData, { event: "cancelled" }>;

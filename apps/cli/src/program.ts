@@ -3,7 +3,15 @@
 import { ProtocolError, type StartParams, type Thread } from "@throughline/client";
 import type { Keep, StreamMode } from "@throughline/protocol";
 import { Command } from "commander";
-import { afterOption, gatewayUrl, keepOption, modeList, runInput, wholeNumber } from "./arguments.ts";
+import {
+  afterOption,
+  gatewayUrl,
+  jsonObject,
+  keepOption,
+  modeList,
+  runInput,
+  wholeNumber,
+} from "./arguments.ts";
 import { exitCodes, follow } from "./follow.ts";
 import { historyTree } from "./history.ts";
 import { agentList, runList, threadList } from "./lists.ts";
@@ -22,6 +30,8 @@ interface RunOptions {
   thread?: string;
   checkpoint?: string;
   modes?: StreamMode[];
+  subgraphs?: boolean;
+  config?: Record<string, unknown>;
   resume?: string;
   json?: boolean;
   quiet?: boolean;
@@ -66,7 +76,9 @@ export function makeProgram(perform: Perform, env: NodeJS.ProcessEnv): Command {
     .option("--thread <id>", "continue this thread, or begin one with this id")
     .option("--checkpoint <id>", "continue from this checkpoint of the thread")
     .option("--modes <modes>", "what the run produces, as messages,updates,custom", modeList)
-    .option("--resume <answer>", "answer what an interrupted run waits for")
+    .option("--subgraphs", "also what a graph's subgraphs produce")
+    .option("--config <json>", 'a graph\'s config, as {"configurable":{…}}', jsonObject)
+    .option("--resume <answer>", "answer what an interrupted run waits for: JSON, or text")
     .option("--json", "print each part as a line of JSON, with its offset")
     .option("--quiet", "say nothing beside the text but what matters")
     .option("--keep <what>", "what a stopped run leaves: thread, branch or discard", keepOption, "thread")
@@ -168,5 +180,7 @@ export function startParams(agent: string, input: string | undefined, options: R
   if (options.thread !== undefined) params.threadId = options.thread;
   if (options.checkpoint !== undefined) params.checkpointId = options.checkpoint;
   if (options.modes !== undefined) params.modes = options.modes;
+  if (options.subgraphs !== undefined) params.subgraphs = options.subgraphs;
+  if (options.config !== undefined) params.config = options.config as NonNullable<StartParams["config"]>;
   return params;
 }

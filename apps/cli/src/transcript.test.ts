@@ -82,10 +82,26 @@ describe("Transcript", () => {
     expect(written(lifecycle({ event: "resumed", attempt: 2 })).err).toEqual([
       "another worker goes on (attempt 2)",
     ]);
-    const interrupts = [{ id: "i", value: "ok?" }];
-    expect(written(lifecycle({ event: "interrupted", interrupts })).err).toEqual([
-      'waits for an answer: ["ok?"]',
+  });
+
+  it("what waits for an answer is shown whole, and once; several with their ids", () => {
+    const asked = { plan: ["a", "b"], why: "because ".repeat(20) };
+    const interrupts = [
+      { id: "i", value: "ok?" },
+      { id: "j", value: asked },
+    ];
+    const update: Part = { type: "updates", ns: [], data: { __interrupt__: interrupts } };
+    const ending: Part = { type: "lifecycle", ns: [], data: { event: "interrupted", interrupts } };
+    expect(written(update, ending).err).toEqual([
+      'waits for an answer (i): "ok?"',
+      `waits for an answer (j): ${JSON.stringify(asked, null, 2)}`,
     ]);
+    const one: Part = {
+      type: "lifecycle",
+      ns: [],
+      data: { event: "interrupted", interrupts: interrupts.slice(0, 1) },
+    };
+    expect(written(one).err).toEqual(['waits for an answer: "ok?"']);
   });
 
   it("rewound: what was taken back is said, and what holds is written again", () => {

@@ -50,6 +50,8 @@ export class Transcript {
         return isAi(chunk.type) ? this.#write(chunk.id, textOf(chunk.content)) : [];
       }
       case "updates":
+        // What is asked comes once more, with the ending, where it can be answered.
+        if (isRecord(part.data) && "__interrupt__" in part.data) return [];
         return [...this.#unstreamed(part.data), aside(`update ${summary(part.data)}`)];
       case "lifecycle":
         return lifecycleLine(part.data);
@@ -105,7 +107,11 @@ export function lifecycleLine(data: Extract<Part, { type: "lifecycle" }>["data"]
     case "resumed":
       return [note(`another worker goes on (attempt ${data.attempt})`)];
     case "interrupted":
-      return [note(`waits for an answer: ${summary(data.interrupts.map((each) => each.value))}`)];
+      return data.interrupts.map(({ id, value }) => {
+        // By its id each of several is answered by itself.
+        const which = data.interrupts.length > 1 ? ` (${id})` : "";
+        return note(`waits for an answer${which}: ${whole(value)}`);
+      });
     case "failed":
       return [note(`failed: ${data.error.name}: ${data.error.message}`)];
     case "completed":
@@ -134,6 +140,12 @@ function aside(text: string): Output {
 function summary(data: unknown): string {
   const text = JSON.stringify(data) ?? "";
   return text.length > asideLength ? `${text.slice(0, asideLength)}…` : text;
+}
+
+/** What somebody is to answer has to be seen whole: on a line of its own for each field where it is long. */
+function whole(value: unknown): string {
+  const text = JSON.stringify(value) ?? "";
+  return text.length > asideLength ? JSON.stringify(value, null, 2) : text;
 }
 
 export function isAi(type: unknown): boolean {

@@ -2,6 +2,7 @@
  * The worker as a process: the example agents, and those of the module that `--agents` or AGENTS names, served from the
  * queue in Redis until SIGTERM.
  */
+import { setMaxListeners } from "node:events";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { ConfigError, createLogger, readConfig, redisUrl, runService } from "@throughline/kit";
@@ -33,6 +34,8 @@ const environment = z.object({
 });
 
 const logger = createLogger("worker");
+// LangGraph hangs a listener on a step's signal for each of its tasks: more than ten of them are no leak.
+setMaxListeners(0);
 /** Longer than an import takes that does not wait for somebody else. */
 const slowImportMs = 10_000;
 
