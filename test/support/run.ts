@@ -52,17 +52,26 @@ export class ScriptedRun {
 
   /** Ends the run. Answers the offset of its ending. */
   async finish(): Promise<number> {
+    return await this.#finish(true);
+  }
+
+  /** Ends the run, and the message of that is lost. */
+  async finishUnheard(): Promise<number> {
+    return await this.#finish(false);
+  }
+
+  async #finish(heard: boolean): Promise<number> {
     const { run, log, live } = runKeys(this.#prefix, this.runId);
     const ending = lifecycle({ event: "completed" });
     this.written.push(ending);
     const offset = ++this.#offset;
     const json = body([ending]);
-    await this.#redis
+    const multi = this.#redis
       .multi()
       .xadd(log, `${offset}-0`, "n", 1, "b", json)
-      .hset(run, "head", offset, "status", "completed", "ended", Date.now(), "fence", "")
-      .publish(live, `${offset}:1:e-${this.runId}:e\n${json}`)
-      .exec();
+      .hset(run, "head", offset, "status", "completed", "ended", Date.now(), "fence", "");
+    if (heard) multi.publish(live, `${offset}:1:e-${this.runId}:e\n${json}`);
+    await multi.exec();
     return offset;
   }
 

@@ -1,0 +1,96 @@
+/** P2: published messages are hints. Whichever of them is lost, nobody has to reconnect to have every part. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { type AgentContext, custom } from "@throughline/worker";
+import { expect, test } from "vitest";
+import { count } from "../support/agents.ts";
+import { killConnections } from "../support/connections.ts";
+import { startLine } from "../support/line.ts";
+import { startProxy } from "../support/proxy.ts";
+import { startPrivateRedis, testRedisUrl } from "../support/redis.ts";
+import { ScriptedRun } from "../support/run.ts";
+import { until } from "../support/until.ts";
+
+async function* patient({ signal }: AgentContext) {
+  yield "waiting";
+  await sleep(60_000, undefined, { signal });
+}
+
+test.concurrent("an ending whose message is lost is found, though every connection is well", async () => {
+  const line = await startLine({ workers: 0 });
+  try {
+    const run = await ScriptedRun.open(line.redis, line.prefix, "run");
+    const reader = await (await line.client()).follow(run.runId);
+    await run.append([custom(1)]);
+    await until(() => reader.last === 1);
+    await run.appendUnheard([custom(2)]);
+    await run.finishUnheard();
+    await reader.ended(14_000);
+    expect(reader.offsets).toEqual([1, 2, 3]);
+  } finally {
+    await line.stop();
+  }
+});
+
+test.concurrent("a subscriber that is killed again and again costs no part", async () => {
+  const redis = await startPrivateRedis();
+  const line = await startLine({ agents: { count }, redisUrl: redis.url });
+  try {
+    const client = await line.client();
+    const reader = await client.start({ agent: "count", input: { n: 400, ms: 5 } });
+    for (let kills = 0; kills < 10; kills++) {
+      const { last } = reader;
+      await until(async () => (await killConnections(line.redis, "throughline-gateway:subscriber")) === 1);
+      await until(() => reader.last > last + 5 || reader.ending !== undefined);
+    }
+    await reader.ended();
+    expect(reader.offsets).toEqual(Array.from({ length: 402 }, (_, i) => i + 1));
+  } finally {
+    await line.stop();
+    await redis.stop();
+  }
+});
+
+test.concurrent("P3: a cancel whose message the worker cannot hear stops it within two seconds all the same", async () => {
+  const proxy = await startProxy(testRedisUrl());
+  const line = await startLine({ workers: 0 });
+  try {
+    await line.addWorker({ agents: { patient }, redis: proxy.url });
+    const client = await line.client();
+    const cancel = async () => {
+      const reader = await client.start({ agent: "patient" });
+      await until(() => reader.last === 2);
+      const asked = performance.now();
+      expect(await client.call("run.cancel", { runId: reader.runId })).toMatchObject({ status: "cancelled" });
+      return performance.now() - asked;
+    };
+    const reader = await client.start({ agent: "patient" });
+    await until(() => reader.last === 2);
+    expect(proxy.mute("throughline-worker:subscriber")).toBe(1);
+    const asked = performance.now();
+    expect(await client.call("run.cancel", { runId: reader.runId })).toMatchObject({ status: "cancelled" });
+    expect(performance.now() - asked).toBeLessThan(2_500);
+    // The worker finds out that it hears nothing, and gets another connection.
+    await until(async () => (await cancel()) < 500, 20_000, "a cancel that is heard");
+  } finally {
+    await line.stop();
+    proxy.close();
+  }
+});
+
+test.concurrent("a worker whose connections are open and deliver nothing takes runs again", async () => {
+  const proxy = await startProxy(testRedisUrl());
+  const line = await startLine({ workers: 0 });
+  try {
+    await line.addWorker({ agents: { count }, redis: proxy.url });
+    const client = await line.client();
+    await (await client.start({ agent: "count", input: { n: 1 } })).ended();
+    // All that it has: its own three, and the one that BullMQ blocks in.
+    expect(proxy.mute("")).toBe(4);
+    const reader = await client.start({ agent: "count", input: { n: 1 } });
+    await reader.ended(30_000);
+    expect(reader.text).toBe("0 ");
+  } finally {
+    await line.stop();
+    proxy.close();
+  }
+}, 60_000);
