@@ -24,9 +24,15 @@ async function* torrent(_: AgentContext) {
   }
 }
 
+const largeChars = 300_000;
+
+async function* large() {
+  yield "x".repeat(largeChars);
+}
+
 beforeAll(async () => {
   line = await startLine({
-    agents: { torrent },
+    agents: { torrent, large },
     env: { HIGH_WATER_BYTES: String(highWater), LOW_WATER_BYTES: String(highWater / 4) },
   });
 });
@@ -125,4 +131,39 @@ test("P8: a reader that takes nothing for too long is told to come back, and the
   await behind.ended();
   expect(behind.offsets).toEqual(run.offsets);
   await until(() => gateway.connections === 1 && gateway.runs === 0, 10_000, "the end of its subscription");
+}, 60_000);
+
+test("P7: a client that asks and asks, and takes no answer, costs a bounded buffer; it gets every answer in the end", async () => {
+  const gateway = await line.addGateway({ COMMANDS_PER_SECOND: "100000" });
+  const client = await line.client(line.gateways.indexOf(gateway), { validate: false });
+  const threadId = "large";
+  const { runId } = await client.call("run.start", { agent: "large", threadId, subscribe: false });
+  await until(async () => (await client.call("run.get", { runId })).status === "completed");
+  const held = serverSocket(client);
+  client.socket.pause();
+  let most = 0;
+  const sampling = setInterval(() => {
+    most = Math.max(most, held.writableLength);
+  }, 1);
+  try {
+    const asked = 240;
+    let answered = 0;
+    for (let i = 0; i < asked; i++) {
+      void client.call("thread.get", { threadId }).then(
+        () => answered++,
+        () => {},
+      );
+      if (i % 2 === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    // Far more than the kernel holds for the two sockets.
+    expect(asked * largeChars).toBeGreaterThan(60 * 1024 * 1024);
+    await until(() => most > 2 * highWater);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    // What was under way when the mark was passed is answered.
+    expect(most).toBeLessThan((asked / 3) * largeChars);
+    client.socket.resume();
+    await until(() => answered === asked, 30_000, "all answers");
+  } finally {
+    clearInterval(sampling);
+  }
 }, 60_000);

@@ -3,7 +3,8 @@
  *
  * Invariants:
  * - every command is answered once; a bad one costs the socket nothing but its answer;
- * - what a socket holds unsent is bounded: subscriptions stop at the high-water mark, answers are rate-limited;
+ * - what a socket holds unsent is bounded: subscriptions stop at the high-water mark, and commands are not read while
+ *   there is so much more than that that it can only be their answers;
  * - one write to the socket per turn of the event loop, of one Buffer, whatever was sent in it.
  */
 import type { Duplex } from "node:stream";
@@ -164,7 +165,14 @@ export class Connection implements Outlet {
       return;
     }
     this.#pending++;
-    void this.#answer(frame);
+    void this.#answer(frame).then(() => this.#holdCommands());
+  }
+
+  /** A reader that is slow may still cancel a run; one that asks, and does not take the answers, has to wait. */
+  #holdCommands(): void {
+    if (this.buffered < 2 * this.#limits.highWater || this.#ws.isPaused) return;
+    this.#ws.pause();
+    void this.drained().then(() => this.#ws.resume());
   }
 
   async #answer(frame: CommandFrame): Promise<void> {
