@@ -1,5 +1,5 @@
 /** What each command does. One function per method; the envelope, limits and answers are socket.ts's. */
-import { type RedisCheckpointSaver, readHistory, readState, writeState } from "@throughline/checkpoint";
+import { type RedisCheckpointSaver, readHistory, readState } from "@throughline/checkpoint";
 import type { Dispatcher, RunRequest, StartRequest } from "@throughline/dispatch";
 import {
   type CommandFrame,
@@ -12,12 +12,12 @@ import {
 import { isCovered, isPassing, type StoredRun } from "@throughline/runlog";
 import type { Logger } from "pino";
 import type { Authenticator } from "./auth.ts";
-import type { Batch } from "./batch.ts";
-import type { Feed, FeedReader } from "./feed.ts";
 import { eventFrame } from "./frame.ts";
 import type { Hub } from "./hub.ts";
 import type { Answer, Connection } from "./socket.ts";
 import { Subscription } from "./subscription.ts";
+import { untilEnded } from "./until-ended.ts";
+import { updateThread } from "./update-thread.ts";
 
 export interface CommandDeps {
   dispatcher: Dispatcher;
@@ -228,20 +228,10 @@ function makeHandlers(deps: CommandDeps): Handlers {
       return { checkpoints: checkpoints as Result<"thread.history">["checkpoints"] };
     },
 
-    "thread.update": async (connection, { threadId, values, asNode, checkpointId }) => {
-      await ownThread(connection, threadId);
-      const active = await dispatcher.active(threadId);
-      if (active !== null) {
-        const message = `thread ${threadId} has an active run: its state is that run's until it ends`;
-        throw new ProtocolError("thread_busy", message, { activeRunId: active });
-      }
-      const { checkpointId: written } = await writeState(saver, {
-        threadId,
-        ...(checkpointId === undefined ? {} : { parentId: checkpointId }),
-        update: values,
-        metadata: { source: "update", ...(asNode === undefined ? {} : { as_node: asNode }) },
-      });
-      return { threadId, checkpointId: written };
+    "thread.update": async (connection, update) => {
+      await ownThread(connection, update.threadId);
+      const checkpointId = await updateThread(deps, connection.principal.id, update);
+      return { threadId: update.threadId, checkpointId };
     },
 
     "agent.list": async () => ({ agents: await dispatcher.agents.live() }),
@@ -304,32 +294,6 @@ async function startRequest(
     ...(multitaskStrategy === undefined ? {} : { multitaskStrategy }),
     ...(idempotencyKey === undefined ? {} : { idempotencyKey }),
   };
-}
-
-/** How often a run that is awaited looks at its log, for an ending whose message was lost. */
-const lookMs = 1_000;
-
-/** `heard`: resolves when the feed's live batches come in. */
-async function untilEnded(feed: Feed, heard: Promise<void>, ms: number): Promise<boolean> {
-  return await new Promise<boolean>((resolve) => {
-    const settle = (ended: boolean) => {
-      clearTimeout(deadline);
-      clearInterval(looking);
-      feed.leave(reader);
-      resolve(ended);
-    };
-    const look = () => {
-      if (feed.ended) settle(true);
-    };
-    const refresh = () => void feed.refresh().catch(() => {}); // The next look is soon.
-    const reader: FeedReader = { onBatch: (_: Batch) => look(), onWake: look, onHead: look };
-    const deadline = setTimeout(settle, ms, false);
-    const looking = setInterval(refresh, lookMs);
-    feed.join(reader);
-    // What ended before the subscription was acknowledged was not heard.
-    heard.then(refresh, refresh);
-    look();
-  });
 }
 
 /** Everything that goes wrong, as the wire says it. What nobody foresaw is logged, once, here. */

@@ -24,4 +24,12 @@ export {
   type SaverOptions,
   type WriteToCome,
 } from "./saver.ts";
-export { readHistory, readState, type StateUpdate, type ThreadState, writeState } from "./thread-state.ts";
+export {
+  graphOf,
+  readHistory,
+  readState,
+  refuseSerialised,
+  type StateUpdate,
+  type ThreadState,
+  writeState,
+} from "./thread-state.ts";

@@ -72,6 +72,20 @@ export async function readHistory(
 }
 
 /**
+ * The agent whose graph wrote the state, by its name; null where no graph did, or where there is none. A graph knows
+ * the versions of the channels with which its nodes last ran.
+ */
+export async function graphOf(
+  saver: BaseCheckpointSaver,
+  { threadId, checkpointId }: { threadId: string; checkpointId?: string | undefined },
+): Promise<string | null> {
+  const tuple = await saver.getTuple(at(threadId, checkpointId));
+  if (tuple === undefined || Object.keys(tuple.checkpoint.versions_seen).length === 0) return null;
+  const { agent } = (tuple.metadata ?? {}) as { agent?: unknown };
+  return typeof agent === "string" ? agent : null;
+}
+
+/**
  * Writes a child checkpoint in LangGraph's format, from which a graph continues as from one of its own. Two that write
  * to the head at the same time both end up on the thread's line, one after the other.
  * @throws NoSuchCheckpointError (`parentId`), InvalidArgumentError (a message, or a key or value that is LangGraph's
@@ -189,8 +203,9 @@ function parseUpdate({ messages, ...others }: Record<string, unknown>): Changes 
 /**
  * The serializer would make objects of `{"lc":1,…}` when the checkpoint is read: any class of LangChain's, with
  * arguments that may come from a browser.
+ * @throws InvalidArgumentError
  */
-function refuseSerialised(value: unknown): void {
+export function refuseSerialised(value: unknown): void {
   if (typeof value !== "object" || value === null) return;
   const prototype: unknown = Object.getPrototypeOf(value);
   if (!Array.isArray(value) && prototype !== Object.prototype && prototype !== null) return;

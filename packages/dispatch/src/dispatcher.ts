@@ -43,6 +43,15 @@ export interface RunRequest {
   subgraphs?: boolean;
   config?: Record<string, unknown>;
   command?: Record<string, unknown>;
+  /** In place of running the agent: what is to be written to its thread's state. */
+  update?: StateUpdate;
+}
+
+/** A write to a thread's state, by hand. */
+export interface StateUpdate {
+  values: Record<string, unknown>;
+  /** The node that it counts as written by. Default: the last one that wrote. */
+  asNode?: string | undefined;
 }
 
 export interface Started {

@@ -1,4 +1,11 @@
 export { AgentRegistry, type Offer, offerEveryMs, offerTtlMs } from "./agents.ts";
-export { Dispatcher, type RunRequest, requestOf, type Started, type StartRequest } from "./dispatcher.ts";
+export {
+  Dispatcher,
+  type RunRequest,
+  requestOf,
+  type Started,
+  type StartRequest,
+  type StateUpdate,
+} from "./dispatcher.ts";
 export { defaultQueue, lockTimes, queuePrefix, type RunJob, RunQueue } from "./queue.ts";
 export { type Entered, Threads } from "./threads.ts";

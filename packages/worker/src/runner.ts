@@ -275,6 +275,10 @@ export class Runner {
 async function openSession(agent: Agent | undefined, work: Assignment): Promise<Session> {
   if (agent?.kind !== "graph") return await FunctionSession.open(agent, work);
   // Loaded by who needs it: a worker of function agents does without LangGraph.
+  if (work.request.update !== undefined) {
+    const { UpdateSession } = await import("./langgraph/update-session.ts");
+    return new UpdateSession(agent, work);
+  }
   const { GraphSession } = await import("./langgraph/graph-session.ts");
   return await GraphSession.open(agent, work);
 }

@@ -1,0 +1,29 @@
+/** Waits for the end of a run. */
+import type { Batch } from "./batch.ts";
+import type { Feed, FeedReader } from "./feed.ts";
+
+/** How often a run that is awaited looks at its log, for an ending whose message was lost. */
+const lookMs = 1_000;
+
+/** `heard`: resolves when the feed's live batches come in. */
+export async function untilEnded(feed: Feed, heard: Promise<void>, ms: number): Promise<boolean> {
+  return await new Promise<boolean>((resolve) => {
+    const settle = (ended: boolean) => {
+      clearTimeout(deadline);
+      clearInterval(looking);
+      feed.leave(reader);
+      resolve(ended);
+    };
+    const look = () => {
+      if (feed.ended) settle(true);
+    };
+    const refresh = () => void feed.refresh().catch(() => {}); // The next look is soon.
+    const reader: FeedReader = { onBatch: (_: Batch) => look(), onWake: look, onHead: look };
+    const deadline = setTimeout(settle, ms, false);
+    const looking = setInterval(refresh, lookMs);
+    feed.join(reader);
+    // What ended before the subscription was acknowledged was not heard.
+    heard.then(refresh, refresh);
+    look();
+  });
+}

@@ -1,0 +1,91 @@
+/**
+ * Writes to a thread's state by hand.
+ *
+ * What a function agent keeps is written here. A graph has reducers, and edges that say what follows: only who has the
+ * graph can write to its state, so that is asked of a worker, as a run of its own in the thread's line.
+ */
+import { graphOf, refuseSerialised, writeState } from "@throughline/checkpoint";
+import type { StateUpdate } from "@throughline/dispatch";
+import { ProtocolError } from "@throughline/protocol";
+import type { CommandDeps } from "./commands.ts";
+import { untilEnded } from "./until-ended.ts";
+
+interface ThreadUpdate extends StateUpdate {
+  threadId: string;
+  /** The checkpoint to write a child of. Default: the head. */
+  checkpointId?: string | undefined;
+}
+
+/**
+ * @returns the id of the checkpoint that was written
+ * @throws ProtocolError thread_busy, no_such_agent, invalid_argument (the graph refuses it), unavailable (no worker
+ * took it up in time); what writeState throws
+ */
+export async function updateThread(
+  deps: CommandDeps,
+  owner: string,
+  { threadId, checkpointId, values, asNode }: ThreadUpdate,
+): Promise<string> {
+  const { dispatcher, saver } = deps;
+  const active = await dispatcher.active(threadId);
+  if (active !== null) {
+    const message = `thread ${threadId} has an active run: its state is that run's until it ends`;
+    throw new ProtocolError("thread_busy", message, { activeRunId: active });
+  }
+  const agent = await graphOf(saver, { threadId, checkpointId });
+  if (agent !== null)
+    return await updateGraph(deps, owner, agent, { threadId, checkpointId, values, asNode });
+  const { checkpointId: written } = await writeState(saver, {
+    threadId,
+    ...(checkpointId === undefined ? {} : { parentId: checkpointId }),
+    update: values,
+    metadata: { source: "update", ...(asNode === undefined ? {} : { as_node: asNode }) },
+  });
+  return written;
+}
+
+async function updateGraph(
+  { dispatcher, hub, cancelWaitMs }: CommandDeps,
+  owner: string,
+  agent: string,
+  { threadId, checkpointId, ...update }: ThreadUpdate,
+): Promise<string> {
+  refuseSerialised(update.values);
+  const queue = await dispatcher.agents.queueOf(agent);
+  if (queue === null) {
+    throw new ProtocolError(
+      "no_such_agent",
+      `the thread is agent ${agent}'s, which no worker offers any more`,
+    );
+  }
+  const { runId } = await dispatcher.start({
+    agent,
+    owner,
+    threadId,
+    multitaskStrategy: "reject",
+    metadata: { command: "thread.update" },
+    request: { queue, update, ...(checkpointId === undefined ? {} : { checkpointId }) },
+  });
+  const feed = hub.feed(runId);
+  const acquired = feed.acquire();
+  acquired.catch(() => {});
+  try {
+    if (!(await untilEnded(feed, acquired, cancelWaitMs))) {
+      await dispatcher.cancel(runId, { keep: "discard", reason: "thread.update was given up" });
+    }
+    const { record } = await dispatcher.runs.must(runId);
+    if (record.status === "completed" && record.checkpoint) return record.checkpoint.checkpointId;
+    if (record.status === "failed") {
+      throw new ProtocolError(
+        "invalid_argument",
+        `agent ${agent} refuses the update: ${record.error?.message}`,
+      );
+    }
+    throw new ProtocolError("unavailable", `no worker wrote the update within ${cancelWaitMs / 1000} s`);
+  } finally {
+    void acquired.then(
+      () => feed.release(),
+      () => {},
+    );
+  }
+}

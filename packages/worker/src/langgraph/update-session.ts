@@ -1,0 +1,63 @@
+/**
+ * A run that writes to its thread's state instead of running the graph: `thread.update`. The graph writes itself, so
+ * that its reducers hold, and its edges say what follows.
+ */
+import { InvalidUpdateError } from "@langchain/langgraph";
+import { type RedisCheckpointSaver, readState } from "@throughline/checkpoint";
+import type { CheckpointRef, LifecycleData } from "@throughline/protocol";
+import type { GraphAgent } from "../agent.ts";
+import type { Assignment, Finished, Outcome, Session } from "../session.ts";
+import { withSaver } from "./partials.ts";
+
+export class UpdateSession implements Session {
+  readonly #agent: GraphAgent;
+  readonly #work: Assignment;
+
+  constructor(agent: GraphAgent, work: Assignment) {
+    this.#agent = agent;
+    this.#work = work;
+  }
+
+  async takeOver(): Promise<Extract<LifecycleData, { event: "resumed" }>> {
+    return { event: "resumed", attempt: this.#work.attempt.writer.attempt };
+  }
+
+  async run(): Promise<Finished> {
+    const { run, request, attempt, saver } = this.#work;
+    const { runId, threadId, agent } = run.record;
+    const head = await readState(saver, { threadId });
+    // An earlier attempt wrote it, and died before it could say so.
+    if (head?.metadata.run_id === runId) return { event: "completed" };
+    const { writer } = attempt;
+    const fenced: RedisCheckpointSaver = saver.fenced({
+      runId,
+      attempt: writer.fence,
+      before: async () => ({ agent, attempt: writer.attempt, head_before: head?.checkpointId ?? null }),
+    });
+    const { checkpointId, update } = request;
+    const configurable = {
+      thread_id: threadId,
+      checkpoint_ns: "",
+      ...(checkpointId === undefined ? {} : { checkpoint_id: checkpointId }),
+    };
+    const { values, asNode } = update!;
+    this.#check(asNode);
+    await withSaver(this.#agent.graph, fenced).updateState({ configurable }, values, asNode);
+    return { event: "completed" };
+  }
+
+  async save(outcome: Outcome): Promise<CheckpointRef | null> {
+    const { run, saver } = this.#work;
+    const { threadId } = run.record;
+    const checkpointId = outcome === "completed" ? await saver.head(threadId) : null;
+    return checkpointId === null ? null : { threadId, checkpointId };
+  }
+
+  /** LangGraph says that there is no such node, but not which there are. */
+  #check(asNode: string | undefined): void {
+    const { nodes } = this.#agent.graph;
+    if (asNode === undefined || asNode in nodes || asNode.startsWith("__")) return;
+    const names = Object.keys(nodes).filter((name) => name !== "__start__");
+    throw new InvalidUpdateError(`there is no node ${asNode}; there are ${names.join(", ")}`);
+  }
+}
