@@ -12,6 +12,8 @@ async function consume(run: string, load: Load): Promise<number> {
   const chunks = await compiled.stream(graphInput(load), {
     configurable,
     streamMode: ["messages", "updates", "custom"],
+    // As anyone calls it who wants to be able to stop it: LangChain races every token with the signal.
+    signal: new AbortController().signal,
   });
   let tokens = 0;
   for await (const [mode] of chunks) if (mode === "messages") tokens++;

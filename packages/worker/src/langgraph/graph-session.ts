@@ -135,10 +135,10 @@ export class GraphSession implements Session {
     for (const part of this.#toTellAgain) this.#tell(part);
     try {
       // Never waited in: it holds no graph back, and what a stream that breaks off has not handed out is lost.
-      for await (const each of this.#intake.read(await this.#stream())) {
+      await this.#intake.read(await this.#stream(), (each) => {
         if (this.#work.attempt.reason === undefined) this.#take(each);
         else this.#dropped = true;
-      }
+      });
     } catch (error) {
       this.#dropped = true;
       throw this.#refused ?? error;

@@ -3,8 +3,8 @@ export class Intake<T> {
   #waiting = false;
   #over = false;
 
-  /** What is handed out is to be dealt with at once, without waiting for anything. */
-  async *read(source: AsyncIterable<T>): AsyncGenerator<T, void> {
+  /** Reads all of it. `take` deals with each at once, without waiting for anything. */
+  async read(source: AsyncIterable<T>, take: (each: T) => void): Promise<void> {
     const iterator = source[Symbol.asyncIterator]();
     try {
       for (;;) {
@@ -12,7 +12,7 @@ export class Intake<T> {
         const { done, value } = await iterator.next();
         this.#waiting = false;
         if (done) return;
-        yield value;
+        take(value);
       }
     } finally {
       this.#over = true;
