@@ -167,3 +167,33 @@ test("P7: a client that asks and asks, and takes no answer, costs a bounded buff
     clearInterval(sampling);
   }
 }, 60_000);
+
+test("P7: a socket that follows many runs and reads none holds no more than one that follows one", async () => {
+  const client = await line.client(0, { validate: false });
+  const other = await line.client(0, { validate: false });
+  const runIds = await Promise.all(
+    Array.from(
+      { length: 100 },
+      async () => (await other.call("run.start", { agent: "large", subscribe: false })).runId,
+    ),
+  );
+  for (const runId of runIds) {
+    await until(async () => (await other.call("run.get", { runId })).status === "completed");
+  }
+  const held = serverSocket(client);
+  let most = 0;
+  const sampling = setInterval(() => {
+    most = Math.max(most, held.writableLength);
+  }, 1);
+  try {
+    const followed = Promise.all(runIds.map((runId) => client.follow(runId)));
+    client.socket.pause();
+    await until(() => most > highWater);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    client.socket.resume();
+    for (const transcript of await followed) await transcript.ended();
+    expect(most).toBeLessThan(highWater + 2 * oneFrame);
+  } finally {
+    clearInterval(sampling);
+  }
+}, 60_000);

@@ -12,6 +12,7 @@ import { type CommandFrame, closeCodes, commandFrame, ProtocolError } from "@thr
 import { WebSocket } from "ws";
 import type { Principal } from "./auth.ts";
 import { pingFrame, textFrame } from "./frame.ts";
+import { Semaphore } from "./semaphore.ts";
 import type { Outlet, Subscription } from "./subscription.ts";
 
 export interface SocketLimits {
@@ -30,6 +31,8 @@ export interface Answer {
   begin?: () => void;
 }
 
+/** Subscriptions of one socket that read a page at once. */
+const catchingUp = 2;
 /** Commands of one socket under way at once. */
 const maxPending = 256;
 /** How many seconds' worth of commands may come at once. */
@@ -53,6 +56,7 @@ export class Connection implements Outlet {
   readonly #handle: CommandHandler;
   /** Mostly one, seldom many: an array costs an idle socket a fifth of what a map does. */
   #subscriptions: Subscription[] | undefined;
+  #turns: Semaphore | undefined;
   #frame: Buffer | undefined;
   #more: Buffer[] | undefined;
   #unsent = 0;
@@ -98,6 +102,11 @@ export class Connection implements Outlet {
 
   get writable(): boolean {
     return this.buffered < this.#limits.highWater;
+  }
+
+  get turns(): Semaphore {
+    this.#turns ??= new Semaphore(catchingUp);
+    return this.#turns;
   }
 
   send(frame: Buffer): void {

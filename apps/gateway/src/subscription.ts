@@ -16,6 +16,7 @@ import { isCovered } from "@throughline/runlog";
 import type { Batch } from "./batch.ts";
 import type { Feed, FeedPage, FeedReader } from "./feed.ts";
 import { eventFrame } from "./frame.ts";
+import type { Semaphore } from "./semaphore.ts";
 
 /** What a subscription needs of its socket. */
 export interface Outlet {
@@ -23,12 +24,17 @@ export interface Outlet {
   readonly writable: boolean;
   /** Whether it is gone. */
   readonly closed: boolean;
+  /** Whose turn it is to catch up: not all of a socket's subscriptions at once, or each would fill it with a page. */
+  readonly turns: Semaphore;
   send(frame: Buffer): void;
   /** Resolves under the low-water mark, or when the socket is gone. */
   drained(): Promise<void>;
   /** Called once, when the subscription has ended by itself. */
   removeSubscription(subscription: Subscription): void;
 }
+
+/** What reading a page has come to: `nothing`, the log has none yet; `done`, the subscription is live, or over. */
+type Step = "read" | "nothing" | "failed" | "done";
 
 const retryMs = { min: 100, max: 2_000 } as const;
 
@@ -110,40 +116,56 @@ export class Subscription implements FeedReader {
 
   /** Returns when the subscription is live, or over. */
   async #readPages(): Promise<void> {
-    const outlet = this.#outlet;
-    for (let failures = 0; !this.#closed; ) {
-      if (!outlet.writable) await outlet.drained();
-      if (this.#closed || outlet.closed) return;
-      let page: FeedPage | null;
+    const { turns } = this.#outlet;
+    for (let failures = 0; ; ) {
+      await turns.acquire();
+      let step: Step;
       try {
-        page = await this.feed.page(this.#next - 1);
-        if (page !== null && page.logFirst > this.#next) {
-          if (!this.#closed) await this.#jump(page);
-          continue;
-        }
-      } catch {
-        // Redis is away: the log is still there when it is back.
-        await new Promise((resolve) => setTimeout(resolve, retryDelay(failures++)));
-        continue;
+        step = await this.#readPage();
+      } finally {
+        turns.release();
       }
-      failures = 0;
-      if (this.#closed || outlet.closed) return;
-      if (page === null) return this.#end("expired");
-      if (page.epoch !== this.#epoch && isCovered(this.#epoch, this.#next - 1, page.earlier)) {
-        // All that its socket has is in the new epoch's log as well: there it goes on.
-        this.#epoch = page.epoch;
-      }
-      if (page.epoch !== this.#epoch) this.#reset(page.epoch, "the log has a new epoch");
-      else if (page.batch !== undefined && page.batch.last >= this.#next) {
-        // The next page is read while this one is written.
-        if (page.batch.last < page.head && outlet.writable) this.feed.readAhead(page.batch.last);
-        this.#deliver(page.batch);
-      }
-      // Settled in the same turn as the page was delivered: nothing can have come in between.
-      if (this.#settle()) return;
-      // A head that the log does not have (yet): a message overtook a read from elsewhere.
-      if (page.batch === undefined) await new Promise((resolve) => setTimeout(resolve, retryMs.min));
+      if (step === "done") return;
+      if (step === "failed") await sleep(retryDelay(failures++));
+      else failures = 0;
+      if (step === "nothing") await sleep(retryMs.min);
     }
+  }
+
+  async #readPage(): Promise<Step> {
+    const outlet = this.#outlet;
+    if (!outlet.writable) await outlet.drained();
+    if (this.#closed || outlet.closed) return "done";
+    let page: FeedPage | null;
+    try {
+      page = await this.feed.page(this.#next - 1);
+      if (page !== null && page.logFirst > this.#next) {
+        if (!this.#closed) await this.#jump(page);
+        return "read";
+      }
+    } catch {
+      // Redis is away: the log is still there when it is back.
+      return "failed";
+    }
+    if (this.#closed || outlet.closed) return "done";
+    if (page === null) {
+      this.#end("expired");
+      return "done";
+    }
+    if (page.epoch !== this.#epoch && isCovered(this.#epoch, this.#next - 1, page.earlier)) {
+      // All that its socket has is in the new epoch's log as well: there it goes on.
+      this.#epoch = page.epoch;
+    }
+    if (page.epoch !== this.#epoch) this.#reset(page.epoch, "the log has a new epoch");
+    else if (page.batch !== undefined && page.batch.last >= this.#next) {
+      // The next page is read while this one is written.
+      if (page.batch.last < page.head && outlet.writable) this.feed.readAhead(page.batch.last);
+      this.#deliver(page.batch);
+    }
+    // Settled in the same turn as the page was delivered: nothing can have come in between.
+    if (this.#settle()) return "done";
+    // A head that the log does not have (yet): a message overtook a read from elsewhere.
+    return page.batch === undefined ? "nothing" : "read";
   }
 
   /** The log no longer holds the next offset: what it added up to, in its place. */
@@ -177,6 +199,10 @@ export class Subscription implements FeedReader {
     this.close();
     this.#outlet.removeSubscription(this);
   }
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 function retryDelay(failures: number): number {
