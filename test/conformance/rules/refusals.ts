@@ -331,11 +331,12 @@ export const closes: ConformanceTest[] = [
     const { heartbeatMs } = await stuck.event("server.hello");
     // More than the buffers between the two hold: every token is a part of some hundred bytes.
     const huge = { text: "a ".repeat(120_000), tokensPerSecond: 0 };
-    stuck.ws.pause();
     const { runId } = await t.start(other, huge, { subscribe: false });
-    stuck.ask("run.subscribe", { runId });
     await other.call("run.subscribe", { runId, filter: { modes: ["custom"] } });
     await other.ended(runId, 0, 25_000);
+    // Not before there is enough to fill the buffers: with room in them it is pinged, and ended for not answering.
+    stuck.ask("run.subscribe", { runId });
+    stuck.ws.pause();
     const silent = slowSocketMs + 4 * heartbeatMs;
     await new Promise((resolve) => setTimeout(resolve, silent)); // What the rule is about is time.
     assert.equal(stuck.ws.readyState, WebSocket.OPEN, "paused, it has not heard of it yet");
