@@ -1,7 +1,7 @@
 /**
  * A storm: every client of a gateway comes back at once, and each has missed hundreds of parts.
  *
- *     node test/dist/chaos/storm.js [--clients N --parts N --case NAME]
+ *     npm run storm [-- --clients N --parts N --case NAME]
  *
  * The gateway is a process of its own. It is killed under clients of packages/client that follow runs; the logs go on
  * while it is away; it is started again, and all come back, at the same moment or as their backoff has it. Checked: each
@@ -9,14 +9,13 @@
  */
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { findFreePort } from "@throughline/local";
 import { closeCodes } from "@throughline/protocol";
 import { LogReader } from "@throughline/runlog";
 import { token } from "@throughline/worker";
 import { Redis } from "ioredis";
 import { toldByLog } from "../support/follower.ts";
 import { GatewayProcess, residentBytes } from "../support/gateway-process.ts";
-import { startPrivateRedis, testPrefix } from "../support/redis.ts";
+import { lastingPort, startPrivateRedis, testPrefix } from "../support/redis.ts";
 import { ScriptedRun } from "../support/run.ts";
 import { until, within } from "../support/until.ts";
 import { StormClient, type Weather } from "./storm-client.ts";
@@ -72,7 +71,7 @@ export function memoryBound(pausedClients: number): number {
 export async function storm(options: StormOptions): Promise<StormResult> {
   const prefix = testPrefix();
   const redis = new Redis(options.redisUrl);
-  const port = await findFreePort();
+  const port = await lastingPort();
   const env = { REDIS_URL: options.redisUrl, KEY_PREFIX: prefix, LOG_LEVEL: "info", ...options.gateway };
   let gateway = await GatewayProcess.start(env, port);
   const fresh = residentBytes(gateway.pid).now;
