@@ -18,4 +18,5 @@ export {
   RunStore,
   type StoredRun,
 } from "./run.ts";
-export { type Claimed, type EndingFields, LogWriter, RunWriter, type WriterOptions } from "./writer.ts";
+export { type EndingFields, RunWriter } from "./run-writer.ts";
+export { type Claimed, LogWriter, type WriterOptions } from "./writer.ts";

@@ -7,7 +7,8 @@ import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { runKeys } from "./keys.ts";
 import { LogReader } from "./reader.ts";
 import { RunStore } from "./run.ts";
-import { LogWriter, type RunWriter } from "./writer.ts";
+import type { RunWriter } from "./run-writer.ts";
+import { LogWriter } from "./writer.ts";
 
 const own = (i: unknown): Part => ({ type: "custom", ns: [], data: i as never });
 
