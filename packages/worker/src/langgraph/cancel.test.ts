@@ -378,6 +378,28 @@ describe("a run without input, stopped in the step that the thread stood in", ()
   });
 });
 
+test("P3, P5: an answer was given, and its node has said nothing yet: the cancel ends the run, and it can be answered again", async () => {
+  let tries = 0;
+  const graph = new StateGraph(MessagesAnnotation)
+    .addNode("ask", async (_: Messages, { signal }) => {
+      const answer = interrupt("sure?");
+      tries += 1;
+      if (tries === 1) await new Promise((_, reject) => signal?.addEventListener("abort", reject));
+      return { messages: [{ role: "ai", content: `So ${answer}` }] };
+    })
+    .addEdge(START, "ask")
+    .compile();
+  await shop.serve({ graph });
+  const threadId = shop.newThread();
+  await shop.ended(await shop.start("graph", { input: "x" }, { threadId }));
+  const runId = await shop.start("graph", { command: { resume: "yes" } }, { threadId });
+  await until(() => tries === 1);
+  await shop.dispatcher.cancel(runId, { keep: "thread" });
+  expect((await shop.ended(runId)).record.status).toBe("cancelled");
+  await shop.ended(await shop.start("graph", { command: { resume: "no" } }, { threadId }));
+  expect(await shop.messages(threadId)).toEqual(["human:x", "ai:So no"]);
+});
+
 describe("keep: branch and discard", () => {
   test("branch: the head stays where it was; a run from the branch goes on with the partial", async () => {
     let asked = 0;

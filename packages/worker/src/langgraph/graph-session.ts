@@ -135,7 +135,7 @@ export class GraphSession implements Session {
     for (const part of this.#toTellAgain) this.#tell(part);
     try {
       // Never waited in: it holds no graph back, and what a stream that breaks off has not handed out is lost.
-      await this.#intake.read(await this.#stream(), (each) => {
+      await this.#intake.read(this.#stream(), (each) => {
         if (this.#work.attempt.reason === undefined) this.#take(each);
         else this.#dropped = true;
       });
