@@ -19,7 +19,15 @@ function run(path: string, args: string[], env: Record<string, string> = {}): Pr
 /** As npm does it: the command was typed in `folder`, and runs somewhere else. */
 async function npmStart(args: string[], more: Record<string, string> = {}) {
   const port = await findFreePort();
-  const env = { REDIS_URL: redisUrl, PORT: `${port}`, HOST: "", AUTH: "", AGENTS: "", DRAIN_MS: "0", ...more };
+  const env = {
+    REDIS_URL: redisUrl,
+    PORT: `${port}`,
+    HOST: "",
+    AUTH: "",
+    AGENTS: "",
+    DRAIN_MS: "0",
+    ...more,
+  };
   const typed = { npm_lifecycle_event: "start", INIT_CWD: folder };
   return { port, program: run("infra/local/dist/main.js", args, { ...env, ...typed }) };
 }
