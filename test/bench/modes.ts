@@ -81,3 +81,6 @@ for (const modes of [...streamModes.map((mode) => [mode]), ["messages", "updates
   const costs = await Promise.all([chat(modes, 1), chat(modes, 10), research(modes)]);
   line([modes.map((mode) => `\`${mode}\``).join(", "), ...costs.map(cell)]);
 }
+const input = { tokensPerSecond: 200 };
+const told = await measure({ agent: "storyteller", input, modes: ["messages"] });
+line(["`messages` of the function agent `storyteller`", cell(told), "", ""]);
