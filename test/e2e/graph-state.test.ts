@@ -150,3 +150,21 @@ test("it waits for nobody: a busy thread refuses it, also when two come at once"
   gate.open();
   await slow.ended();
 });
+
+test("what would come out of a checkpoint as an object of LangChain's is taken from no client", async () => {
+  const lc = {
+    lc: 1,
+    type: "constructor",
+    id: ["langchain_core", "messages", "AIMessage"],
+    kwargs: { content: "x" },
+  };
+  for (const params of [
+    { input: { topic: [{ deep: lc }] } },
+    { command: { update: { topic: lc } } },
+    { config: { context: lc } },
+  ]) {
+    expect(await client.refusal("run.start", { agent: "graph", ...params })).toMatchObject({
+      code: "invalid_argument",
+    });
+  }
+});

@@ -1,5 +1,5 @@
 /** What each command does. One function per method; the envelope, limits and answers are socket.ts's. */
-import { type RedisCheckpointSaver, readHistory, readState } from "@throughline/checkpoint";
+import { type RedisCheckpointSaver, readHistory, readState, refuseSerialised } from "@throughline/checkpoint";
 import type { Dispatcher, RunRequest, StartRequest } from "@throughline/dispatch";
 import {
   type CommandFrame,
@@ -282,6 +282,7 @@ async function startRequest(
     throw new ProtocolError("invalid_argument", "run.start: give input or command, not both");
   }
   const { input, modes, subgraphs, config, command } = params;
+  refuseSerialised([input, config, command]);
   const request: RunRequest = JSON.parse(
     JSON.stringify({ queue, input, checkpointId, modes, subgraphs, config, command }),
   );

@@ -206,13 +206,16 @@ function parseUpdate({ messages, ...others }: Record<string, unknown>): Changes 
  * @throws InvalidArgumentError
  */
 export function refuseSerialised(value: unknown): void {
-  if (typeof value !== "object" || value === null) return;
-  const prototype: unknown = Object.getPrototypeOf(value);
-  if (!Array.isArray(value) && prototype !== Object.prototype && prototype !== null) return;
-  if ("lc" in value && (value.lc === 1 || value.lc === 2)) {
-    throw new InvalidArgumentError("an update holds a serialised object");
+  const open: unknown[] = [value];
+  for (let each = open.pop(); each !== undefined; each = open.pop()) {
+    if (typeof each !== "object" || each === null) continue;
+    const prototype: unknown = Object.getPrototypeOf(each);
+    if (!Array.isArray(each) && prototype !== Object.prototype && prototype !== null) continue;
+    if ("lc" in each && (each.lc === 1 || each.lc === 2)) {
+      throw new InvalidArgumentError('a serialised object ({"lc": …}) is no value: send plain JSON');
+    }
+    for (const inner of Object.values(each)) if (inner !== undefined) open.push(inner);
   }
-  for (const inner of Object.values(value)) refuseSerialised(inner);
 }
 
 function childOf(
