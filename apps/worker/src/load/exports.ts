@@ -34,9 +34,11 @@ export async function agentsOf(exports: Exports, path: string): Promise<Record<s
 }
 
 function named(exports: Exports, path: string): Record<string, unknown> {
-  const { default: whole, ...rest } = exports;
+  const { default: own, ...rest } = exports;
+  // A CommonJS module may be its one export.
+  const whole = isOne(exports) ? exports : own;
   if (whole === undefined) return rest;
-  if (isRecord(whole) && !isGraph(whole) && !isAgent(whole) && !isBuilder(whole)) return { ...whole };
+  if (isRecord(whole) && !isOne(whole)) return { ...whole };
   // What a function is called that has no name, by JavaScript and by jiti.
   const isNamed = typeof whole === "function" && !["", "default", "_default"].includes(whole.name);
   return { [isNamed ? whole.name : basename(path, extname(path))]: whole };
@@ -94,6 +96,11 @@ export function place(path: string, name: string): string {
     if (line !== -1) return `${path}:${line + 1}`;
   }
   return path;
+}
+
+/** It is an agent, or what one is made of, and no record of them. */
+function isOne(value: unknown): boolean {
+  return typeof value === "function" || isGraph(value) || isAgent(value) || isBuilder(value);
 }
 
 function isAgent(value: unknown): value is Agent {

@@ -99,6 +99,8 @@ describe("what a module may be", () => {
   test.each([
     ["ESM", { "a.mjs": `export const hello = ${hello};` }],
     ["CommonJS", { "a.cjs": `exports.hello = ${hello};` }],
+    ["CommonJS with a record", { "a.cjs": `module.exports = { hello: ${hello} };` }],
+    ["CommonJS that is its one export", { "hello.cjs": `module.exports = ${hello};` }],
     ["JavaScript of a package without a type", { "a.js": `export const hello = ${hello};` }],
     [
       "a record as default export, other exports beside it",

@@ -14,7 +14,7 @@ export interface Loaded {
 }
 
 const projectFile = "langgraph.json";
-const modules = new Set([".ts", ".mts", ".cts", ".tsx", ".js", ".mjs", ".cjs", ".jsx"]);
+const modules = new Set([".ts", ".mts", ".cts", ".js", ".mjs", ".cjs"]);
 
 /**
  * Loads the agents.
