@@ -2,10 +2,12 @@
 import { lifecycle, type Part } from "@throughline/protocol";
 import { expect, test } from "vitest";
 import { auditView } from "./audit.ts";
+import { auditExecutions, readExecutions } from "./executions.ts";
 import { Ledger } from "./ledger.ts";
 import { type LogPart, readStory } from "./oracle.ts";
 import { planConversation } from "./plan.ts";
 import { Random } from "./random.ts";
+import { auditSnapshot } from "./trimmed.ts";
 import { View } from "./view.ts";
 
 const token = (attempt: number, content: string): Part => ({
@@ -103,4 +105,63 @@ test("what the client library folded is held against the text of the log", () =>
   const view = viewOf(log);
   view.folded = new Map([["m", "abcd"]]);
   expect(auditView(view, log, readStory(log)).join()).toMatch(/folded/);
+});
+
+test("a transcript that has a snapshot in place of what it left out has no problem, but for what is left out besides", () => {
+  const late = viewOf(log.slice(4));
+  late.snapshot({ offset: 4, messages: [], values: {} });
+  expect(auditView(late, log, readStory(log))).toEqual([]);
+  const later = viewOf(log.slice(5));
+  later.snapshot({ offset: 4, messages: [], values: {} });
+  expect(auditView(later, log, readStory(log)).join()).toMatch(/told offset 6/);
+});
+
+test.each([
+  [3, "ab", undefined],
+  [4, "ab", /snapshot of 4/],
+  [5, "c", undefined],
+  [5, "abc", /snapshot of 5/],
+])("a snapshot of %i parts that says %s", (offset, text, problem) => {
+  const found = auditSnapshot({ offset, texts: new Map([["m", text]]), values: {} }, log, true);
+  if (problem === undefined) expect(found).toBeUndefined();
+  else expect(found).toMatch(problem);
+});
+
+test("a log whose beginning is not known goes on from its snapshot", () => {
+  const rest = log.slice(2);
+  const beginning = { offset: 2, texts: new Map([["m", "a"]]), values: {} };
+  expect(readStory(rest, true, beginning)).toMatchObject({ problems: [], texts: new Map([["m", "cd"]]) });
+});
+
+const execution = (node: string, n: number, pid = 7) => `run_1-${node}-${pid}.${n}`;
+const beginning = (id: string): Part => ({ type: "custom", ns: [], data: { execution: id } });
+const said = (id: string, content: string): Part => ({
+  type: "messages",
+  ns: [],
+  data: [{ type: "AIMessageChunk", id, content }, {}],
+});
+const [first, second] = [execution("outline", 1), execution("outline", 2, 8)];
+const taken = lifecycle({ event: "rewound", attempt: 2, to: 1 });
+const graphLog = [begun, beginning(first), said(first, "a"), taken];
+
+test.each<[string, Part[], RegExp | undefined]>([
+  ["is executed anew", [...graphLog, beginning(second), said(second, "a")], undefined],
+  ["is told again", [...graphLog, said(first, "a")], undefined],
+  ["goes on in another attempt", [...graphLog, said(first, "b")], /of attempt 1 wrote offset 5/],
+  ["is told twice", [...graphLog, said(first, "a"), said(first, "a")], /of attempt 1 wrote offset 6/],
+  ["has two processes", [begun, beginning(first), beginning(second)], /process 8 began/],
+  ["speaks before it begins", [begun, said(first, "a")], /has not begun/],
+])("a node that %s", (_, parts, problem) => {
+  const { problems } = readExecutions("run_1", numbered(parts));
+  if (problem === undefined) expect(problems).toEqual([]);
+  else expect(problems.join()).toMatch(problem);
+});
+
+test("a node that was finished, and is executed again, is found out", () => {
+  const executions = readExecutions("run_1", numbered([...graphLog, beginning(second)]));
+  expect(auditExecutions("run_1", executions, [{}, { outlineBy: second }])).toEqual([]);
+  expect(auditExecutions("run_1", executions, [{ outlineBy: first }]).join()).toMatch(/executed again as/);
+  expect(auditExecutions("run_1", executions, [{ outlineBy: first }, { outlineBy: second }]).join()).toMatch(
+    /finished by .* and by/,
+  );
 });

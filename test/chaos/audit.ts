@@ -3,15 +3,17 @@
  * A run is audited as soon as it has ended for all who followed it, and what they were told is let go.
  */
 import { isDeepStrictEqual } from "node:util";
-import { RedisCheckpointSaver, readState } from "@throughline/checkpoint";
+import { RedisCheckpointSaver, readHistory, readState } from "@throughline/checkpoint";
 import { type FlatMessage, isEnding, type RunRecord } from "@throughline/protocol";
 import { LogReader, RunStore, type StoredRun } from "@throughline/runlog";
 import type { Redis } from "ioredis";
+import { auditExecutions, readExecutions } from "./executions.ts";
 import type { KnownRun, Ledger } from "./ledger.ts";
 import { isWanted, type LogPart, readStory, type Story } from "./oracle.ts";
 import { maxCrashes } from "./stage.ts";
-import { plannedFailure, tokensIn, wholeStory } from "./text.ts";
-import type { View } from "./view.ts";
+import { isGraph, plannedFailure, speakerOf, speakers, wholeStory } from "./text.ts";
+import { auditSnapshot, readLog } from "./trimmed.ts";
+import type { Snapshot, View } from "./view.ts";
 
 /** How many problems of one log are shown: the first one tends to bring the others. */
 const shownProblems = 3;
@@ -48,12 +50,12 @@ export class Auditor {
       return;
     }
     const { record } = stored;
-    const log: LogPart[] = [];
-    for await (const part of this.#reader.parts(run.runId)) log.push(part);
-    const story = readStory(log);
-    run.outcome = { record, texts: story.texts };
+    const { log, trimmed, whole } = await readLog(this.#reader, run.runId, run.views);
+    const signed = !isGraph(run.turn.agent);
+    const story = readStory(log, signed, whole ? undefined : trimmed);
+    if (trimmed !== undefined) this.#auditSnapshots(run, trimmed, whole ? log : undefined, signed);
     for (const problem of story.problems.slice(0, shownProblems)) this.#violation(run, `its log: ${problem}`);
-    this.#auditRecord(run, stored, log, story);
+    this.#auditRecord(run, stored, log.at(-1)?.offset ?? 0, story);
     this.#auditText(run, record, story);
     for (const view of run.views) {
       if (view.resets.length > 0 && !this.#ledger.mayHaveRenewed(run.startedAt)) {
@@ -65,7 +67,9 @@ export class Auditor {
       view.told.length = 0;
     }
     this.#auditCancels(run, record);
-    await this.#auditCheckpoint(run, record, story);
+    const said = await this.#auditCheckpoint(run, record, story);
+    run.outcome = { record, texts: story.texts, said };
+    if (isGraph(run.turn.agent)) await this.#auditExecutions(run, log);
     this.#ledger.count(`runs ${record.status}`);
     this.#ledger.count("takeovers", Math.max(0, log.filter(isTakeover).length));
   }
@@ -78,14 +82,32 @@ export class Auditor {
     this.#violation(run, `it has changed after its end, from ${show(then)} to ${show(now)}`);
   }
 
-  #auditRecord(run: KnownRun, stored: StoredRun, log: readonly LogPart[], { ending }: Story): void {
+  /** @param log the log, where it is known as a whole */
+  #auditSnapshots(
+    run: KnownRun,
+    stored: Snapshot,
+    log: readonly LogPart[] | undefined,
+    signed: boolean,
+  ): void {
+    this.#ledger.count("logs trimmed");
+    if (log === undefined) {
+      this.#ledger.count("logs trimmed, of whose beginning nobody was told all");
+      return;
+    }
+    for (const snapshot of [stored, ...run.views.flatMap(({ snapshots }) => snapshots)]) {
+      this.#ledger.count("snapshots held against logs");
+      const problem = auditSnapshot(snapshot, log, signed);
+      if (problem !== undefined) this.#violation(run, cut(problem));
+    }
+  }
+
+  #auditRecord(run: KnownRun, stored: StoredRun, last: number, { ending }: Story): void {
     const { record } = stored;
     if (!isEnding(record.status)) this.#violation(run, `it is ${record.status}, and should have ended`);
     if (ending !== undefined && ending.event !== record.status) {
       this.#violation(run, `its record says ${record.status}, its log ${ending.event}`);
     }
-    if (record.head !== log.length)
-      this.#violation(run, `its head is ${record.head}, its log ${log.length} long`);
+    if (record.head !== last) this.#violation(run, `its head is ${record.head}, its log ends at ${last}`);
     if (record.epoch !== run.epoch && !this.#ledger.mayHaveRenewed(run.startedAt))
       this.#violation(run, `its epoch is ${record.epoch}, and was ${run.epoch}`);
     const { error, status } = record;
@@ -94,15 +116,26 @@ export class Auditor {
     }
     if (status === "cancelled" && record.cancel === undefined)
       this.#violation(run, "nobody asked for its cancel");
-    if (status === "completed" && run.turn.agent === "failing") this.#violation(run, "it should have failed");
+    const { agent, answers, input } = run.turn;
+    if (status === "completed" && agent === "failing") this.#violation(run, "it should have failed");
+    const asks = agent === "asking" && !answers;
+    if (status === (asks ? "completed" : "interrupted")) this.#violation(run, `it should not be ${status}`);
+    if (status !== "interrupted") return;
+    const asked = record.interrupts?.map(({ value }) => value);
+    if (isDeepStrictEqual(asked, [{ question: input.seed }])) return;
+    this.#violation(run, `it asks ${show(asked)}, not for ${input.seed}`);
   }
 
   /** The text of a run that has completed is the agent's, to the end; of any other, its beginning. */
   #auditText({ turn, runId, ...rest }: KnownRun, record: RunRecord, { texts }: Story): void {
-    const whole = wholeStory(turn.agent, runId, turn.input);
+    const whole = wholeStory(turn);
     const run = { turn, runId, ...rest };
+    const told = new Map<string, string>();
     for (const [id, text] of texts) {
-      const expected = whole.get(id);
+      const speaker = speakerOf(runId, id) ?? "";
+      const expected = whole.get(speaker);
+      if (told.has(speaker)) this.#violation(run, `${speaker} has said its message twice`);
+      told.set(speaker, text);
       if (expected === undefined) this.#violation(run, `nobody says message ${id}`);
       else if (!expected.startsWith(text)) {
         this.#violation(
@@ -111,13 +144,25 @@ export class Auditor {
         );
       }
     }
-    if (record.status !== "completed") return;
-    for (const [id, expected] of whole) {
-      const text = texts.get(id) ?? "";
+    if (record.status !== "completed" && record.status !== "interrupted") return;
+    for (const [speaker, expected] of whole) {
+      const text = told.get(speaker) ?? "";
       if (text === expected) continue;
-      const said = tokensIn(turn.input.seed, text);
-      this.#violation(run, `it completed with ${said ?? "other"} of ${turn.input.tokens} tokens in ${id}`);
+      const difference = firstDifference(expected, text);
+      this.#violation(run, `it is ${record.status}, and ${speaker} has not said all: ${difference}`);
     }
+  }
+
+  /** No node of a graph was executed again once a checkpoint had what it said. */
+  async #auditExecutions(run: KnownRun, log: readonly LogPart[]): Promise<void> {
+    const { runId, threadId } = run;
+    const executions = readExecutions(runId, log);
+    const states = await readHistory(this.#saver, { threadId });
+    const stored = states.filter(({ metadata }) => metadata.run_id === runId).map(({ values }) => values);
+    const problems = [...executions.problems, ...auditExecutions(runId, executions, stored)];
+    for (const problem of problems.slice(0, shownProblems)) this.#violation(run, problem);
+    this.#ledger.count("executions of nodes", [...executions.begun.values()].flat().length);
+    this.#ledger.count("checkpoints of graphs", stored.length);
   }
 
   #auditCancels(run: KnownRun, record: RunRecord): void {
@@ -140,41 +185,46 @@ export class Auditor {
     }
   }
 
-  /** The checkpoint that the run ended in has its input once, and each streamed message once, with the text of the log. */
-  async #auditCheckpoint(run: KnownRun, record: RunRecord, { texts, values }: Story): Promise<void> {
+  /**
+   * The checkpoint that the run ended in has its input once, and each streamed message once, with the text of the log.
+   *
+   * @returns the names of the messages that the run brought
+   */
+  async #auditCheckpoint(run: KnownRun, record: RunRecord, { texts, values }: Story): Promise<string[]> {
     const { checkpoint, status } = record;
-    const kept =
-      status === "completed" ||
-      status === "failed" ||
-      (status === "cancelled" && record.cancel?.keep !== "discard");
+    const { runId, turn } = run;
+    const kept = status !== "cancelled" || record.cancel?.keep !== "discard";
     if (checkpoint === undefined) {
       // A run that nobody had picked up has nothing to keep, nor has one that failed without a chance to save.
       if (kept && texts.size > 0) this.#violation(run, "it ended without a checkpoint");
-      return;
+      return [];
     }
-    if (!kept) return this.#violation(run, `it was discarded, and has the checkpoint ${show(checkpoint)}`);
+    if (!kept) {
+      this.#violation(run, `it was discarded, and has the checkpoint ${show(checkpoint)}`);
+      return [];
+    }
     const state = await readState(this.#saver, checkpoint);
-    if (state === null) return this.#violation(run, `its checkpoint ${show(checkpoint)} is not there`);
+    if (state === null) {
+      this.#violation(run, `its checkpoint ${show(checkpoint)} is not there`);
+      return [];
+    }
     if (run.shown !== undefined && !isDeepStrictEqual(run.shown, state.values)) {
       this.#violation(run, `its client was shown ${cut(show(run.shown))}, not ${cut(show(state.values))}`);
     }
     const messages = (state.values.messages ?? []) as FlatMessage[];
-    const own = messages.filter(({ id }) => id?.startsWith(run.runId));
-    const expected = [`${run.runId}-input-0`, ...texts.keys()];
-    if (
-      !isDeepStrictEqual(
-        own.map(({ id }) => id),
-        expected,
-      )
-    ) {
-      const said = own.map(({ id }) => id).join(", ");
-      this.#violation(
-        run,
-        `its checkpoint has the messages ${said}, where there should be ${expected.join(", ")}`,
-      );
+    const inputs = turn.input.messages.map(({ content }) => content);
+    const own = messages.filter((each) => each.id?.startsWith(runId) || inputs.includes(nameOf(each)));
+    const found = own.map(nameOf);
+    const told = [...texts].filter(([, text]) => text !== "").map(([id]) => id);
+    // A graph that was stopped before its first step, and before it said anything, has not taken its input.
+    const taken = !isGraph(turn.agent) || told.length > 0 || found.length > 0;
+    const expected = [...(taken ? inputs : []), ...inOrder(run, told, found)];
+    if (!isDeepStrictEqual(found, expected)) {
+      const instead = `where there should be ${expected.join(", ")}`;
+      this.#violation(run, `its checkpoint has the messages ${found.join(", ")}, ${instead}`);
     }
     for (const { id = "", content } of own) {
-      const text = texts.get(id) ?? run.turn.input.messages[0]!.content;
+      const text = texts.get(id) ?? inputs[0] ?? "";
       if (content !== text) {
         this.#violation(
           run,
@@ -186,6 +236,7 @@ export class Auditor {
       if (isDeepStrictEqual(state.values[key], value)) continue;
       this.#violation(run, `its checkpoint has ${key} ${show(state.values[key])}, the log ${show(value)}`);
     }
+    return found;
   }
 
   #violation({ runId, turn, client, startedAt }: KnownRun, what: string): void {
@@ -194,19 +245,39 @@ export class Auditor {
   }
 }
 
+/** What a message is called in comparisons: the user's by what they say, for a graph gives them ids of its own. */
+export function nameOf({ id = "", type, content }: FlatMessage): string {
+  return type === "human" ? String(content) : id;
+}
+
+/** The messages of a run as its checkpoint has them: by steps, and in any order within one. */
+function inOrder({ turn, runId }: KnownRun, told: readonly string[], found: readonly string[]): string[] {
+  if (!isGraph(turn.agent)) return [...told];
+  const steps = speakers(turn);
+  const step = (id: string) => steps.findIndex((each) => each.includes(speakerOf(runId, id) ?? ""));
+  return told.toSorted((a, b) => step(a) - step(b) || found.indexOf(a) - found.indexOf(b));
+}
+
 /** What differs between what a client was told and the log. */
 export function auditView(view: View, log: readonly LogPart[], story: Story): string[] {
-  const { told, problems, filter, complete, folded } = view;
+  const { told, problems, filter, complete, folded, snapshots } = view;
   const found = problems.map((problem) => `was told what cannot be: ${problem}`);
-  const first = view.after === undefined ? (told[0]?.offset ?? log.length + 1) : view.after + 1;
+  const known = log[0]?.offset ?? 1;
+  const last = log.at(-1)?.offset ?? 0;
+  let next = view.after === undefined ? told[0]?.offset : view.after + 1;
   for (const [i, { offset, part }] of told.entries()) {
-    const original = log[first - 1 + i];
-    if (original === undefined || original.offset !== offset) {
+    // A snapshot stands for what is left out.
+    const jumped = snapshots.some((snapshot) => snapshot.offset === offset - 1 && offset > next!);
+    if ((offset !== next && !jumped) || offset > last) {
       found.push(
-        `was told offset ${offset} as part ${i + 1}, where ${original?.offset ?? "nothing"} was next`,
+        `was told offset ${offset} as part ${i + 1}, where ${next! > last ? "nothing" : next} was next`,
       );
       break;
     }
+    next = offset + 1;
+    // Trimmed, and nobody knows it all.
+    if (offset < known) continue;
+    const original = log[offset - known]!;
     const expected = isWanted(filter, original.part) ? JSON.stringify(original.part) : null;
     if (part === expected) continue;
     found.push(`was told ${cut(part)} at ${offset}, where the log has ${cut(expected)}`);
@@ -214,8 +285,8 @@ export function auditView(view: View, log: readonly LogPart[], story: Story): st
   }
   if (!complete) found.push(`was told no ending; it stands at ${told.at(-1)?.offset ?? 0}`);
   // Who came when all was over is told the ending by the run's record.
-  else if (view.after !== undefined && told.at(-1)?.offset !== log.length) {
-    found.push(`was told ${told.at(-1)?.offset ?? 0} offsets of ${log.length}`);
+  else if (view.after !== undefined && told.at(-1)?.offset !== last) {
+    found.push(`was told ${told.at(-1)?.offset ?? 0} offsets of ${last}`);
   }
   if (folded !== undefined && filter === undefined && view.after === 0 && complete) {
     const texts = new Map([...story.texts]);

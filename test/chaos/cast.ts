@@ -4,7 +4,8 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Part } from "@throughline/protocol";
-import { type Agent, type AgentContext, agent, custom, update } from "@throughline/worker";
+import { type Agent, type AgentContext, agent, custom, type Graph, update } from "@throughline/worker";
+import { graphs } from "./graph-cast.ts";
 import { type AgentName, delayAt, type Lines, plannedFailure, tokenAt, tokensIn } from "./text.ts";
 
 /** How a worker ends that one of its agents has taken down. */
@@ -81,6 +82,7 @@ async function* bulky(context: Context) {
   for await (const part of story(context)) {
     yield part;
     yield custom({ attempt, pid: process.pid, bulk: "x".repeat(input.bulk ?? 0) });
+    yield update({ pages: input.bulk, attempt });
   }
 }
 
@@ -101,7 +103,8 @@ async function* failing(context: Context) {
   }
 }
 
-export const cast: Record<AgentName, Agent> = {
+export const cast: Record<AgentName, Agent | Graph> = {
+  ...graphs,
   story: agent(story, { takeover: "resume" }),
   draft: agent(story, { takeover: "restart" }),
   stubborn: agent(stubborn, { takeover: "resume" }),

@@ -20,6 +20,8 @@ export interface Outcome {
   readonly record: RunRecord;
   /** Streamed text by message id, in the order in which the messages began. */
   readonly texts: ReadonlyMap<string, string>;
+  /** The messages that the run brought into its checkpoint, by their names: see `nameOf`. */
+  readonly said: readonly string[];
 }
 
 export interface KnownRun {
@@ -34,6 +36,8 @@ export interface KnownRun {
   readonly cancels: AskedCancel[];
   /** The state at its final checkpoint, as a gateway showed it to its client. */
   shown: Readonly<Record<string, unknown>> | undefined;
+  /** How it ended, as its own client was told; undefined: it was not. */
+  ending: string | undefined;
   /** Its own client has seen it end. */
   ended: boolean;
   /** What the audit of its log found; undefined: it was not held yet. */
@@ -81,6 +85,7 @@ export class Ledger {
         views: [],
         cancels: [],
         shown: undefined,
+        ending: undefined,
         ended: false,
         outcome: undefined,
       };

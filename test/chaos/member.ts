@@ -11,6 +11,7 @@ import {
   planReading,
 } from "./plan.ts";
 import type { Random } from "./random.ts";
+import { answerTo } from "./text.ts";
 import { View } from "./view.ts";
 
 /** Between the tries of a command that was answered with `unavailable`, ms. */
@@ -78,9 +79,13 @@ export class Member implements Visitor {
 
   async #converse(turns: readonly PlannedTurn[], threadId: string, isOver: () => boolean): Promise<void> {
     const going: Promise<void>[] = [];
+    let last: KnownRun | undefined;
     for (const [i, turn] of turns.entries()) {
       if (isOver()) break;
+      // Stopped before it could ask.
+      if (turn.answers && last?.ending !== "interrupted") continue;
       const started = await this.#start(turn, threadId, `${threadId}-${i}`);
+      last = started?.known;
       if (started === undefined) continue;
       going.push(this.#attend(started.run, started.known, `${threadId}-${i}`));
       if (turn.overlapMs === undefined) await Promise.all(going);
@@ -125,17 +130,19 @@ export class Member implements Visitor {
     if (turn.cancel !== undefined) tasks.push(this.#cancel(known, turn.cancel));
     if (turn.repeated && turn.strategy !== "reject") tasks.push(this.#repeat(known, turn, threadId, key));
     await Promise.all(tasks);
-    known.shown = await this.#showCheckpoint(run, threadId);
+    known.shown = await this.#showCheckpoint(run, known);
     known.ended = true;
   }
 
   /** What a gateway shows of the checkpoint that the run ended in. */
-  async #showCheckpoint(run: Run, threadId: string): Promise<KnownRun["shown"]> {
+  async #showCheckpoint(run: Run, known: KnownRun): Promise<KnownRun["shown"]> {
     try {
-      const { checkpoint } = await run.ended;
+      const { checkpoint, event } = await run.ended;
+      known.ending = event;
       if (checkpoint === undefined || checkpoint === null) return undefined;
       const { checkpointId } = checkpoint;
-      return (await this.#persist(() => this.#connection.thread(threadId).get({ checkpointId }))).values;
+      return (await this.#persist(() => this.#connection.thread(known.threadId).get({ checkpointId })))
+        .values;
     } catch (error) {
       this.#ledger.violation(`${this.name}: the checkpoint of ${run.runId} could not be shown: ${error}`);
       return undefined;
@@ -206,8 +213,7 @@ export class Member implements Visitor {
     for await (const event of run.events) {
       if (event.kind === "skipped") view.skipped(event.offset, event.to);
       else if (event.kind === "reset") view.reset(event.reason);
-      else if (event.kind === "snapshot")
-        view.problems.push(`a snapshot of ${event.offset} came of a whole log`);
+      else if (event.kind === "snapshot") view.snapshot(event);
       else view.part(event.offset, event.part);
       if (Date.now() < pauseAt) continue;
       pauseAt = Number.POSITIVE_INFINITY;
@@ -230,6 +236,7 @@ export class Member implements Visitor {
   }
 }
 
-export function startParams({ agent, input, strategy }: PlannedTurn, threadId: string, key: string) {
-  return { agent, input, threadId, multitaskStrategy: strategy, idempotencyKey: key };
+export function startParams({ agent, input, answers, strategy }: PlannedTurn, threadId: string, key: string) {
+  const brings = answers ? { command: { resume: answerTo(input) } } : { input };
+  return { agent, ...brings, threadId, multitaskStrategy: strategy, idempotencyKey: key };
 }

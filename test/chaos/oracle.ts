@@ -19,17 +19,33 @@ export interface Story {
   problems: string[];
 }
 
-/** Reads a whole log. */
-export function readStory(log: readonly LogPart[]): Story {
+/** What the beginning of a log added up to. */
+export interface Beginning {
+  offset: number;
+  texts: ReadonlyMap<string, string>;
+  values: unknown;
+}
+
+/**
+ * Reads a log.
+ *
+ * @param signed every part says which attempt wrote it, as those of graphs cannot
+ * @param beginning what the log goes on from, where it was trimmed and nobody knows what it said
+ */
+export function readStory(log: readonly LogPart[], signed = true, beginning?: Beginning): Story {
   const problems: string[] = [];
   let kept: LogPart[] = [];
-  let attempt = 0;
+  let base = beginning;
+  const before = beginning?.offset ?? 0;
+  // Where the beginning is not known, the first part says whose it is.
+  let attempt: unknown = beginning === undefined ? 0 : undefined;
   let ending: LifecycleData | undefined;
   for (const [i, { offset, part }] of log.entries()) {
-    if (offset !== i + 1) problems.push(`offset ${offset} stands where ${i + 1} should`);
+    if (offset !== before + i + 1) problems.push(`offset ${offset} stands where ${before + i + 1} should`);
     if (ending !== undefined) problems.push(`a part at ${offset} comes after the ending ${ending.event}`);
     if (part.type !== "lifecycle") {
-      const author = attemptOf(part);
+      const author = signed ? attemptOf(part) : attempt;
+      attempt ??= author;
       if (author !== attempt) {
         problems.push(`attempt ${author} wrote offset ${offset}, when the run was attempt ${attempt}'s`);
       }
@@ -42,15 +58,19 @@ export function readStory(log: readonly LogPart[]): Story {
       continue;
     }
     const { attempt: next } = data as { attempt: number };
-    if (next <= attempt) problems.push(`attempt ${next} begins at ${offset}, after attempt ${attempt}`);
+    if (next <= Number(attempt ?? 0))
+      problems.push(`attempt ${next} begins at ${offset}, after attempt ${attempt}`);
     if ((data.event === "started") !== (attempt === 0)) {
       problems.push(`attempt ${next} has ${data.event} at ${offset}, after attempt ${attempt}`);
     }
     attempt = next;
-    if (data.event === "rewound") kept = kept.filter((each) => each.offset <= (data as { to: number }).to);
+    if (data.event !== "rewound") continue;
+    const { to } = data;
+    kept = kept.filter((each) => each.offset <= to);
+    if (to < before) base = undefined;
   }
   if (ending === undefined) problems.push("there is no ending");
-  return { ...addUp(kept), ending, problems };
+  return { ...addUp(kept, base), ending, problems };
 }
 
 /** Whether a subscription with this filter is sent the part. Filters of one criterion only. */
@@ -74,15 +94,17 @@ function attemptOf(part: Part): unknown {
   return data.attempt;
 }
 
-function addUp(kept: readonly LogPart[]): Pick<Story, "texts" | "values"> {
-  const texts = new Map<string, string>();
-  const values: Record<string, unknown> = {};
+function addUp(kept: readonly LogPart[], base: Beginning | undefined): Pick<Story, "texts" | "values"> {
+  const texts = new Map(base?.texts);
+  const values: Record<string, unknown> = { ...(base?.values as object) };
   for (const { part } of kept) {
     if (part.type === "messages") {
       const { id = "", content } = part.data[0];
       texts.set(id, (texts.get(id) ?? "") + String(content));
     } else if (part.type === "updates") {
-      for (const delta of Object.values(part.data as object)) Object.assign(values, delta);
+      // A graph that waits for a person says so where its updates would be.
+      const { __interrupt__: _, ...deltas } = part.data as Record<string, Record<string, unknown>>;
+      for (const { messages: __, ...delta } of Object.values(deltas)) Object.assign(values, delta);
     }
   }
   return { texts, values };

@@ -6,7 +6,7 @@ import type { Filter, Keep, MultitaskStrategy } from "@throughline/protocol";
 
 import { type FaultName, faultKinds } from "./faults.ts";
 import type { Random } from "./random.ts";
-import type { AgentName, Lines } from "./text.ts";
+import { type AgentName, type GraphName, isGraph, type Lines, type Telling } from "./text.ts";
 
 export interface PlannedFault {
   /** From the beginning of the round, ms. */
@@ -74,9 +74,7 @@ export interface PlannedCancel {
 }
 
 /** One run that a client starts, and how it follows it. */
-export interface PlannedTurn {
-  agent: AgentName;
-  input: Lines;
+export interface PlannedTurn extends Telling {
   strategy: MultitaskStrategy;
   /** Does not wait for this run's end before the thread's next one starts, but so many ms. */
   overlapMs: number | undefined;
@@ -95,7 +93,11 @@ export interface PlannedReading {
   pause: { afterMs: number; forMs: number } | undefined;
 }
 
-const agentWeights: Record<AgentName, number> = {
+/** How many conversations are with graphs. */
+const graphShare = 0.25;
+const graphWeights: Record<GraphName, number> = { essay: 3, asking: 1 };
+
+const agentWeights: Record<Exclude<AgentName, GraphName>, number> = {
   story: 30,
   draft: 20,
   stubborn: 8,
@@ -106,16 +108,29 @@ const agentWeights: Record<AgentName, number> = {
   failing: 5,
 };
 
+/** A conversation is with graphs all along, or with functions: a graph's thread has its state. */
 export function planConversation(random: Random, name: string): PlannedTurn[] {
   const turns = random.int(1, 4);
-  return Array.from({ length: turns }, (_, i) => planTurn(random, `${name}-${i}`, i < turns - 1));
+  const withGraphs = random.chance(graphShare);
+  return Array.from({ length: turns }, (_, i) => {
+    const agent = withGraphs ? random.weighted(graphWeights) : random.weighted(agentWeights);
+    const turn = planTurn(random, agent, `${name}-${i}`, i < turns - 1);
+    if (agent !== "asking") return [turn];
+    // It is answered when it has come to its question.
+    const answer = planTurn(random, agent, `${name}-${i}`, i < turns - 1);
+    const input = { ...turn.input, messages: [] };
+    return [
+      { ...turn, overlapMs: undefined },
+      { ...answer, input, answers: true, strategy: "enqueue" as const },
+    ];
+  }).flat();
 }
 
-function planTurn(random: Random, name: string, hasNext: boolean): PlannedTurn {
-  const agent = random.weighted(agentWeights);
+function planTurn(random: Random, agent: AgentName, name: string, hasNext: boolean): PlannedTurn {
   const overlap = hasNext && random.chance(0.4);
   return {
     agent,
+    answers: false,
     input: planLines(random, agent, name),
     // Where it comes second in its thread, and the first one is still active.
     strategy: random.weighted({ enqueue: 5, interrupt: 3, rollback: 2, reject: 1 }),
@@ -139,9 +154,10 @@ function planLines(random: Random, agent: AgentName, seed: string): Lines {
     tokens: random.int(20, 90),
     paceMs: random.int(40, 160),
   };
+  if (isGraph(agent)) return { ...lines, tokens: random.int(3, 25) };
   if (agent === "quiet") return { ...lines, tokens: random.int(2, 4), paceMs: random.int(2_000, 5_000) };
   if (agent === "colourful") return { ...lines, tokens: random.int(5, 30), paceMs: random.int(100, 300) };
-  if (agent === "bulky") return { ...lines, tokens: random.int(5, 20), bulk: random.int(10_000, 60_000) };
+  if (agent === "bulky") return { ...lines, tokens: random.int(20, 60), bulk: random.int(5_000, 20_000) };
   if (agent === "fragile" || agent === "failing") return { ...lines, until: random.int(1, lines.tokens - 1) };
   return lines;
 }

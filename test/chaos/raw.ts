@@ -109,6 +109,7 @@ export class RawMember implements Visitor {
     for (const timer of timers) clearTimeout(timer);
     view.problems.push(...transcript.problems);
     for (const { reason } of transcript.resets) view.reset(reason);
+    for (const snapshot of transcript.snapshots) view.snapshot(snapshot as never);
     for (const { offset, part } of transcript.delivered) {
       view.told.push({ offset, part: part === null ? null : JSON.stringify(part) });
     }

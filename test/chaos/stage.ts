@@ -9,6 +9,8 @@ import type { Random } from "./random.ts";
 import { type Instance, Service, type ServiceEvents } from "./service.ts";
 
 export const maxCrashes = 6;
+/** Characters of a log beyond which it is trimmed: what `bulky` says in a second or two. */
+const maxLog = 150_000;
 
 export interface StageSize {
   gateways: number;
@@ -47,7 +49,10 @@ export class Stage {
       }
     };
     add(size.gateways, "gateway", "apps/gateway/dist/main.js", { PORT: "0", DRAIN_MS: "1500" });
-    add(size.workers, "worker", "test/dist/chaos/worker.js", { MAX_CRASHES: String(maxCrashes) });
+    add(size.workers, "worker", "test/dist/chaos/worker.js", {
+      MAX_CRASHES: String(maxCrashes),
+      MAX_LOG: String(maxLog),
+    });
     await Promise.all(stage.services.map((service) => service.start()));
     return stage;
   }

@@ -1,7 +1,12 @@
 /** What the agents of the chaos worker say. It follows from a run's input, so that the checks know it as well. */
 import { hash } from "./random.ts";
 
+/** Agents that are graphs. */
+export const graphNames = ["essay", "asking"] as const;
+export type GraphName = (typeof graphNames)[number];
+
 export const agentNames = [
+  ...graphNames,
   "story",
   "draft",
   "stubborn",
@@ -23,7 +28,7 @@ export interface Lines {
   tokens: number;
   /** Between tokens, ms, on the average. */
   paceMs: number;
-  /** `bulky`: characters of each of its parts. */
+  /** `bulky`: characters beside each token. */
   bulk?: number;
   /** `fragile` dies, and `failing` throws, when it comes to this token. */
   until?: number;
@@ -74,11 +79,61 @@ export function delayAt({ seed, paceMs }: Lines, i: number): number {
 
 export const plannedFailure = "planned failure";
 
-/** The streamed messages of a run that comes to its end, by id. */
-export function wholeStory(agent: AgentName, runId: string, { seed, tokens }: Lines): Map<string, string> {
-  if (agent !== "colourful") return new Map([[`${runId}-answer`, textOf(seed, tokens)]]);
-  return new Map([
-    [`${runId}-writer`, textOf(`${seed}-writer`, tokens)],
-    [`${runId}-critic`, textOf(`${seed}-critic`, tokens)],
-  ]);
+/** A run as far as its text goes. */
+export interface Telling {
+  agent: AgentName;
+  input: Lines;
+  /** It is the answer to what the run before asked. */
+  answers: boolean;
+}
+
+export function isGraph(agent: AgentName): agent is GraphName {
+  return (graphNames as readonly string[]).includes(agent);
+}
+
+/** Who says something in a run: by steps of the graph, those of a step at once. */
+export function speakers({ agent, answers }: Telling): string[][] {
+  switch (agent) {
+    case "essay":
+      return [["outline"], ["facts", "style"], ["draft"]];
+    case "asking":
+      return answers ? [["reply"]] : [["question"]];
+    case "colourful":
+      return [["writer", "critic"]];
+    default:
+      return [["answer"]];
+  }
+}
+
+/** What one of several speakers says. */
+export function lineOf<T extends Pick<Lines, "seed">>(lines: T, speaker: string): T {
+  return { ...lines, seed: `${lines.seed}-${speaker}` };
+}
+
+/** The texts of a run that comes to its end, by speaker. */
+export function wholeStory(telling: Telling): Map<string, string> {
+  const { seed, tokens } = telling.input;
+  return new Map(
+    speakers(telling)
+      .flat()
+      .map((speaker) => [
+        speaker,
+        textOf(speaker === "answer" ? seed : lineOf({ seed }, speaker).seed, tokens),
+      ]),
+  );
+}
+
+/** Whose message it is, of this run; undefined: nobody's. Ids are `<run>-<speaker>` and, in graphs, `-<execution>`. */
+export function speakerOf(runId: string, messageId: string): string | undefined {
+  return messageId.startsWith(`${runId}-`) ? messageId.slice(runId.length + 1).split("-")[0] : undefined;
+}
+
+/** The key of a graph's state in which the execution stands that finished the speaker's node. */
+export function executionKey(speaker: string): string {
+  return `${speaker}By`;
+}
+
+/** What `asking` is answered with. */
+export function answerTo({ seed }: Lines): { answer: string } {
+  return { answer: seed };
 }

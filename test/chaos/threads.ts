@@ -3,7 +3,9 @@ import { RedisCheckpointSaver, readState } from "@throughline/checkpoint";
 import { Threads } from "@throughline/dispatch";
 import type { FlatMessage } from "@throughline/protocol";
 import type { Redis } from "ioredis";
+import { nameOf } from "./audit.ts";
 import type { KnownRun, Ledger } from "./ledger.ts";
+import { isGraph } from "./text.ts";
 
 /** Audits all threads. Every run has an outcome by now. */
 export async function auditThreads(redis: Redis, ledger: Ledger): Promise<void> {
@@ -19,7 +21,12 @@ export async function auditThreads(redis: Redis, ledger: Ledger): Promise<void> 
     const active = await threads.active(threadId);
     if (active !== null) problems.push(`${active} is still in its line`);
     const head = await readState(saver, { threadId });
-    const found = ((head?.values.messages ?? []) as FlatMessage[]).map(({ id }) => id);
+    const failed = runs.filter(({ outcome }) => outcome?.record.status === "failed");
+    // Of a graph that has failed, the steps stay that it had finished.
+    const lost = failed.filter(({ turn }) => isGraph(turn.agent)).flatMap(({ outcome }) => outcome!.said);
+    const found = ((head?.values.messages ?? []) as FlatMessage[])
+      .map(nameOf)
+      .filter((name) => !lost.includes(name));
     const expected = expectedHead(order);
     if (found.join() !== expected.join()) {
       problems.push(`its head has the messages ${found.join(", ")}; it should have ${expected.join(", ")}`);
@@ -42,15 +49,16 @@ function* auditTurns(order: readonly KnownRun[]): Generator<string> {
   }
 }
 
-/** The ids of the messages that the thread's line adds up to. */
+/** The names of the messages that the thread's line adds up to. */
 function expectedHead(order: readonly KnownRun[]): string[] {
-  return order.flatMap(({ runId, outcome }) => {
+  return order.flatMap(({ outcome }) => {
     if (outcome === undefined) return [];
-    const { record, texts } = outcome;
+    const { record, said } = outcome;
+    const { status } = record;
     const isKept =
-      record.status === "completed" || (record.status === "cancelled" && record.cancel?.keep === "thread");
-    // One that was cancelled before a worker had it left nothing.
-    if (!isKept || record.checkpoint === undefined) return [];
-    return [`${runId}-input-0`, ...texts.keys()];
+      status === "completed" ||
+      status === "interrupted" ||
+      (status === "cancelled" && record.cancel?.keep === "thread");
+    return isKept ? said : [];
   });
 }

@@ -2,7 +2,7 @@
  * What one client was told of one run, in the order in which it was told, until it is held against the log. It keeps
  * all that came as text, so that a difference can be shown.
  */
-import type { Filter, Part } from "@throughline/protocol";
+import type { Filter, FoldSnapshot, Part } from "@throughline/protocol";
 import type { KnownRun, Ledger } from "./ledger.ts";
 import { busyPaceMs } from "./plan.ts";
 
@@ -10,6 +10,14 @@ export interface Told {
   offset: number;
   /** The part's JSON; null: the filter left it out. */
   part: string | null;
+}
+
+/** What the offsets up to `offset` added up to, as somebody was told. */
+export interface Snapshot {
+  offset: number;
+  /** Text by message id. */
+  texts: Map<string, string>;
+  values: unknown;
 }
 
 interface Waiting {
@@ -25,6 +33,8 @@ export class View {
   after: number | undefined;
   readonly filter: Filter | undefined;
   readonly told: Told[] = [];
+  /** What it was told in place of what was trimmed, since it last began from the beginning. */
+  readonly snapshots: Snapshot[] = [];
   /** Why it was to drop all it had, and read from the beginning. */
   readonly resets: string[] = [];
   /** What broke a rule of the wire as it came. */
@@ -77,7 +87,12 @@ export class View {
   reset(reason: string): void {
     this.resets.push(reason);
     this.told.length = 0;
+    this.snapshots.length = 0;
     this.after = 0;
+  }
+
+  snapshot(snapshot: Pick<FoldSnapshot, "offset" | "messages"> & { values: unknown }): void {
+    this.snapshots.push(toSnapshot(snapshot));
   }
 
   skipped(from: number, to: number): void {
@@ -101,4 +116,12 @@ export class View {
     const from = figure === "handOver" ? Math.max(since, this.#lastAt) : since;
     this.#ledger.measure(figure, from, (fault) => fault.detail.includes(`(${pid})`));
   }
+}
+
+export function toSnapshot({
+  offset,
+  messages,
+  values,
+}: Pick<FoldSnapshot, "offset" | "messages"> & { values: unknown }): Snapshot {
+  return { offset, values, texts: new Map(messages.map(({ id = "", content }) => [id, String(content)])) };
 }

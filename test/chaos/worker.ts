@@ -14,6 +14,7 @@ await runService({
       redis: process.env.REDIS_URL as string,
       concurrency: 200,
       maxCrashes: Number(process.env.MAX_CRASHES),
+      maxLog: Number(process.env.MAX_LOG),
       logger,
     });
     return { close: () => worker.close() };

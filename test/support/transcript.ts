@@ -79,6 +79,7 @@ export class Transcript {
         break;
       case "run.reset":
         this.delivered.length = 0;
+        this.snapshots.length = 0;
         this.next = 1;
         this.resets.push(frame.params);
         break;
