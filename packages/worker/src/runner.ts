@@ -186,7 +186,8 @@ export class Runner {
         ? { event: "started", attempt: writer.attempt }
         : await persist(() => session.takeOver(earlier));
     // Stopped before it began: nothing of it is in the log yet.
-    if (attempt.reason !== undefined) return await this.#stopped(run, attempt, Promise.resolve(), end);
+    if (attempt.reason !== undefined)
+      return await this.#stopped(run, attempt, session, Promise.resolve(), end);
     if (earlier !== null) logger.info({ offset: writer.offset }, "run taken over");
     // One part on an empty writer: nothing to wait for.
     void attempt.take(lifecycle(opening));
@@ -203,13 +204,14 @@ export class Runner {
       logger.warn({ err: settled.error }, "the agent failed");
       return await end("failed", { event: "failed", error });
     }
-    return await this.#stopped(run, attempt, running, end);
+    return await this.#stopped(run, attempt, session, running, end);
   }
 
   /** The attempt was stopped: its agent gets a short grace, and the run the ending that the reason asks for. */
   async #stopped(
     run: StoredRun,
     attempt: Attempt,
+    session: Session,
     running: Promise<unknown>,
     end: (outcome: Outcome, data: LifecycleData) => Promise<RunOutcome>,
   ): Promise<RunOutcome> {
@@ -223,6 +225,7 @@ export class Runner {
     if (reason instanceof AttemptLostError) throw reason;
     if (reason instanceof WorkerStoppingError) {
       await attempt.writer.flush();
+      await session.settle?.();
       await attempt.writer.release();
       this.#logger(attempt.runId, attempt).info({ offset: attempt.writer.offset }, "run handed over");
       return "handed-over";

@@ -49,6 +49,11 @@ export interface Session {
    */
   run(): Promise<Finished>;
   /**
+   * Lets what is on its way to the thread arrive, and nothing after it: the run is handed to another worker, which is
+   * not to do again what was done.
+   */
+  settle?(): Promise<void>;
+  /**
    * Saves what the run added up to, once all its parts are in the log. May be called without `run`: for a run that
    * ends before this attempt has begun.
    *

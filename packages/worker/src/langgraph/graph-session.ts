@@ -80,7 +80,7 @@ export class GraphSession implements Session {
   #dropped = false;
   /** What the running graph writes through. */
   #saver: GraphSaver | undefined;
-  /** The run's state is being saved: the graph writes nothing more. */
+  /** The run's state is being saved, or the run handed over: the graph writes nothing more. */
   #over = false;
   /** Why the saver does not write for the running graph any more. */
   #refused: unknown;
@@ -148,12 +148,16 @@ export class GraphSession implements Session {
     return { event: "interrupted", interrupts: this.#interrupts };
   }
 
-  async save(outcome: Outcome): Promise<CheckpointRef | null> {
-    const { run, attempt, saver } = this.#work;
-    const { runId, threadId } = run.record;
+  async settle(): Promise<void> {
     // Steps that are in the log, and whose checkpoints are on their way.
     await this.#saver?.idle();
     this.#over = true;
+  }
+
+  async save(outcome: Outcome): Promise<CheckpointRef | null> {
+    const { run, attempt, saver } = this.#work;
+    const { runId, threadId } = run.record;
+    await this.settle();
     if (typeof outcome === "object" && outcome.cancelled === "discard") {
       const fenced = saver.fenced({ runId, attempt: attempt.writer.fence });
       await fenced.discardRun(threadId, runId, { head: this.#headBefore });

@@ -1,8 +1,10 @@
 /** P1, P4, P6 with graphs: a lost worker's run goes on from its last checkpoint, and no reader sees anything twice. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
-import { readHistory, readState } from "@throughline/checkpoint";
+import { RedisCheckpointSaver, readHistory, readState } from "@throughline/checkpoint";
 import type { Part } from "@throughline/protocol";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { Gate } from "../../../../test/support/agents.ts";
 import { type Script, ScriptedModel, stuckAfter } from "../../../../test/support/graphs.ts";
 import { until } from "../../../../test/support/until.ts";
 import { Workshop } from "../../../../test/support/workers.ts";
@@ -167,8 +169,8 @@ test.each([2, 3, 4, 5, 6])(
   },
 );
 
-test("one of two parallel nodes had finished: it is not run again, and what it told is not lost", async () => {
-  const graph = new StateGraph(MessagesAnnotation)
+const oneOfTwoStuck = () =>
+  new StateGraph(MessagesAnnotation)
     .addNode(
       "a",
       llm("a", async function* () {
@@ -179,6 +181,9 @@ test("one of two parallel nodes had finished: it is not run again, and what it t
     .addEdge(START, "a")
     .addEdge(START, "b")
     .compile();
+
+test("one of two parallel nodes had finished: it is not run again, and what it told is not lost", async () => {
+  const graph = oneOfTwoStuck();
   const first = await shop.serve({ graph });
   const threadId = shop.newThread();
   const runId = await shop.start("graph", { input: "hi" }, { threadId });
@@ -218,6 +223,39 @@ test("inside of a subgraph: its finished steps are not run again, and what they 
   expect(calls).toEqual(["one(hi)", "two(hi|one whole)", "two(hi|one whole)"]);
   expect(told(parts).texts).toEqual(["one whole", "two whole"]);
   expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:one whole", "ai:two whole"]);
+});
+
+test("handed over while what a finished node wrote is on its way to the saver: it is not run again", async () => {
+  const gate = new Gate();
+  const { fenced } = RedisCheckpointSaver.prototype;
+  const slow = vi.spyOn(RedisCheckpointSaver.prototype, "fenced").mockImplementation(function (
+    this: RedisCheckpointSaver,
+    { before, ...fence },
+  ) {
+    const slowly: typeof before = async (write) => {
+      const marks = await before!(write);
+      if (write.kind === "writes") await gate.passed;
+      return marks;
+    };
+    return fenced.call(this, { ...fence, ...(before === undefined ? {} : { before: slowly }) });
+  });
+  try {
+    const graph = oneOfTwoStuck();
+    const first = await shop.serve({ graph });
+    const runId = await shop.start("graph", { input: "hi" });
+    await shop.reached(runId, 6);
+    const closed = first.close();
+    // Longer than a worker takes to close that waits for its agents only.
+    await Promise.race([closed, sleep(300)]);
+    gate.open();
+    await closed;
+    await shop.serve({ graph });
+    const { parts } = await shop.ended(runId);
+    expect(calls.sort()).toEqual(["a(hi)", "b(hi)", "b(hi)"]);
+    expect(told(parts).texts.sort()).toEqual(["a whole", "two whole"]);
+  } finally {
+    slow.mockRestore();
+  }
 });
 
 test("it was being cancelled: the run ends as cancelled, with what the dead worker had streamed", async () => {
