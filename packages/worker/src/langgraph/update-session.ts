@@ -3,7 +3,7 @@
  * that its reducers hold, and its edges say what follows.
  */
 import { InvalidUpdateError } from "@langchain/langgraph";
-import { type RedisCheckpointSaver, readState } from "@throughline/checkpoint";
+import { readState } from "@throughline/checkpoint";
 import type { CheckpointRef, LifecycleData } from "@throughline/protocol";
 import type { GraphAgent } from "../agent.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
@@ -25,32 +25,39 @@ export class UpdateSession implements Session {
   async run(): Promise<Finished> {
     const { run, request, attempt, saver } = this.#work;
     const { runId, threadId, agent } = run.record;
+    const { checkpointId, update } = request;
+    const { values, asNode } = update!;
+    this.#check(asNode);
     const head = await readState(saver, { threadId });
     // An earlier attempt wrote it, and died before it could say so.
     if (head?.metadata.run_id === runId) return { event: "completed" };
     const { writer } = attempt;
-    const fenced: RedisCheckpointSaver = saver.fenced({
+    const fenced = saver.fenced({
       runId,
       attempt: writer.fence,
       before: async () => ({ agent, attempt: writer.attempt, head_before: head?.checkpointId ?? null }),
     });
-    const { checkpointId, update } = request;
     const configurable = {
       thread_id: threadId,
       checkpoint_ns: "",
       ...(checkpointId === undefined ? {} : { checkpoint_id: checkpointId }),
     };
-    const { values, asNode } = update!;
-    this.#check(asNode);
     await withSaver(this.#agent.graph, fenced).updateState({ configurable }, values, asNode);
     return { event: "completed" };
   }
 
   async save(outcome: Outcome): Promise<CheckpointRef | null> {
-    const { run, saver } = this.#work;
-    const { threadId } = run.record;
-    const checkpointId = outcome === "completed" ? await saver.head(threadId) : null;
-    return checkpointId === null ? null : { threadId, checkpointId };
+    const { run, attempt, saver } = this.#work;
+    const { runId, threadId } = run.record;
+    const head = await readState(saver, { threadId });
+    const isWritten = head?.metadata.run_id === runId;
+    if (isWritten && typeof outcome === "object" && outcome.cancelled === "discard") {
+      const { head_before } = head.metadata as { head_before?: string | null };
+      const fenced = saver.fenced({ runId, attempt: attempt.writer.fence });
+      await fenced.discardRun(threadId, runId, { head: head_before ?? null });
+      return null;
+    }
+    return isWritten ? { threadId, checkpointId: head.checkpointId } : null;
   }
 
   /** LangGraph says that there is no such node, but not which there are. */

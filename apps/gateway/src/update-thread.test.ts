@@ -1,0 +1,69 @@
+import { RedisCheckpointSaver, readHistory } from "@throughline/checkpoint";
+import { Dispatcher } from "@throughline/dispatch";
+import { Redis } from "ioredis";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { testLogger } from "../../../test/support/logger.ts";
+import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
+import type { CommandDeps } from "./commands.ts";
+import { Hub } from "./hub.ts";
+import { updateThread } from "./update-thread.ts";
+
+let redis: Redis;
+let subscriber: Redis;
+let deps: Pick<CommandDeps, "dispatcher" | "saver" | "hub" | "cancelWaitMs">;
+
+beforeEach(async () => {
+  const prefix = testPrefix();
+  redis = new Redis(testRedisUrl());
+  subscriber = new Redis(testRedisUrl());
+  const dispatcher = new Dispatcher(redis, { prefix });
+  const limits = { pageBytes: 1_000_000, cacheBytes: 1_000_000, maxReads: 4, probeMs: 5_000, quietMs: 5_000 };
+  const hub = new Hub(
+    redis,
+    subscriber,
+    { prefix, gatewayId: "g", ...limits, revive: (runId) => dispatcher.revive(runId) },
+    testLogger,
+  );
+  deps = { dispatcher, hub, saver: new RedisCheckpointSaver(redis, { prefix }), cancelWaitMs: 300 };
+  await writtenByGraph();
+});
+afterEach(async () => {
+  deps.hub.close();
+  await deps.dispatcher.close();
+  redis.disconnect();
+  subscriber.disconnect();
+});
+
+/** A checkpoint of thread `t`, as a graph leaves one. */
+async function writtenByGraph(): Promise<void> {
+  const checkpoint = {
+    v: 4,
+    id: "1f000000-0000-6000-8000-000000000001",
+    ts: new Date().toISOString(),
+    channel_values: { topic: "x" },
+    channel_versions: { topic: 1 },
+    versions_seen: { __input__: {}, a: { topic: 1 } },
+  };
+  const metadata = { source: "loop" as const, step: 0, parents: {}, agent: "graph" };
+  const config = { configurable: { thread_id: "t", checkpoint_ns: "" } };
+  await deps.saver.put(config, checkpoint, metadata, checkpoint.channel_versions);
+}
+
+const update = () => updateThread(deps as CommandDeps, "alice", { threadId: "t", values: { topic: "y" } });
+
+test("no worker takes it up in time: it is given up, nothing is written, and the thread is free", async () => {
+  await deps.dispatcher.agents.offer("w", {
+    queue: "q",
+    agents: [{ name: "graph", modes: ["values"], description: "" }],
+  });
+  await expect(update()).rejects.toMatchObject({ code: "unavailable", retryable: true });
+  expect(await readHistory(deps.saver, { threadId: "t" })).toHaveLength(1);
+  expect(await deps.dispatcher.active("t")).toBeNull();
+  const [run] = await deps.dispatcher.list({ owner: "alice", threadId: "t", limit: 5 });
+  expect(run).toMatchObject({ status: "cancelled", metadata: { command: "thread.update" } });
+});
+
+test("nobody offers its agent any more: it is refused, and no run is left", async () => {
+  await expect(update()).rejects.toMatchObject({ code: "no_such_agent" });
+  expect(await deps.dispatcher.list({ owner: "alice", threadId: "t", limit: 5 })).toEqual([]);
+});
