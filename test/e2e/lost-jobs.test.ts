@@ -45,7 +45,7 @@ async function play(play: (scene: Scene) => Promise<void>): Promise<void> {
 
 const agent = "count";
 const input = { n: 3 };
-// A gateway looks at a run that has been quiet for ten seconds.
+// A gateway looks at a run that has been quiet for three seconds.
 const soonMs = 20_000;
 
 test.concurrent("P5: a run without a job goes on while somebody watches it", () =>

@@ -24,7 +24,7 @@ test.concurrent("an ending whose message is lost is found, though every connecti
     await until(() => reader.last === 1);
     await run.appendUnheard([custom(2)]);
     await run.finishUnheard();
-    await reader.ended(14_000);
+    await reader.ended(8_000);
     expect(reader.offsets).toEqual([1, 2, 3]);
   } finally {
     await line.stop();

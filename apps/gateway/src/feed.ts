@@ -14,6 +14,7 @@ import { type LiveSubscriber, type LogReader, type Page, runKeys } from "@throug
 import { Batch } from "./batch.ts";
 import type { PageCache } from "./page-cache.ts";
 import type { Semaphore } from "./semaphore.ts";
+import { Silence } from "./silence.ts";
 
 /** Who reads a feed: see subscription.ts. */
 export interface FeedReader {
@@ -65,8 +66,8 @@ export class Feed {
   /** Those of the cache that are this feed's. */
   readonly #pages = new Set<FeedPage>();
   readonly #reading = new Map<number, Promise<FeedPage | null>>();
-  /** When something was last heard of the run, ms. */
-  heardAt = Date.now();
+  /** What the run has not broken yet: how long, and how often it was looked at since. */
+  readonly silence = new Silence();
 
   constructor(runId: string, deps: FeedDeps) {
     this.runId = runId;
@@ -187,12 +188,14 @@ export class Feed {
         page = await reader.page(this.runId, after, options.pageBytes);
       }
       if (page === null) return null;
-      this.heardAt = Date.now();
       const { first, last, body, ...rest } = page;
       const batch = first === 0 ? undefined : new Batch(first, last, page.epoch, false, body);
       const read: FeedPage = { ...rest, batch };
       this.#follow(page.epoch);
-      if (batch !== undefined) this.#keep(read, body.length);
+      if (batch !== undefined) {
+        this.silence.broken();
+        this.#keep(read, body.length);
+      }
       this.learn(page);
       return read;
     } finally {
@@ -250,7 +253,7 @@ export class Feed {
 
   readonly #onMessage = (message: Buffer): void => {
     const batch = Batch.parse(message);
-    this.heardAt = Date.now();
+    this.silence.broken();
     this.#follow(batch.epoch);
     if (batch.last > this.#head) this.#head = batch.last;
     if (batch.ending) this.#end();

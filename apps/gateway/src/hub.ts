@@ -20,8 +20,6 @@ export interface HubOptions extends FeedOptions {
   maxReads: number;
   /** How often the subscriber connection has to prove itself, ms; it gets half of that to do so. */
   probeMs: number;
-  /** How long a run may be silent before its head is looked up, ms. */
-  quietMs: number;
   /** Puts back what a run waits for, where it was lost. Called for runs that are quiet, a few at a time. */
   revive: (runId: string) => Promise<void>;
 }
@@ -85,7 +83,7 @@ export class Hub {
 
   /** Has the subscriber connection prove that it delivers, and looks at runs that have been quiet. One tick. */
   async probe(): Promise<void> {
-    const { prefix, gatewayId, probeMs, quietMs } = this.#options;
+    const { prefix, gatewayId, probeMs } = this.#options;
     const alive = await this.#live.prove(
       (tag) => `${prefix}:{gateway-${gatewayId}-${tag}}:probe`,
       (channel) => publish(this.#commands, channel, "alive"),
@@ -93,10 +91,10 @@ export class Hub {
     );
     if (alive) this.#provenAt = Date.now();
     else this.#logger.warn("the subscriber connection did not deliver a message to itself: it is replaced");
-    const quietSince = Date.now() - quietMs;
+    const now = Date.now();
     for (const feed of this.#feeds.values()) {
       feed.nudge();
-      if (feed.heardAt < quietSince && !feed.ended) {
+      if (feed.silence.isDue(now) && !feed.ended) {
         this.#refresh(feed);
         void this.#revive(feed);
       }
@@ -133,10 +131,10 @@ export class Hub {
   }
 
   #refresh(feed: Feed): void {
-    // Counts as heard at once, so that the next tick does not ask again while this one waits its turn.
-    feed.heardAt = Date.now();
+    // At once, so that the next tick does not ask again while this one waits its turn.
+    feed.silence.looked();
     feed.refresh().catch((error) => {
-      feed.heardAt = 0;
+      feed.silence.failed();
       this.#logger.debug(
         { err: error, runId: feed.runId },
         "could not look at a run's head; the next probe does",

@@ -30,7 +30,6 @@ const pageBytes = 256 * 1024;
 const cacheBytes = 64 * 1024 * 1024;
 const maxReads = 32;
 const probeMs = 2_000;
-const quietMs = 10_000;
 
 /**
  * Starts a gateway.
@@ -68,7 +67,6 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
       cacheBytes,
       maxReads,
       probeMs,
-      quietMs,
       revive: (runId) => dispatcher.revive(runId),
     },
     logger,

@@ -1,0 +1,32 @@
+/**
+ * When a run that says nothing is to be looked at. Soon at first, in case it was its last message that was lost; then
+ * after twice as long each time, for most silences mean just that: a run that waits for hours costs next to nothing.
+ */
+const firstMs = 3_000;
+const longestMs = 24_000;
+
+export class Silence {
+  #waitMs = firstMs;
+  #lookAt = Date.now() + firstMs;
+
+  /** Something was heard. */
+  broken(): void {
+    this.#waitMs = firstMs;
+    this.#lookAt = Date.now() + firstMs;
+  }
+
+  isDue(now: number): boolean {
+    return now >= this.#lookAt;
+  }
+
+  /** Somebody looks now. */
+  looked(): void {
+    this.#waitMs = Math.min(2 * this.#waitMs, longestMs);
+    this.#lookAt = Date.now() + this.#waitMs;
+  }
+
+  /** It could not be looked at: the next time is at once. */
+  failed(): void {
+    this.#lookAt = 0;
+  }
+}
