@@ -2,6 +2,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
+import { InputError } from "../input.ts";
 import { sectionsOf } from "../markdown.ts";
 import { sentencesOf, wordsOf } from "../sentences.ts";
 import type { Turn } from "../turn.ts";
@@ -20,9 +21,14 @@ export interface Finding {
 
 const root = fileURLToPath(new URL("../../../../", import.meta.url));
 
-/** The files of the documentation, by their paths from the repository's root. */
-export async function documentation(): Promise<string[]> {
-  const docs = await readdir(`${root}docs`);
+/** The files of the documentation, by their paths from the repository's root. Throws an InputError where there is none. */
+export async function documentation(folder = root): Promise<string[]> {
+  let docs: string[];
+  try {
+    docs = await readdir(`${folder}docs`);
+  } catch {
+    throw new InputError("sources: there is no documentation here to read: send [{title, text}]");
+  }
   return ["README.md", ...docs.filter((name) => name.endsWith(".md")).map((name) => `docs/${name}`)].sort();
 }
 

@@ -110,6 +110,10 @@ test("without sources it reads this repository's documentation", async () => {
   expect(await answer()).toMatch(/^- .*worker.* \((README|docs\/\w+)\.md, .*\)$/m);
 });
 
+test("where there is no documentation, it asks for sources", async () => {
+  await expect(documentation("/nowhere/")).rejects.toMatchObject({ code: "invalid_argument" });
+});
+
 test("a question without a word to search for is refused", async () => {
   await expect(onThread().streamed({ messages: "Why?", sources })).rejects.toMatchObject({
     code: "invalid_argument",
