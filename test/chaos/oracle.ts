@@ -102,9 +102,13 @@ function addUp(kept: readonly LogPart[], base: Beginning | undefined): Pick<Stor
       const { id = "", content } = part.data[0];
       texts.set(id, (texts.get(id) ?? "") + String(content));
     } else if (part.type === "updates") {
-      // A graph that waits for a person says so where its updates would be.
-      const { __interrupt__: _, ...deltas } = part.data as Record<string, Record<string, unknown>>;
-      for (const { messages: __, ...delta } of Object.values(deltas)) Object.assign(values, delta);
+      // A graph says there as well that it waits for a person, and that it tells of a node again.
+      const {
+        __interrupt__: _,
+        __metadata__: __,
+        ...deltas
+      } = part.data as Record<string, Record<string, unknown>>;
+      for (const { messages: ___, ...delta } of Object.values(deltas)) Object.assign(values, delta);
     }
   }
   return { texts, values };

@@ -192,10 +192,11 @@ describe("what parts add up to", () => {
       { type: "custom", ns: [], data: { messages: [{ type: "ai", id: "a", content: "x" }] } },
       { type: "updates", ns: [], data: null },
       { type: "updates", ns: [], data: { node: null, other: [1] } },
+      { type: "updates", ns: [], data: { __metadata__: { cached: true } } },
       { type: "values", ns: [], data: [1] },
       { type: "debug", ns: [], data: 1 },
     ]);
-    expect(folded.snapshot()).toEqual({ offset: 5, messages: [], values: {}, complete: [] });
+    expect(folded.snapshot()).toEqual({ offset: 6, messages: [], values: {}, complete: [] });
   });
 
   it("keeps a key that is called __proto__ a key", () => {

@@ -206,11 +206,11 @@ export class Fold {
     }
   }
 
-  /** LangGraph's form is `{node: delta}`; the delta's keys are the state's. */
+  /** LangGraph's form is `{node: delta}`; the delta's keys are the state's. `__metadata__` is of no node. */
   #update(data: unknown, offset: number): void {
     if (!isRecord(data)) return;
-    for (const delta of Object.values(data)) {
-      if (isRecord(delta)) this.#change(offset, false, delta);
+    for (const [node, delta] of Object.entries(data)) {
+      if (node !== "__metadata__" && isRecord(delta)) this.#change(offset, false, delta);
     }
   }
 
