@@ -16,6 +16,8 @@ export interface Visitor {
   readonly random: Random;
   /** It follows a run whose parts come every moment: a silence is a silence. */
   readonly isBusy: boolean;
+  /** It leaves a gateway that drains when it is told to, and not when its socket is closed. */
+  readonly heedsDraining: boolean;
   /** Its socket was taken from it, or is not read. */
   disturbed(): void;
 }
@@ -25,12 +27,21 @@ interface Lost {
   /** When the next part would be due at best. */
   since: number;
   pid: number;
+  /** The run whose next part it is: another one may be long in coming. */
+  runId: string;
 }
 
-const partsPrefix = '{"type":"event","method":"run.parts"';
+/** The last frame of parts that somebody was sent. */
+interface Heard {
+  at: number;
+  runId: string;
+}
+
+const partsPrefix = '{"type":"event","method":"run.parts","params":{"runId":"';
 const drainingPrefix = '{"type":"event","method":"server.draining"';
 const unsubscribedPrefix = '{"type":"event","method":"run.unsubscribed"';
-const longestPrefix = Math.max(drainingPrefix.length, unsubscribedPrefix.length);
+/** Holds a prefix and a run's id. */
+const startLength = 150;
 /** Whoever has heard nothing for so long, ms, waits for its agent, not for a gateway. */
 const quietMs = 500;
 
@@ -39,8 +50,7 @@ export class Door {
   readonly #ledger: Ledger;
   readonly #sockets = new Map<WebSocket, { visitor: Visitor; instance: Instance }>();
   readonly #lost = new Map<Visitor, Lost>();
-  /** When each was last sent a part. */
-  readonly #heardAt = new Map<Visitor, number>();
+  readonly #heard = new Map<Visitor, Heard>();
 
   constructor(stage: Stage, ledger: Ledger) {
     this.#stage = stage;
@@ -78,8 +88,9 @@ export class Door {
   /** A gateway was killed: its clients wait from now on. */
   gatewayKilled({ pid }: Instance): void {
     for (const { visitor, instance } of this.#sockets.values()) {
-      if (instance.pid !== pid || !this.#isListening(visitor)) continue;
-      this.#lost.set(visitor, { figure: "gatewayKilled", since: Date.now(), pid });
+      const runId = this.#listensTo(visitor);
+      if (instance.pid !== pid || runId === undefined) continue;
+      this.#lost.set(visitor, { figure: "gatewayKilled", since: Date.now(), pid, runId });
     }
   }
 
@@ -119,26 +130,34 @@ export class Door {
   }
 
   #onMessage(data: Buffer, visitor: Visitor, { pid }: Instance): void {
-    const start = data.toString("latin1", 0, longestPrefix);
+    const start = data.toString("latin1", 0, startLength);
     if (start.startsWith(partsPrefix)) {
-      const heardAt = this.#heardAt.get(visitor) ?? 0;
-      this.#heardAt.set(visitor, Date.now());
+      const runId = start.slice(partsPrefix.length, start.indexOf('"', partsPrefix.length));
+      this.#heard.set(visitor, { at: Date.now(), runId });
       const lost = this.#lost.get(visitor);
-      if (lost === undefined || lost.pid === pid) return;
+      if (lost?.runId !== runId) return;
+      if (lost.pid === pid) {
+        // What still comes on the socket before is no silence.
+        lost.since = Math.max(lost.since, Date.now());
+        return;
+      }
       this.#lost.delete(visitor);
-      // What still came on the socket before was no silence.
-      const since = Math.max(lost.since, heardAt);
+      const { since } = lost;
       this.#ledger.measure(lost.figure, since, ({ detail }) => detail.includes(`(${lost.pid})`));
     } else if (start.startsWith(unsubscribedPrefix)) {
       // The run has ended meanwhile: the next part will be another one's.
       this.#lost.delete(visitor);
-    } else if (start.startsWith(drainingPrefix) && this.#isListening(visitor)) {
+    } else if (start.startsWith(drainingPrefix) && visitor.heedsDraining) {
+      const runId = this.#listensTo(visitor);
+      if (runId === undefined) return;
       const { retryInMs } = (JSON.parse(data.toString()) as { params: { retryInMs: number } }).params;
-      this.#lost.set(visitor, { figure: "gatewayDrained", since: Date.now() + retryInMs, pid });
+      this.#lost.set(visitor, { figure: "gatewayDrained", since: Date.now() + retryInMs, pid, runId });
     }
   }
 
-  #isListening(visitor: Visitor): boolean {
-    return visitor.isBusy && Date.now() - (this.#heardAt.get(visitor) ?? 0) < quietMs;
+  /** The run whose parts it is being sent, if it is. */
+  #listensTo(visitor: Visitor): string | undefined {
+    const heard = this.#heard.get(visitor);
+    return visitor.isBusy && heard !== undefined && Date.now() - heard.at < quietMs ? heard.runId : undefined;
   }
 }

@@ -20,6 +20,7 @@ const retryMs = 300;
 export class Member implements Visitor {
   readonly name: string;
   readonly random: Random;
+  readonly heedsDraining = true;
   readonly #plan: Random;
   readonly #ledger: Ledger;
   readonly #door: Door;

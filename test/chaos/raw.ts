@@ -27,6 +27,7 @@ interface Opened {
 export class RawMember implements Visitor {
   readonly name: string;
   readonly random: Random;
+  readonly heedsDraining = false;
   readonly #plan: Random;
   readonly #ledger: Ledger;
   readonly #door: Door;
