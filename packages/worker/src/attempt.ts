@@ -4,7 +4,7 @@
  * Invariant: an attempt stops for one reason, the first; from then on the log takes nothing more from its agent.
  */
 import { setMaxListeners } from "node:events";
-import type { Fold, Part } from "@throughline/protocol";
+import { type Fold, lifecycle, type Part } from "@throughline/protocol";
 import type { RunWriter } from "@throughline/runlog";
 
 /** Someone asked for a cancel: the reason that an agent finds in its signal. */
@@ -46,8 +46,10 @@ export class Attempt {
   #reason: StopReason | undefined;
   /** What was acknowledged when the runner last looked: see Runner.tick. */
   seen = -1;
-  /** What the log added up to when half of what it may hold had been written: the next trim cuts there. */
+  /** What the log added up to when half of what it may hold had been written: the next trim cuts there, once it may. */
   cut: { offset: number; json: string } | undefined;
+  /** As its session has it: see Session.settled. */
+  settled: () => Promise<number> = async () => Number.POSITIVE_INFINITY;
 
   constructor(writer: RunWriter, fold: Fold) {
     this.runId = writer.runId;
@@ -90,6 +92,13 @@ export class Attempt {
     const wait = this.writer.write(part);
     this.fold.add(part, this.writer.offset);
     return wait;
+  }
+
+  /** Takes back what is in the log and the fold after `to`. */
+  rewind(to: number): Promise<void> | undefined {
+    // What is taken back later is in no snapshot: one cannot be cut.
+    if (this.cut !== undefined && this.cut.offset > to) this.cut = undefined;
+    return this.take(lifecycle({ event: "rewound", attempt: this.writer.attempt, to }));
   }
 
   /** Puts a part into the fold only: the run's `modes` leave it out of the log. */

@@ -136,14 +136,20 @@ export class Runner {
     }
   }
 
-  /** Cuts the log where it was half as long as it may be, and remembers where it is now for the next time. */
+  /**
+   * Cuts the log where it was half as long as it may be, and remembers where it is now for the next time. A cut above
+   * what is settled waits: readers could not take back a part of its snapshot, and would lose all of it.
+   */
   async #trim(attempt: Attempt): Promise<void> {
     const { writer, fold, cut } = attempt;
     if (cut !== undefined && cut.offset > writer.acknowledged) return;
     writer.untrimmed = 0;
-    attempt.cut = { offset: fold.offset, json: JSON.stringify(fold.snapshot()) };
     try {
-      if (cut !== undefined) await writer.trim(cut.offset, cut.json);
+      if (cut !== undefined) {
+        if ((await attempt.settled()) < cut.offset) return;
+        await writer.trim(cut.offset, cut.json);
+      }
+      attempt.cut = { offset: fold.offset, json: JSON.stringify(fold.snapshot()) };
     } catch (error) {
       if (!isLost(error))
         this.#logger(attempt.runId, attempt).warn({ err: error }, "a log could not be trimmed");
@@ -160,6 +166,7 @@ export class Runner {
     }
     const agent = agents.get(name);
     const session = await openSession(agent, { run, request: requestOf(run), attempt, saver, logger });
+    if (session.settled !== undefined) attempt.settled = () => session.settled!();
     const end = async (outcome: Outcome, data: LifecycleData): Promise<RunOutcome> => {
       await writer.flush();
       // An agent's work is not to be done again because its last step met a Redis that was full for a moment.

@@ -49,6 +49,11 @@ export interface Session {
    */
   run(): Promise<Finished>;
   /**
+   * The offset that no later attempt rewinds below, but to 0: up to there the log may be replaced by a snapshot. Only
+   * grows. Without it: any.
+   */
+  settled?(): Promise<number>;
+  /**
    * Lets what is on its way to the thread arrive, and nothing after it: the run is handed to another worker, which is
    * not to do again what was done.
    */

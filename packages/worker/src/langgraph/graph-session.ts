@@ -17,13 +17,7 @@ import {
   type RedisCheckpointSaver,
   type WriteToCome,
 } from "@throughline/checkpoint";
-import {
-  type CheckpointRef,
-  defaultModes,
-  type InterruptInfo,
-  lifecycle,
-  type Part,
-} from "@throughline/protocol";
+import { type CheckpointRef, defaultModes, type InterruptInfo, type Part } from "@throughline/protocol";
 import type { Graph, GraphAgent } from "../agent.ts";
 import { AttemptLostError } from "../attempt.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
@@ -148,6 +142,14 @@ export class GraphSession implements Session {
     return { event: "interrupted", interrupts: this.#interrupts };
   }
 
+  /** What the thread's head holds: later attempts go on from it, or from what comes after it. */
+  async settled(): Promise<number> {
+    const { saver, run } = this.#work;
+    const { metadata } = (await headOf(saver, run.record.threadId)) ?? {};
+    const { run_id, log_offset = 0 } = (metadata ?? {}) as RunMarks;
+    return run_id === run.record.runId ? log_offset : 0;
+  }
+
   async settle(): Promise<void> {
     // Steps that are in the log, and whose checkpoints are on their way.
     await this.#saver?.idle();
@@ -259,7 +261,7 @@ export class GraphSession implements Session {
   #retract({ to, again, messageIds }: Retraction): void {
     const { attempt } = this.#work;
     for (const id of messageIds) this.#tasks.delete(id);
-    attempt.take(lifecycle({ event: "rewound", attempt: attempt.writer.attempt, to }))?.catch(() => {});
+    attempt.rewind(to)?.catch(() => {});
     for (const part of again) this.#tell(part);
   }
 
