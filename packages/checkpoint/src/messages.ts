@@ -73,9 +73,11 @@ export function flattenMessage(message: BaseMessage): FlatMessage {
     content: message.content as string | Json[],
   };
   const live = message as unknown as Record<string, unknown>;
-  for (const key of ["id", "name", ...Object.keys(message.lc_kwargs)]) {
+  if (!isEmpty(live.id)) flat.id = message.id as string;
+  if (!isEmpty(live.name)) flat.name = live.name;
+  for (const key in message.lc_kwargs) {
     // `contentBlocks` is `content` once more.
-    if (key === "type" || key === "content" || key === "contentBlocks") continue;
+    if (key === "contentBlocks" || Object.hasOwn(flat, key)) continue;
     const value = Object.hasOwn(live, key) ? live[key] : message.lc_kwargs[key];
     if (!isEmpty(value)) flat[key] = value;
   }

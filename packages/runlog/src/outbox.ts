@@ -9,10 +9,13 @@
 /** Characters that are kept as strings. */
 const spillAt = 8 * 1024;
 const bufferSize = 256 * 1024;
-/** Buffers that are kept for the next batch: 16 MB. */
-const maxFree = 64;
+/** Bytes of buffers that are kept for the next batches. */
+const maxFree = 16 * 1024 * 1024;
+/** Larger ones were made for a huge part, which is seldom followed by another. */
+const maxKept = 1024 * 1024;
 
 const free: Buffer[] = [];
+let freeBytes = 0;
 
 /** A batch on its way: the JSON array, and how to give its memory back. */
 export interface Outgoing {
@@ -69,7 +72,7 @@ export class Outbox {
   }
 
   #spill(): void {
-    const buffer = free.pop() ?? Buffer.allocUnsafeSlow(bufferSize);
+    const buffer = takeFree() ?? Buffer.allocUnsafeSlow(bufferSize);
     buffer[0] = 0x5b; // [
     this.#at = 1;
     this.#buffer = buffer;
@@ -99,9 +102,16 @@ export class Outbox {
   }
 }
 
-/** Buffers that grew for a huge part are left to the garbage collector. */
+function takeFree(): Buffer | undefined {
+  const buffer = free.pop();
+  if (buffer !== undefined) freeBytes -= buffer.length;
+  return buffer;
+}
+
 function giveBack(buffer: Buffer): void {
-  if (buffer.length === bufferSize && free.length < maxFree) free.push(buffer);
+  if (buffer.length > maxKept || freeBytes + buffer.length > maxFree) return;
+  free.push(buffer);
+  freeBytes += buffer.length;
 }
 
 function nothing(): void {}
