@@ -50,6 +50,13 @@ interface RunMarks {
  */
 const always: readonly GraphMode[] = ["messages", "updates", "checkpoints"];
 
+/**
+ * Unless told otherwise LangChain calls handlers in the background, one after another for the whole process, and tokens
+ * come by a handler: one that is slow would keep back every run's, and those that come when their graph is done are
+ * lost. LangChain looks here whenever a handler is made.
+ */
+process.env.LANGCHAIN_CALLBACKS_BACKGROUND ??= "false";
+
 export class GraphSession implements Session {
   readonly #graph: Graph;
   readonly #work: Assignment;

@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { CallbackHandlerMethods } from "@langchain/core/callbacks/base";
 import {
   END,
   entrypoint,
@@ -67,4 +69,32 @@ test("streams, ends completed, and the thread has it", async () => {
   expect(record.status).toBe("completed");
   expect(text).toBe("Once upon a time");
   expect(await shop.messages(threadId)).toEqual(["human:Tell me a story", "ai:Once upon a time"]);
+});
+
+test("a slow callback handler of one graph costs no run its tokens, and they come before what they became", async () => {
+  const telling = (handlers: CallbackHandlerMethods[]) => {
+    const model = saying("Once ", "upon ", "a time");
+    model.callbacks = handlers;
+    return new StateGraph(MessagesAnnotation)
+      .addNode("llm", async ({ messages }) => ({ messages: [await model.invoke(messages)] }))
+      .addEdge(START, "llm")
+      .compile();
+  };
+  const slowly = async () => {
+    await sleep(20);
+  };
+  const other = new Workshop();
+  await other.serve({ slow: telling([{ handleLLMNewToken: slowly }]), plain: telling([]) });
+  const agents = ["slow", "slow", "slow", "plain"];
+  const runs = await Promise.all(agents.map((agent) => other.start(agent, { input: "x" })));
+  for (const runId of runs) {
+    const { parts } = await other.ended(runId);
+    expect(parts.map(({ type }) => type)).toEqual([
+      "lifecycle",
+      ...["messages", "messages", "messages"],
+      "updates",
+      "lifecycle",
+    ]);
+  }
+  await other.stop();
 });
