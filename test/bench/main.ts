@@ -36,7 +36,8 @@ const gatewayEnv = { ...env, PORT: "0", CONNECTIONS_PER_SECOND: "100000" };
 const floor = {
   producer: await start(`${bench}/floor-producer.js`, env),
   relay: await start(`${bench}/floor-relay.js`, env, probe),
-  graph: await start(`${bench}/floor-graph.js`, env),
+  // As the worker has it: with LangChain's background queue a model that is this fast loses tokens.
+  graph: await start(`${bench}/floor-graph.js`, { LANGCHAIN_CALLBACKS_BACKGROUND: "false" }),
 };
 const line = {
   worker: await start(`${bench}/worker.js`, env),

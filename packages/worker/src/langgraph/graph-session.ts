@@ -88,6 +88,13 @@ export class GraphSession implements Session {
   /** The graph's own run among LangChain's events: the first that there is one of. */
   #rootRun: string | undefined;
   readonly #broken = new AbortController();
+  /** Until the log has caught up. The stream itself is never waited in, but its models are: for each of their tokens. */
+  #behind: Promise<void> | undefined;
+  readonly #brake = {
+    name: "ThroughlineBrake",
+    awaitHandlers: true,
+    handleLLMNewToken: () => this.#behind,
+  };
 
   private constructor(agent: GraphAgent, work: Assignment, head: CheckpointTuple | undefined) {
     this.#graph = agent.graph;
@@ -206,7 +213,7 @@ export class GraphSession implements Session {
         (mode) => mode !== "events",
       ) as GraphMode[],
       subgraphs: true,
-      ...(this.#retries === undefined ? {} : { callbacks: [this.#retries.handler] }),
+      callbacks: [this.#brake, ...(this.#retries === undefined ? [] : [this.#retries.handler])],
     };
     const input =
       this.#own === undefined
@@ -260,7 +267,7 @@ export class GraphSession implements Session {
   #tell(part: Part): void {
     const { attempt } = this.#work;
     // Answers a promise where the log is behind; it is rejected where the attempt is lost, which stops it.
-    attempt.take(part)?.catch(() => {});
+    this.#behind = attempt.take(part)?.catch(() => {});
     this.#retries?.told(part, attempt.writer.offset);
   }
 
