@@ -176,6 +176,7 @@ export class Member implements Visitor {
     known.cancels.push(asked);
     try {
       const from = Date.now();
+      const { status: socket } = this.#connection.state;
       let tries = 0;
       asked.answer = await this.#persist(() => {
         tries += 1;
@@ -184,7 +185,8 @@ export class Member implements Visitor {
       asked.tookMs = Date.now() - from;
       this.#ledger.count("cancels");
       const { status, offset } = asked.answer;
-      if (status !== "cancelled" || tries > 1 || (offset ?? 0) <= 1) return;
+      // Asked while its cable was cut, it waits for the next socket: another figure's time.
+      if (status !== "cancelled" || socket !== "open" || tries > 1 || (offset ?? 0) <= 1) return;
       this.#ledger.measure(known.turn.agent === "stubborn" ? "cancelStubborn" : "cancel", from);
     } catch (error) {
       this.#ledger.violation(`${this.name}: a cancel of ${known.runId} was refused: ${error}`);
