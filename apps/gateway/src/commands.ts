@@ -16,7 +16,7 @@ import { eventFrame } from "./frame.ts";
 import type { Hub } from "./hub.ts";
 import type { Answer, Connection } from "./socket.ts";
 import { Subscription } from "./subscription.ts";
-import { untilEnded } from "./until-ended.ts";
+import { whileFollowing } from "./until-ended.ts";
 import { updateThread } from "./update-thread.ts";
 
 export interface CommandDeps {
@@ -162,11 +162,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
 
     "run.cancel": async (connection, { runId, keep = "thread", reason }) => {
       const owner = connection.principal.id;
-      const feed = hub.feed(runId);
-      // Listened for before it is asked for: the end cannot be missed.
-      const acquired = feed.acquire();
-      acquired.catch(() => {});
-      try {
+      return await whileFollowing(hub.feed(runId), async (ended) => {
         const cancelled = await dispatcher.cancel(runId, {
           owner,
           keep,
@@ -177,19 +173,13 @@ function makeHandlers(deps: CommandDeps): Handlers {
           const { status, offset, checkpoint } = cancelled;
           return { runId, status, offset, checkpoint };
         }
-        if (!(await untilEnded(feed, acquired, deps.cancelWaitMs))) {
+        if (!(await ended(deps.cancelWaitMs))) {
           await dispatcher.revive(runId);
           return { runId, status: "cancelling" as const };
         }
         const { record } = await dispatcher.runs.must(runId);
         return { runId, status: record.status, offset: record.head, checkpoint: record.checkpoint ?? null };
-      } finally {
-        // Not waited for: with Redis out of reach it is not acquired until Redis is back.
-        void acquired.then(
-          () => feed.release(),
-          () => {},
-        );
-      }
+      });
     },
 
     "run.get": async (connection, { runId }) => await dispatcher.describe(await ownRun(connection, runId)),

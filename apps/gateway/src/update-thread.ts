@@ -8,7 +8,7 @@ import { graphOf, refuseSerialised, writeState } from "@throughline/checkpoint";
 import type { StateUpdate } from "@throughline/dispatch";
 import { ProtocolError } from "@throughline/protocol";
 import type { CommandDeps } from "./commands.ts";
-import { untilEnded } from "./until-ended.ts";
+import { whileFollowing } from "./until-ended.ts";
 
 interface ThreadUpdate extends StateUpdate {
   threadId: string;
@@ -66,11 +66,8 @@ async function updateGraph(
     metadata: { command: "thread.update" },
     request: { queue, update, ...(checkpointId === undefined ? {} : { checkpointId }) },
   });
-  const feed = hub.feed(runId);
-  const acquired = feed.acquire();
-  acquired.catch(() => {});
-  try {
-    if (!(await untilEnded(feed, acquired, cancelWaitMs))) {
+  return await whileFollowing(hub.feed(runId), async (ended) => {
+    if (!(await ended(cancelWaitMs))) {
       await dispatcher.cancel(runId, { keep: "discard", reason: "thread.update was given up" });
     }
     const { record } = await dispatcher.runs.must(runId);
@@ -82,10 +79,5 @@ async function updateGraph(
       );
     }
     throw new ProtocolError("unavailable", `no worker wrote the update within ${cancelWaitMs / 1000} s`);
-  } finally {
-    void acquired.then(
-      () => feed.release(),
-      () => {},
-    );
-  }
+  });
 }
