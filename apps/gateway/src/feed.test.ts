@@ -1,5 +1,5 @@
 import type { Part } from "@throughline/protocol";
-import { LiveSubscriber, LogReader, type Page } from "@throughline/runlog";
+import { LiveSubscriber, LogReader, type Page, runKeys } from "@throughline/runlog";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
@@ -122,4 +122,21 @@ describe("a feed's pages", () => {
     expect(page?.batch?.last).toBe(1);
     expect(await feed.page(0)).not.toBe(page);
   });
+});
+
+test("a look at the log wakes those who are behind it, or whose log it is no more, and lets the others be", async () => {
+  const run = await ScriptedRun.open(redis, prefix, "looked-at");
+  await run.append([own("a"), own("b")]);
+  const feed = feedOf(run.runId);
+  const told: (number | "wake")[] = [];
+  feed.join({
+    onBatch: () => {},
+    onHead: (offset) => told.push(offset),
+    onWake: () => told.push("wake"),
+  });
+  await feed.refresh();
+  expect(told).toEqual([2]);
+  await redis.del(runKeys(prefix, run.runId).run);
+  await feed.refresh();
+  expect(told).toEqual([2, "wake"]);
 });

@@ -20,9 +20,9 @@ import { Silence } from "./silence.ts";
 export interface FeedReader {
   /** A batch came in. */
   onBatch(batch: Batch): void;
-  /** The log may have changed in ways that `head` does not show: look. */
+  /** The log may be gone: look. */
   onWake(): void;
-  /** The log is known to go on to `offset`, and no batch will say so: look if you are behind. */
+  /** The feed's log is known to go on to `offset`, and no batch may say so: look if you are behind, or in another log. */
   onHead(offset: number): void;
 }
 
@@ -148,7 +148,8 @@ export class Feed {
   /** Reads what the log says now, for messages that may have been lost, and wakes those who are behind. */
   async refresh(): Promise<void> {
     const page = await this.#read(this.#head);
-    if (page === null) this.#end();
+    if (page !== null) return this.#tell(this.#head);
+    this.#end();
     for (const reader of this.#readers) reader.onWake();
   }
 

@@ -92,7 +92,7 @@ export class Subscription implements FeedReader {
   }
 
   onHead(offset: number): void {
-    if (this.#next <= offset) this.onWake();
+    if (this.#next <= offset || this.#epoch !== this.feed.epoch) this.onWake();
   }
 
   #deliver(batch: Batch): void {
