@@ -33,6 +33,7 @@ import {
   withSaver,
 } from "./partials.ts";
 import { type Retraction, Retries } from "./retries.ts";
+import { Steps } from "./steps.ts";
 import { chunkPart, eventPart, type GraphChunk, type GraphEvent, type GraphMode, taskOf } from "./stream.ts";
 import { Unfinished } from "./unfinished.ts";
 
@@ -65,10 +66,7 @@ export class GraphSession implements Session {
   #headBefore: string | null;
   readonly #modes: ReadonlySet<string>;
   readonly #intake = new Intake<GraphChunk | GraphEvent>();
-  /** By namespace and step: the offset of the last part that belongs to it. */
-  readonly #stepEnds = new Map<string, number>();
-  /** By namespace: the offset before its last `values`, which come after the step's checkpoint. */
-  readonly #beforeValues = new Map<string, number>();
+  readonly #steps = new Steps();
   /** Of every message: the task that streamed it. */
   readonly #tasks = new Map<string, readonly string[]>();
   /** What earlier attempts left behind the last checkpoint. */
@@ -247,7 +245,8 @@ export class GraphSession implements Session {
 
   #takeChunk(chunk: GraphChunk): void {
     const [ns, mode, payload] = chunk;
-    this.#markStep(ns, mode, payload);
+    this.#steps.mark(chunk, this.#work.attempt.writer.offset);
+    if (mode === "checkpoints" && ns.length === 0) this.#retries?.stepEnded();
     if (mode === "updates" && ns.length === 0) this.#noteInterrupts(payload);
     // Most of what is not asked for does not become a part at all.
     if (!this.#modes.has(mode) && mode !== "messages" && mode !== "updates") return;
@@ -287,22 +286,6 @@ export class GraphSession implements Session {
     if (task !== undefined) this.#tasks.set(id, task);
   }
 
-  /**
-   * A step's checkpoint is on its way to the saver when its `values` and `checkpoints` come: these tell of the next
-   * step's beginning, and come again when a later attempt begins there.
-   */
-  #markStep(ns: readonly string[], mode: GraphMode, payload: unknown): void {
-    const { offset } = this.#work.attempt.writer;
-    const key = ns.join("|");
-    if (mode === "values") this.#beforeValues.set(key, offset);
-    else if (mode === "updates") this.#beforeValues.delete(key);
-    else if (mode === "checkpoints") {
-      const { metadata } = payload as { metadata?: { step?: number } };
-      this.#stepEnds.set(stepKey(key, metadata?.step), this.#beforeValues.get(key) ?? offset);
-      if (ns.length === 0) this.#retries?.stepEnded();
-    }
-  }
-
   #noteInterrupts(payload: unknown): void {
     const { __interrupt__: interrupts } = (payload ?? {}) as { __interrupt__?: InterruptInfo[] };
     if (interrupts === undefined) return;
@@ -316,7 +299,7 @@ export class GraphSession implements Session {
   async #beforeWrite({ kind, ns, step }: WriteToCome): Promise<Record<string, unknown> | null> {
     const { attempt } = this.#work;
     await this.#intake.caughtUp();
-    const end = kind === "checkpoint" ? this.#stepEnds.get(stepKey(ns, step)) : undefined;
+    const end = kind === "checkpoint" ? this.#steps.end(ns, step) : undefined;
     if (this.#over || (end === undefined && this.#dropped)) return null;
     const offset = end ?? attempt.writer.offset;
     await attempt.writer.flush();
@@ -403,8 +386,4 @@ async function headOf(
   ns = "",
 ): Promise<CheckpointTuple | undefined> {
   return await saver.getTuple({ configurable: { thread_id: threadId, checkpoint_ns: ns } });
-}
-
-function stepKey(ns: string, step: number | undefined): string {
-  return `${step} ${ns}`;
 }
