@@ -1,5 +1,5 @@
 /** Programs that only tests need, from PATH or, where they are missing, from Debian's packages. */
-import { findOnPath, rootPrefix, runQuietly } from "@throughline/local";
+import { aptPrelude, findOnPath, rootPrefix, runQuietly } from "@throughline/local";
 
 /** The program is not on this machine and we could not install it. */
 export class NoProgramError extends Error {
@@ -7,16 +7,7 @@ export class NoProgramError extends Error {
   readonly code = "no_program";
 }
 
-/** Debian's packages start a system service: a policy that forbids it stands in while we install. */
-const aptScript = `
-export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-  trap 'rm -f "$policy"' EXIT
-  trap 'exit 1' HUP INT TERM
-  printf '#!/bin/sh\\nexit 101\\n' >"$policy" && chmod 755 "$policy"
-fi
-apt-get update -q
+const aptScript = `${aptPrelude}
 apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=120 "$0"
 `;
 

@@ -1,4 +1,4 @@
-export { findOnPath, NoRedisError, rootPrefix, runQuietly } from "./install.ts";
+export { aptPrelude, findOnPath, NoRedisError, rootPrefix, runQuietly } from "./install.ts";
 export { endProcess, isAlive, waitForExit } from "./process.ts";
 export {
   findFreePort,

@@ -57,7 +57,7 @@ interface PackageManager {
  * Debian's package starts a system service, now and at each boot, and nobody asked for one. RUNLEVEL=1 stops that only
  * without systemd, so a policy that forbids it stands in while we install, unless the machine has a policy of its own.
  */
-const aptScript = `
+export const aptPrelude = `
 export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -66,6 +66,9 @@ if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\\nexit 101\\n' >"$policy" && chmod 755 "$policy"
 fi
 apt-get update -q
+`;
+
+const aptScript = `${aptPrelude}
 add='apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=120'
 $add redis-server && service=redis-server || { $add valkey-server && service=valkey-server; } || exit 1
 [ ! -d /run/systemd/system ] || systemctl disable -q "$service" || :

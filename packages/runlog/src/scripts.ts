@@ -1,7 +1,7 @@
 /**
- * The Lua scripts: one file, one transition, one typed call; those that ask for Redis's incarnation have that before them. What each takes and answers stands at the head of its
- * file in lua/. Channels are arguments, not keys: during a slot's move a Cluster takes no command that names several
- * keys of which one is missing, as a channel always is.
+ * The Lua scripts: one file, one transition, one typed call; those that ask for Redis's incarnation have that before
+ * them. What each takes and answers stands at the head of its file in lua/. Channels are arguments, not keys: during a
+ * slot's move a Cluster takes no command that names several keys of which one is missing, as a channel always is.
  */
 import { readFileSync } from "node:fs";
 import type { Cluster, Redis, Result } from "ioredis";

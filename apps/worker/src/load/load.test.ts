@@ -138,7 +138,7 @@ describe("what a module may be", () => {
   test("modules are evaluated once, also where a package is lent to them", async () => {
     const { agents } = await load({
       "a.ts": `import { count } from "./count.ts"; import { b } from "./b.ts"; export async function* hello() { yield [count, b]; }`,
-      "count.ts": `const all = (globalThis as any); all.counted = (all.counted ?? 0) + 1; export const count = all.counted;`,
+      "count.ts": `const all = globalThis as { counted?: number }; all.counted = (all.counted ?? 0) + 1; export const count = all.counted;`,
       "b.ts": `import { z } from "zod"; import { count } from "./count.ts"; export const b = z.number().parse(count);`,
     });
     expect(await said(agents.hello)).toEqual([[1, 1]]);
