@@ -1,4 +1,4 @@
-/** A client of packages/client that follows one run to its end, and remembers what it was told, and when. */
+/** A client of packages/client that follows one run to its end, and remembers what it was told. */
 import { createHash } from "node:crypto";
 import { type Connection, type ConnectOptions, connect, type Run } from "@throughline/client";
 import type { LogReader } from "@throughline/runlog";
@@ -44,9 +44,6 @@ export class Follower {
   readonly runId: string;
   /** Resolves when the ending has been read. Rejects where an offset is not the next one, or the client gives up. */
   readonly done: Promise<Told>;
-  /** When the last part came, and the longest time between two, ms of `performance.now()`. */
-  partAt = performance.now();
-  longestGapMs = 0;
   offset: number;
   text = "";
   readonly #run: Run;
@@ -61,12 +58,6 @@ export class Follower {
     this.done.catch(() => {}); // Whoever awaits it hears of it.
   }
 
-  /** The gap of a reader that is told nothing yet counts from now on. */
-  startTiming(): void {
-    this.partAt = performance.now();
-    this.longestGapMs = 0;
-  }
-
   /** A part has come. */
   protected onPart(): void {}
 
@@ -74,9 +65,6 @@ export class Follower {
     for await (const { offset, part } of this.#run) {
       if (offset !== this.offset + 1) throw new Error(`${this.runId}: ${offset} came after ${this.offset}`);
       this.offset = offset;
-      const now = performance.now();
-      this.longestGapMs = Math.max(this.longestGapMs, now - this.partAt);
-      this.partAt = now;
       this.#digest.add(offset, part);
       if (part.type === "messages" && typeof part.data[0].content === "string") {
         this.text += part.data[0].content;
