@@ -3,6 +3,7 @@
 -- another namespace's head that is lost falls back to the nearest ancestor that stays.
 -- KEYS[1] fence   KEYS[2] head   KEYS[3] checkpoints   KEYS[4] blobs   KEYS[5] writes   KEYS[6] index
 -- ARGV[1] fence token, '' for none   ARGV[2] run id   ARGV[3] checkpoint id for the root's head, '' for no head
+-- ARGV[4] '1': only the writes that it left on others' checkpoints; its own, and the heads, stay
 -- Answers 1 done · -1 stale attempt · -2 no such checkpoint to put the head at; on a negative answer nothing was written
 if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local run = ARGV[2]
@@ -29,8 +30,26 @@ for _, entry in ipairs(entries(stem)) do
   end
 end
 
+local writesOnly = ARGV[4] == '1'
 local root = '\0' .. ARGV[3]
-if ARGV[3] ~= '' and (doomed[root] or redis.call('HEXISTS', KEYS[3], root) == 0) then return -2 end
+if not writesOnly and ARGV[3] ~= '' and (doomed[root] or redis.call('HEXISTS', KEYS[3], root) == 0) then return -2 end
+
+-- Writes on checkpoints that stay: what they replaced comes back.
+for _, field in ipairs(writes) do
+  local checkpoint = field:match('^[^%z]*%z[^%z]*')
+  local packed = not doomed[checkpoint] and redis.call('HGET', KEYS[5], field)
+  local write = packed and cmsgpack.unpack(packed)
+  if write and write[4] == run then
+    if write[5] == '' then
+      redis.call('HDEL', KEYS[5], field)
+      redis.call('ZREM', KEYS[6], 'w\0' .. field)
+    else
+      redis.call('HSET', KEYS[5], field, write[5])
+    end
+    redis.call('ZREM', KEYS[6], stem .. '\0w\0' .. field)
+  end
+end
+if writesOnly then return 1 end
 
 -- Heads first: the way up leads through checkpoints that are about to go.
 for ns in pairs(namespaces) do
@@ -45,20 +64,6 @@ for ns in pairs(namespaces) do
   end
 end
 if ARGV[3] == '' then redis.call('HDEL', KEYS[2], '') else redis.call('HSET', KEYS[2], '', ARGV[3]) end
-
--- Writes on checkpoints that stay: what they replaced comes back.
-for _, field in ipairs(writes) do
-  local packed = redis.call('HGET', KEYS[5], field)
-  local write = packed and cmsgpack.unpack(packed)
-  if write and write[4] == run then
-    if write[5] == '' then
-      redis.call('HDEL', KEYS[5], field)
-      redis.call('ZREM', KEYS[6], 'w\0' .. field)
-    else
-      redis.call('HSET', KEYS[5], field, write[5])
-    end
-  end
-end
 
 local blobs = {}
 for field, it in pairs(doomed) do

@@ -3,7 +3,7 @@
 -- ARGV[1] 'one'    ARGV[2] namespace   ARGV[3] checkpoint id, '' for the head
 -- ARGV[1] 'page'   ARGV[2] upper and ARGV[3] lower bound in the index   ARGV[4] how many at most
 -- Answers an array of {namespace, id, parent's id or '', checkpoint, metadata, {channel, value, …},
---         {task id, channel, value, …} by task and position}
+--         {task id, channel, value, task's path or '', …} by task and position}
 local function tuple(ns, id)
   local packed = redis.call('HGET', KEYS[3], ns .. '\0' .. id)
   if not packed then return nil end
@@ -23,6 +23,7 @@ local function tuple(ns, id)
   for _, entry in ipairs(redis.call('ZRANGEBYLEX', KEYS[6], '[' .. stem .. '\0', '(' .. stem .. '\1')) do
     local write = cmsgpack.unpack(redis.call('HGET', KEYS[5], entry:sub(3)))
     for i = 1, 3 do writes[#writes + 1] = write[i] end
+    writes[#writes + 1] = write[6] or ''
   end
   return { ns, id, parent, checkpoint, metadata, values, writes }
 end

@@ -3,7 +3,7 @@
 -- ARGV[1] namespace   ARGV[2] checkpoint id to start above, '' for the head   ARGV[3] how many steps at most
 -- ARGV[4…] channels
 -- Answers {id to go on above, '' at the end; then for each step up {{channel, value found, …},
---         {task id, channel, value, …} by task and position}}
+--         {task id, channel, value, task's path or '', …} by task and position}}
 local ns, id = ARGV[1], ARGV[2]
 if id == '' then id = redis.call('HGET', KEYS[2], ns) or '' end
 local wanted, left = {}, 0
@@ -31,6 +31,7 @@ while parent ~= '' and left > 0 do
     local write = cmsgpack.unpack(redis.call('HGET', KEYS[5], entry:sub(3)))
     if wanted[write[2]] then
       for i = 1, 3 do writes[#writes + 1] = write[i] end
+      writes[#writes + 1] = write[6] or ''
     end
   end
 

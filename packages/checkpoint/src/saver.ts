@@ -20,7 +20,6 @@ import {
   maxChannelVersion,
   type PendingWrite,
   type SerializerProtocol,
-  TASKS,
   WRITES_IDX_MAP,
 } from "@langchain/langgraph-checkpoint";
 import type { Cluster, Redis } from "ioredis";
@@ -33,6 +32,7 @@ import {
   ThreadExistsError,
 } from "./errors.ts";
 import { checkpointBounds, everyThread, segment, type ThreadKeys, threadKeys } from "./keys.ts";
+import { SENDS } from "./langgraph.ts";
 import { type RawTuple, type RawWalk, withScripts } from "./scripts.ts";
 import { dump, load, loadTuple, loadWrites } from "./stored.ts";
 
@@ -64,6 +64,8 @@ export interface WriteToCome {
   ns: string;
   /** A checkpoint's step, as its metadata has it. */
   step: number | undefined;
+  /** Whose writes they are. */
+  task: string | undefined;
 }
 
 export interface PutOptions {
@@ -162,7 +164,12 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
       dump(this.serde, marked),
       ...fresh.map(([channel]) => dump(this.serde, values[channel])),
     ]);
-    const more = await this.#fence?.before?.({ kind: "checkpoint", ns, step: metadata.step });
+    const more = await this.#fence?.before?.({
+      kind: "checkpoint",
+      ns,
+      step: metadata.step,
+      task: undefined,
+    });
     const stored = { configurable: { thread_id: threadId, checkpoint_ns: ns, checkpoint_id: id } };
     if (more === null) return stored;
     const meta = more === undefined ? plainMeta : await dump(this.serde, { ...marked, ...more });
@@ -192,13 +199,18 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
    * stays, except an error, an interrupt or a resume, which a later one replaces.
    * @throws StaleAttemptError, InvalidArgumentError
    */
-  override async putWrites(config: RunnableConfig, writes: PendingWrite[], taskId: string): Promise<void> {
+  override async putWrites(
+    config: RunnableConfig,
+    writes: PendingWrite[],
+    taskId: string,
+    taskPath = "",
+  ): Promise<void> {
     const { threadId, keys } = this.#thread(config);
     const id = getCheckpointId(config);
     if (id === "") throw new InvalidArgumentError("the config names no checkpoint_id to put writes to");
     const values = await Promise.all(writes.map(([, value]) => dump(this.serde, value)));
     if (this.#fence?.branch && !this.#branched.has(id)) return;
-    const write: WriteToCome = { kind: "writes", ns: namespace(config), step: undefined };
+    const write: WriteToCome = { kind: "writes", ns: namespace(config), step: undefined, task: taskId };
     if ((await this.#fence?.before?.(write)) === null) return;
     const answer = await this.#redis.tlCheckpointPutWrites(
       ...keys,
@@ -207,6 +219,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
       segment(id),
       segment(taskId),
       segment(String(this.#runId(config) ?? "")),
+      taskPath,
       ...writes.flatMap(([channel], i) => {
         const special = Object.hasOwn(WRITES_IDX_MAP, channel);
         return [position(special ? WRITES_IDX_MAP[channel]! : i), special ? "1" : "0", channel, values[i]!];
@@ -219,6 +232,12 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   override async deleteThread(threadId: string): Promise<void> {
     const answer = await this.#redis.tlCheckpointDelete(...this.#keys(threadId), this.#token());
     this.#check(answer, threadId);
+  }
+
+  /** The heads of all namespaces that a thread has checkpoints in: the root's under "". */
+  async heads(threadId: string): Promise<Map<string, string>> {
+    const [, head] = this.#keys(threadId);
+    return new Map(Object.entries(await this.#redis.hgetall(head)));
   }
 
   /** The id of the head, null where there is none. */
@@ -251,8 +270,22 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
       this.#token(),
       segment(runId),
       segment(head ?? ""),
+      "0",
     );
     this.#check(answer, threadId, head);
+  }
+
+  /**
+   * Takes back the writes that a run left on checkpoints which are not its own: what it finished there is not done for
+   * those who go on from them. Its own checkpoints, and all heads, stay.
+   * @throws StaleAttemptError
+   */
+  async discardWrites(threadId: string, runId: string): Promise<void> {
+    const keys = this.#keys(threadId);
+    this.#check(
+      await this.#redis.tlCheckpointDiscard(...keys, this.#token(), segment(runId), "", "1"),
+      threadId,
+    );
   }
 
   /**
@@ -392,10 +425,10 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     const parent = await this.#readOne(threadId, ns.toString(), parentId.toString());
     const writes = parent ? await loadWrites(this.serde, parent[6]) : [];
     const versions = Object.values(checkpoint.channel_versions);
-    checkpoint.channel_values[TASKS] = writes
-      .filter(([, channel]) => channel === TASKS)
+    checkpoint.channel_values[SENDS] = writes
+      .filter(([, channel]) => channel === SENDS)
       .map(([, , send]) => send);
-    checkpoint.channel_versions[TASKS] =
+    checkpoint.channel_versions[SENDS] =
       versions.length > 0 ? maxChannelVersion(...versions) : this.getNextVersion(undefined);
   }
 }

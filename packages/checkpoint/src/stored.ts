@@ -1,11 +1,13 @@
 /** What stands in Redis, and back: `<type> NUL <bytes>`, as the serializer gave them. */
 import type { RunnableConfig } from "@langchain/core/runnables";
-import type {
-  Checkpoint,
-  CheckpointMetadata,
-  CheckpointPendingWrite,
-  CheckpointTuple,
-  SerializerProtocol,
+import {
+  type Checkpoint,
+  type CheckpointMetadata,
+  type CheckpointPendingWrite,
+  type CheckpointTuple,
+  compareWritesSortKeys,
+  type SerializerProtocol,
+  writesSortKey,
 } from "@langchain/langgraph-checkpoint";
 import type { RawTuple } from "./scripts.ts";
 
@@ -21,14 +23,22 @@ export function load(serde: SerializerProtocol, dumped: Buffer): Promise<unknown
   return serde.loadsTyped(dumped.toString("latin1", 0, end), bytes);
 }
 
-/** From task, channel, value, task, … */
-export function loadWrites(serde: SerializerProtocol, raw: Buffer[]): Promise<CheckpointPendingWrite[]> {
-  const writes: Promise<CheckpointPendingWrite>[] = [];
-  for (let i = 0; i < raw.length; i += 3) {
+/**
+ * From task, channel, value, path, task, … in the order in which LangGraph applies a step's writes: by the task's path,
+ * then as they were stored, by task and position.
+ */
+export async function loadWrites(
+  serde: SerializerProtocol,
+  raw: Buffer[],
+): Promise<CheckpointPendingWrite[]> {
+  const writes: { path: string; write: Promise<CheckpointPendingWrite> }[] = [];
+  for (let i = 0; i < raw.length; i += 4) {
     const [task, channel] = [raw[i]!.toString(), raw[i + 1]!.toString()];
-    writes.push(load(serde, raw[i + 2]!).then((value) => [task, channel, value]));
+    const write = load(serde, raw[i + 2]!).then((value): CheckpointPendingWrite => [task, channel, value]);
+    writes.push({ path: raw[i + 3]!.toString(), write });
   }
-  return Promise.all(writes);
+  writes.sort((a, b) => compareWritesSortKeys(writesSortKey(a.path), writesSortKey(b.path)));
+  return await Promise.all(writes.map(({ write }) => write));
 }
 
 export async function loadTuple(

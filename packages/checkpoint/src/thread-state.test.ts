@@ -44,6 +44,8 @@ describe("writeState", () => {
     const state = (await readState(saver, { threadId }))!;
     expect(state).toEqual({
       threadId,
+      ns: [],
+      tasks: [],
       checkpointId: two.checkpointId,
       parentId: one.checkpointId,
       values: {

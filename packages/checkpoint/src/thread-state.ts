@@ -6,31 +6,63 @@ import {
   type ChannelVersions,
   type Checkpoint,
   type CheckpointMetadata,
+  type CheckpointPendingWrite,
   type CheckpointTuple,
   emptyCheckpoint,
-  INTERRUPT,
   isDeltaSnapshot,
   maxChannelVersion,
-  TASKS,
   uuid6,
 } from "@langchain/langgraph-checkpoint";
 import { HeadMovedError, InvalidArgumentError, NoSuchCheckpointError } from "./errors.ts";
+import {
+  END,
+  ERROR,
+  finishedTasks,
+  INTERRUPT,
+  isStateKey,
+  NO_WRITES,
+  RESUME,
+  RETURN,
+  SENDS,
+  START,
+  triggerOf,
+} from "./langgraph.ts";
+import { marksOf, withoutMarks } from "./marks.ts";
 import { flattenValues, manyMessages, mergeMessages } from "./messages.ts";
 import type { RedisCheckpointSaver } from "./saver.ts";
 
-/** A checkpoint of a thread's root namespace, ready for JSON. */
+/** A node that is to run next, or has run while others of its step had not. */
+export interface TaskState {
+  id: string;
+  name: string;
+  /** What it asked a person, and whether that was answered. */
+  interrupts: { id: string; value: unknown; answered: boolean }[];
+  /** Why it failed. */
+  error?: { name: string; message: string };
+  /** What it wrote: the keys of the state; of a functional task what it returned. */
+  result?: unknown;
+  /** It was stopped in the middle of its answer; a run without input goes on behind it. */
+  cancelled?: true;
+}
+
+/** A checkpoint of a thread, ready for JSON. */
 export interface ThreadState {
   threadId: string;
   checkpointId: string;
   parentId: string | null;
-  /** The state's keys; messages are flat. A delta channel appears only where a snapshot of it was taken. */
-  values: Record<string, unknown>;
+  /** The path of the subgraph whose state it is; [] is the thread's own. */
+  ns: string[];
   /**
-   * The nodes that would run next: as the metadata tell, else as the checkpoint does. It does where it is a state
-   * graph's; those of its next nodes that have finished while others had not are among them.
+   * The state's keys; messages are flat. A delta channel appears only where a snapshot of it was taken. Of a functional
+   * graph: what it returned last, under `output` if that is no object.
    */
+  values: Record<string, unknown>;
+  /** The nodes at which a run without input goes on: those that would run next, and those that were stopped. */
   next: string[];
+  /** What waits for a person's answer. */
   interrupts: { id: string; value: unknown }[];
+  /** The tasks of the next step. Empty also where the checkpoint does not know them: one that an update wrote. */
+  tasks: TaskState[];
   metadata: Record<string, unknown>;
   /** ISO 8601. */
   createdAt: string;
@@ -48,26 +80,35 @@ export interface StateUpdate {
   metadata: { source: CheckpointMetadata["source"]; run_id?: string; [key: string]: unknown };
 }
 
-/** How LangGraph names channels of its own, which are no part of the state. */
-const INTERNAL = /^(__|branch:|join:)/;
+/** Which of a thread's checkpoints. */
+export interface Position {
+  threadId: string;
+  /** Default: the head. */
+  checkpointId?: string | undefined;
+  /** The subgraph, by its path. Default: the thread's own state. */
+  ns?: readonly string[] | undefined;
+}
 
 /** The state at a checkpoint, by default the head; null where there is none. */
-export async function readState(
-  saver: BaseCheckpointSaver,
-  { threadId, checkpointId }: { threadId: string; checkpointId?: string | undefined },
-): Promise<ThreadState | null> {
-  const tuple = await saver.getTuple(at(threadId, checkpointId));
-  return tuple ? threadState(threadId, tuple) : null;
+export async function readState(saver: BaseCheckpointSaver, position: Position): Promise<ThreadState | null> {
+  const { threadId, checkpointId, ns } = position;
+  const tuple = await saver.getTuple(at(threadId, checkpointId, ns));
+  return tuple ? await threadState(saver, threadId, tuple) : null;
 }
 
 /** The states of all lines of a thread, branches included, newest first; `before` is a checkpoint's id. */
 export async function readHistory(
   saver: BaseCheckpointSaver,
-  { threadId, limit, before }: { threadId: string; limit?: number | undefined; before?: string | undefined },
+  { threadId, limit, before, ns }: Position & { limit?: number | undefined; before?: string | undefined },
 ): Promise<ThreadState[]> {
-  const options = { ...(limit !== undefined && { limit }), ...(before && { before: at(threadId, before) }) };
+  const options = {
+    ...(limit !== undefined && { limit }),
+    ...(before && { before: at(threadId, before, ns) }),
+  };
   const states: ThreadState[] = [];
-  for await (const tuple of saver.list(at(threadId), options)) states.push(threadState(threadId, tuple));
+  for await (const tuple of saver.list(at(threadId, undefined, ns), options)) {
+    states.push(await threadState(saver, threadId, tuple));
+  }
   return states;
 }
 
@@ -100,9 +141,8 @@ export async function writeState(
     const parent = parentId === null ? undefined : await saver.getTuple(at(threadId, parentId));
     if (parentId && !parent) throw new NoSuchCheckpointError(threadId, parentId);
     const step = (parent?.metadata?.step ?? -2) + 1;
-    const { checkpoint, newVersions } = childOf(parent?.checkpoint, step, changes, (version) =>
-      saver.getNextVersion(version),
-    );
+    const changed = changesTo(parent?.checkpoint, changes);
+    const { checkpoint, newVersions } = childCheckpoint(parent?.checkpoint, step, changed, saver);
     const parents = parent?.metadata?.parents ?? {};
     const ifHead = parentId === undefined ? { ifHead: parent?.checkpoint.id ?? null } : {};
     try {
@@ -120,30 +160,94 @@ export async function writeState(
   }
 }
 
-function at(threadId: string, checkpointId?: string): RunnableConfig {
+function at(threadId: string, checkpointId?: string, ns: readonly string[] = []): RunnableConfig {
   return {
     configurable: {
       thread_id: threadId,
-      checkpoint_ns: "",
+      checkpoint_ns: ns.join("|"),
       ...(checkpointId && { checkpoint_id: checkpointId }),
     },
   };
 }
 
-function threadState(threadId: string, tuple: CheckpointTuple): ThreadState {
-  const metadata: Record<string, unknown> = { ...tuple.metadata };
-  const channels = Object.entries(tuple.checkpoint.channel_values);
+async function threadState(
+  saver: BaseCheckpointSaver,
+  threadId: string,
+  tuple: CheckpointTuple,
+): Promise<ThreadState> {
+  const { shown } = marksOf(tuple);
+  const ns = String(tuple.config.configurable?.checkpoint_ns ?? "").split("|");
+  // A fork stands before the step that goes on: until that is over the thread shows what it showed when it was stopped.
+  const seen = shown === undefined ? undefined : await saver.getTuple(at(threadId, shown, ns));
   const parentId: unknown = tuple.parentConfig?.configurable?.checkpoint_id;
+  const tasks = tasksOf(tuple);
   return {
     threadId,
     checkpointId: tuple.checkpoint.id,
     parentId: typeof parentId === "string" ? parentId : null,
-    values: flattenValues(Object.fromEntries(channels.filter(([channel]) => !INTERNAL.test(channel)))),
-    next: Array.isArray(metadata.next) ? metadata.next.map(String) : nextNodes(tuple.checkpoint),
-    interrupts: interrupts(tuple),
-    metadata,
+    ns: ns[0] === "" ? [] : ns,
+    values: valuesOf(seen ?? tuple),
+    next: nextOf(tuple, tasks),
+    interrupts: openInterrupts(tuple),
+    tasks,
+    metadata: withoutMarks(tuple.metadata),
     createdAt: tuple.checkpoint.ts,
   };
+}
+
+function valuesOf(tuple: CheckpointTuple): Record<string, unknown> {
+  const { channel_values: channels } = tuple.checkpoint;
+  const own = Object.entries(channels).filter(([channel]) => isStateKey(channel));
+  const values = flattenValues({ ...Object.fromEntries(own), ...marksOf(tuple).beside });
+  if (!Object.hasOwn(channels, END)) return values;
+  const returned = flattenValues(channels[END]);
+  return { ...(isPlain(returned) ? returned : { output: returned }), ...values };
+}
+
+function isPlain(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** What the tasks of a checkpoint's next step had written: those of a step that was stopped stand with the stop. */
+function writesOf(tuple: CheckpointTuple): CheckpointPendingWrite[] {
+  return marksOf(tuple).stop?.writes ?? tuple.pendingWrites ?? [];
+}
+
+function tasksOf(tuple: CheckpointTuple): TaskState[] {
+  const { tasks = [], stop } = marksOf(tuple);
+  const writes = writesOf(tuple);
+  const finished = finishedTasks(writes);
+  return tasks.map(([id, name]) => {
+    const own = writes.filter(([task]) => task === id);
+    const isCut = stop !== undefined && Object.hasOwn(stop.answers, id);
+    const error = own.find(([, channel]) => channel === ERROR)?.[2];
+    const interrupts = interruptsOf(own).map((each) => ({
+      ...each,
+      answered:
+        finished.has(id) || isCut || writes.some(([task, channel]) => task === each.id && channel === RESUME),
+    }));
+    return {
+      id,
+      name,
+      interrupts,
+      ...(isPlain(error) ? { error: { name: String(error.name), message: String(error.message) } } : {}),
+      ...(finished.has(id) ? { result: resultOf(own) } : {}),
+      ...(isCut ? { cancelled: true as const } : {}),
+    };
+  });
+}
+
+function resultOf(writes: readonly CheckpointPendingWrite[]): unknown {
+  const returned = writes.find(([, channel]) => channel === RETURN || channel === END);
+  if (returned !== undefined) return flattenValues(returned[2]);
+  const own = writes.filter(([, channel]) => isStateKey(channel) && channel !== NO_WRITES);
+  return flattenValues(Object.fromEntries(own.map(([, channel, value]) => [channel, value])));
+}
+
+function nextOf(tuple: CheckpointTuple, tasks: readonly TaskState[]): string[] {
+  const { next } = (tuple.metadata ?? {}) as { next?: unknown };
+  if (tasks.length > 0) return tasks.filter((task) => !("result" in task)).map(({ name }) => name);
+  return Array.isArray(next) ? next.map(String) : nextNodes(tuple.checkpoint);
 }
 
 /**
@@ -154,27 +258,37 @@ function nextNodes({ channel_values, channel_versions, versions_seen }: Checkpoi
   const next: string[] = [];
   for (const [channel, value] of Object.entries(channel_values)) {
     if (channel === START) next.push(START);
-    if (channel === TASKS && Array.isArray(value)) {
+    if (channel === SENDS && Array.isArray(value)) {
       next.push(...value.map((send: { node: unknown }) => String(send.node)));
     }
-    const trigger = TRIGGER.exec(channel);
-    if (trigger === null) continue;
-    const [, names, node = ""] = trigger;
+    const trigger = triggerOf(channel);
+    if (trigger === undefined) continue;
+    const { node, joins = [] } = trigger;
     // A join's value is the names of those that have come.
-    const missing = names?.split("+").filter((name) => !(Array.isArray(value) && value.includes(name))) ?? [];
+    const missing = joins.filter((name) => !(Array.isArray(value) && value.includes(name)));
     const seen = versions_seen[node]?.[channel];
     if (missing.length === 0 && (seen === undefined || channel_versions[channel]! > seen)) next.push(node);
   }
   return next;
 }
 
-const START = "__start__";
-/** How a state graph names what triggers a node: `branch:to:node`, or `join:one+other:node`. */
-const TRIGGER = /^(?:branch:to|join:(.*)):([^:]*)$/s;
+/**
+ * What waits for an answer, in the order of the tasks: what was asked by tasks that have finished, or were stopped
+ * behind it, was answered.
+ */
+function openInterrupts(tuple: CheckpointTuple): { id: string; value: unknown }[] {
+  const { tasks = [], stop } = marksOf(tuple);
+  const writes = writesOf(tuple);
+  const answered = finishedTasks(writes);
+  for (const id of Object.keys(stop?.answers ?? {})) answered.add(id);
+  const place = (task: string) => tasks.findIndex(([id]) => id === task);
+  const open = writes.filter(([task]) => !answered.has(task)).sort((a, b) => place(a[0]) - place(b[0]));
+  return interruptsOf(open);
+}
 
 /** A task's interrupts are one write: an interrupt, or a list of them. */
-function interrupts({ pendingWrites = [] }: CheckpointTuple): { id: string; value: unknown }[] {
-  return pendingWrites
+function interruptsOf(writes: readonly CheckpointPendingWrite[]): { id: string; value: unknown }[] {
+  return writes
     .filter(([, channel]) => channel === INTERRUPT)
     .flatMap(([taskId, , write]) =>
       (Array.isArray(write) ? write : [write]).map((interrupt: { id?: string; value?: unknown } | null) => ({
@@ -192,7 +306,7 @@ interface Changes {
 function parseUpdate({ messages, ...others }: Record<string, unknown>): Changes {
   const values = Object.entries(others).filter(([, value]) => value !== undefined);
   for (const [key, value] of values) {
-    if (INTERNAL.test(key)) throw new InvalidArgumentError(`${key} is a name of LangGraph's own`);
+    if (!isStateKey(key)) throw new InvalidArgumentError(`${key} is a name of LangGraph's own`);
     refuseSerialised(value);
   }
   if (messages === undefined) return { values, messages };
@@ -218,26 +332,38 @@ export function refuseSerialised(value: unknown): void {
   }
 }
 
-function childOf(
-  parent: Checkpoint | undefined,
-  step: number,
-  { values, messages }: Changes,
-  nextVersion: (current: number | undefined) => number,
-): { checkpoint: Checkpoint; newVersions: ChannelVersions } {
-  const old = parent ?? emptyCheckpoint();
+function changesTo(parent: Checkpoint | undefined, { values, messages }: Changes): Map<string, unknown> {
   const changed = new Map(values);
   if (messages && messages.length > 0) {
-    changed.set("messages", mergeMessages(messagesOf(old.channel_values.messages), messages));
+    changed.set("messages", mergeMessages(messagesOf(parent?.channel_values.messages), messages));
   }
+  return changed;
+}
+
+/** An id that sorts behind those that were made before. */
+export function newCheckpointId(step: number): string {
+  return uuid6(Math.max(step, 0));
+}
+
+/** A checkpoint like `parent`, in which these channels have new values. */
+export function childCheckpoint(
+  parent: Checkpoint | undefined,
+  step: number,
+  changed: ReadonlyMap<string, unknown>,
+  saver: BaseCheckpointSaver,
+): { checkpoint: Checkpoint; newVersions: ChannelVersions } {
+  const old = parent ?? emptyCheckpoint();
   const versions = Object.values(old.channel_versions);
   // Above every channel's, as LangGraph counts: a version tells when in the thread a channel changed.
-  const version = nextVersion(versions.length > 0 ? Number(maxChannelVersion(...versions)) : undefined);
+  const version = saver.getNextVersion(
+    versions.length > 0 ? Number(maxChannelVersion(...versions)) : undefined,
+  );
   const newVersions = Object.fromEntries([...changed.keys()].map((channel) => [channel, version]));
   return {
     checkpoint: {
       ...old,
       v: 4,
-      id: uuid6(Math.max(step, 0)),
+      id: newCheckpointId(step),
       ts: new Date().toISOString(),
       channel_values: { ...old.channel_values, ...Object.fromEntries(changed) },
       channel_versions: { ...old.channel_versions, ...newVersions },

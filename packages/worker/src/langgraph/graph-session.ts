@@ -7,49 +7,53 @@
  *   a later attempt does not do again, readers have;
  * - every checkpoint of the run knows the offset up to which the log belongs to what it holds (`log_offset`), and where
  *   the thread's head was before the run (`head_before`);
- * - what was not taken into the log, because the attempt was stopped, is in no checkpoint.
+ * - what was not taken into the log, because the attempt was stopped, is in no checkpoint;
+ * - nothing that the graph's author wrote is run to save what was streamed, but reducers, and what they throw is caught.
  */
+import type { BaseMessage } from "@langchain/core/messages";
 import type { CheckpointTuple } from "@langchain/langgraph";
 import {
+  ForkView,
+  finishedTasks,
   flattenValues,
-  forGraph,
-  type GraphSaver,
+  type GraphInside,
+  GraphSaver,
+  isToldAgain,
+  type Marks,
+  marksOf,
   type RedisCheckpointSaver,
+  skipFinishedTasksInside,
+  toBaseMessage,
   type WriteToCome,
+  wrapRouters,
 } from "@throughline/checkpoint";
-import { type CheckpointRef, defaultModes, type InterruptInfo, type Part } from "@throughline/protocol";
+import {
+  type CheckpointRef,
+  defaultModes,
+  type FlatMessage,
+  type InterruptInfo,
+  type Part,
+} from "@throughline/protocol";
 import type { Graph, GraphAgent } from "../agent.ts";
 import { AttemptLostError } from "../attempt.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
-import { inputMessages, partial, readBase, saveOutcome } from "../state.ts";
+import { inputMessages, partial } from "../state.ts";
+import { Closing, type Said } from "./closing.ts";
 import { graphInput, requestedConfig, withAnswerNamed } from "./config.ts";
+import { goOn } from "./going-on.ts";
 import { Intake } from "./intake.ts";
-import {
-  completeStep,
-  keepAside,
-  liftPartials,
-  type StreamedMessage,
-  tasksAt,
-  withSaver,
-} from "./partials.ts";
+import { type Answers, noAnswers } from "./repair.ts";
 import { type Retraction, Retries } from "./retries.ts";
 import { Steps } from "./steps.ts";
-import { chunkPart, eventPart, type GraphChunk, type GraphEvent, type GraphMode, taskOf } from "./stream.ts";
+import { chunkPart, eventPart, type GraphChunk, type GraphEvent, type GraphMode, Origins } from "./stream.ts";
 import { Unfinished } from "./unfinished.ts";
-
-/** What a checkpoint's metadata say of the run that wrote it. */
-interface RunMarks {
-  run_id?: string;
-  attempt?: number;
-  log_offset?: number;
-  head_before?: string | null;
-}
+import { asRouter, Witness } from "./witness.ts";
 
 /**
  * Needed whatever the run asked for: tokens for the partial, updates for what they became and for interrupts,
- * checkpoints for where in the log a step ends.
+ * checkpoints for where in the log a step ends, tasks for which paths are graphs.
  */
-const always: readonly GraphMode[] = ["messages", "updates", "checkpoints"];
+const always: readonly GraphMode[] = ["messages", "updates", "checkpoints", "tasks"];
 
 /**
  * Unless told otherwise LangChain calls handlers in the background, one after another for the whole process, and tokens
@@ -58,17 +62,32 @@ const always: readonly GraphMode[] = ["messages", "updates", "checkpoints"];
  */
 process.env.LANGCHAIN_CALLBACKS_BACKGROUND ??= "false";
 
+/** A message that was streamed. */
+interface Begun {
+  /** The path of the task that streamed it. */
+  task: readonly string[];
+  /** How many had begun before it. */
+  order: number;
+  /** Of its first part in the log. */
+  offset: number;
+}
+
 export class GraphSession implements Session {
   readonly #graph: Graph;
   readonly #work: Assignment;
-  /** The thread's head, where it is a checkpoint of this very run. */
+  /** The thread's head when the attempt began. */
+  readonly #head: CheckpointTuple | undefined;
+  /** The same, where it is a checkpoint that this very run came to. */
   readonly #own: CheckpointTuple | undefined;
-  #headBefore: string | null;
+  readonly #headBefore: string | null;
   readonly #modes: ReadonlySet<string>;
   readonly #intake = new Intake<GraphChunk | GraphEvent>();
   readonly #steps = new Steps();
-  /** Of every message: the task that streamed it. */
-  readonly #tasks = new Map<string, readonly string[]>();
+  readonly #origins = new Origins();
+  readonly #witness: Witness;
+  /** By their ids. */
+  readonly #begun = new Map<string, Begun>();
+  #order = 0;
   /** What earlier attempts left behind the last checkpoint. */
   readonly #unfinished: Unfinished;
   #toTellAgain: Part[] = [];
@@ -85,6 +104,8 @@ export class GraphSession implements Session {
   #refused: unknown;
   /** The graph's own run among LangChain's events: the first that there is one of. */
   #rootRun: string | undefined;
+  /** What the thread showed where the run goes on from a stop: told in place of the state before the step. */
+  #shown: CheckpointTuple | undefined;
   readonly #broken = new AbortController();
   /** Until the log has caught up. The stream itself is never waited in, but its models are: for each of their tokens. */
   #behind: Promise<void> | undefined;
@@ -97,13 +118,18 @@ export class GraphSession implements Session {
   private constructor(agent: GraphAgent, work: Assignment, head: CheckpointTuple | undefined) {
     this.#graph = agent.graph;
     this.#work = work;
-    const marks = (head?.metadata ?? {}) as RunMarks;
+    this.#head = head;
+    const marks = head === undefined ? {} : marksOf(head);
     const isOwn = head !== undefined && marks.run_id === work.run.record.runId;
-    this.#own = isOwn ? head : undefined;
+    this.#own = isOwn && marks.prepares !== true ? head : undefined;
     this.#headBefore = isOwn ? (marks.head_before ?? null) : (head?.checkpoint.id ?? null);
-    this.#unfinished = isOwn ? new Unfinished(marks.log_offset, marks.attempt) : new Unfinished();
+    this.#unfinished = this.#own ? new Unfinished(marks.log_offset, marks.attempt) : new Unfinished();
     this.#retries = Retries.for(agent.graph);
     this.#modes = new Set(work.request.modes ?? defaultModes);
+    this.#witness = new Witness(() => work.attempt.reason === undefined);
+    const inside = agent.graph as unknown as GraphInside;
+    wrapRouters(inside, asRouter);
+    skipFinishedTasksInside(inside, (saver) => saver instanceof ForkView);
   }
 
   static async open(agent: GraphAgent, work: Assignment): Promise<GraphSession> {
@@ -111,30 +137,41 @@ export class GraphSession implements Session {
   }
 
   recall(part: Part, offset: number): void {
-    this.#remember(part);
+    this.#remember(part, offset);
     this.#unfinished.add(part, offset);
   }
 
   async takeOver(): ReturnType<Session["takeOver"]> {
-    await this.#savePartials("taken-over");
-    const { attempt, offset } = this.#work.attempt.writer;
-    if (this.#unfinished.isEmpty) return { event: "resumed", attempt };
+    const { attempt, logger } = this.#work;
+    try {
+      await this.#saveUnfinished("taken-over");
+    } catch (error) {
+      if ((error as { code?: unknown }).code === "stale_attempt") throw error;
+      logger.warn({ err: error }, "what the lost attempt had streamed could not be kept aside");
+    }
+    const { attempt: number, offset } = attempt.writer;
+    if (this.#unfinished.isEmpty) return { event: "resumed", attempt: number };
     this.#toTellAgain = await this.#doneBehindCheckpoint();
-    return { event: "rewound", attempt, to: Math.min(this.#unfinished.end, offset) };
+    return { event: "rewound", attempt: number, to: Math.min(this.#unfinished.end, offset) };
   }
 
   async #doneBehindCheckpoint(): Promise<Part[]> {
     if (this.#own === undefined) return [];
     const { saver, run } = this.#work;
     const { runId, threadId } = run.record;
-    const { open, finished } = await tasksAt({ graph: this.#graph, saver, threadId });
+    const finished = finishedTasks(this.#own.pendingWrites);
+    const { tasks = [] } = marksOf(this.#own);
+    const allFinished = tasks.every(([id]) => finished.has(id));
     const ends = new Map<string, number>();
     for (const ns of this.#unfinished.namespaces()) {
-      const { metadata } = (await headOf(saver, threadId, ns)) ?? {};
-      const { run_id, log_offset } = (metadata ?? {}) as RunMarks;
+      const head = await headOf(saver, threadId, ns);
+      if (head === undefined) continue;
+      for (const id of finishedTasks(head.pendingWrites)) finished.add(id);
+      const { run_id, log_offset } = marksOf(head);
       if (run_id === runId && log_offset !== undefined) ends.set(ns, log_offset);
     }
-    return this.#unfinished.done((segment) => finished.has(segment), open.size === 0, ends);
+    const isFinished = (segment: string) => finished.has(segment.slice(segment.lastIndexOf(":") + 1));
+    return this.#unfinished.done(isFinished, allFinished, ends);
   }
 
   async run(): Promise<Finished> {
@@ -157,8 +194,8 @@ export class GraphSession implements Session {
   /** What the thread's head holds: later attempts go on from it, or from what comes after it. */
   async settled(): Promise<number> {
     const { saver, run } = this.#work;
-    const { metadata } = (await headOf(saver, run.record.threadId)) ?? {};
-    const { run_id, log_offset = 0 } = (metadata ?? {}) as RunMarks;
+    const head = await headOf(saver, run.record.threadId);
+    const { run_id, log_offset = 0 } = head === undefined ? {} : marksOf(head);
     return run_id === run.record.runId ? log_offset : 0;
   }
 
@@ -169,66 +206,106 @@ export class GraphSession implements Session {
   }
 
   async save(outcome: Outcome): Promise<CheckpointRef | null> {
-    const { run, attempt, saver } = this.#work;
+    const { run, saver } = this.#work;
     const { runId, threadId } = run.record;
     await this.settle();
     if (typeof outcome === "object" && outcome.cancelled === "discard") {
-      const fenced = saver.fenced({ runId, attempt: attempt.writer.fence });
-      await fenced.discardRun(threadId, runId, { head: this.#headBefore });
+      await this.#fenced().discardRun(threadId, runId, { head: this.#headBefore });
       return null;
     }
-    if (typeof outcome === "object" || outcome === "failed") return await this.#savePartials(outcome);
+    if (typeof outcome === "object" || outcome === "failed") return await this.#saveUnfinished(outcome);
     const checkpointId = await saver.head(threadId);
     return checkpointId === null ? null : { threadId, checkpointId };
   }
 
   /** The graph's chunks, and its events where the run is to have them: of one execution. */
   async #stream(): Promise<AsyncIterable<GraphChunk | GraphEvent>> {
-    const { run, request, attempt, saver } = this.#work;
+    const { run, request, attempt } = this.#work;
     const { runId, threadId } = run.record;
-    const fenced = saver.fenced({
-      runId,
-      attempt: attempt.writer.fence,
-      before: (write) => this.#beforeWrite(write),
-    });
-    this.#saver = forGraph(fenced, (error) => this.#onRefusal(error));
+    const fenced = this.#fenced({ before: (write) => this.#beforeWrite(write) });
+    this.#saver = new GraphSaver(fenced, (error) => this.#onRefusal(error));
     const graph = withSaver(this.#graph, this.#saver);
     const config = requestedConfig(request.config);
-    const { checkpointId } = request;
-    const isElsewhere =
-      this.#own === undefined && checkpointId !== undefined && checkpointId !== this.#headBefore;
+    const signal = AbortSignal.any([attempt.signal, this.#broken.signal]);
+    const { input, checkpointId } = await this.#begin({ ...config, signal });
+    // Nobody is waited for here once the attempt is stopped: a router may have taken its time.
+    attempt.signal.throwIfAborted();
     const options = {
       ...config,
       configurable: {
         ...config.configurable,
         thread_id: threadId,
-        ...(isElsewhere ? { checkpoint_id: checkpointId } : {}),
+        ...(checkpointId === undefined ? {} : { checkpoint_id: checkpointId }),
       },
       // By this LangGraph knows a second attempt, and goes on instead of taking the input once more.
       metadata: { ...config.metadata, run_id: runId },
-      signal: AbortSignal.any([attempt.signal, this.#broken.signal]),
+      signal,
       streamMode: [...new Set([...this.#modes, ...always])].filter(
         (mode) => mode !== "events",
       ) as GraphMode[],
       subgraphs: true,
-      callbacks: [this.#brake, ...(this.#retries === undefined ? [] : [this.#retries.handler])],
+      callbacks: [
+        this.#brake,
+        this.#witness.handler,
+        ...(this.#retries === undefined ? [] : [this.#retries.handler]),
+      ],
     };
-    const input =
-      this.#own === undefined
-        ? graphInput(graph, await withAnswerNamed(request, saver, threadId), runId)
-        : null;
-    if (input !== null && request.command === undefined && !isElsewhere) await this.#abandonTurn();
     if (this.#modes.has("events")) return graph.streamEvents(input, { ...options, version: "v2" }) as never;
     return (await graph.stream(input, options)) as never;
   }
 
-  /** New input begins a new turn: what a subgraph kept of the one that was stopped becomes part of the thread. */
-  async #abandonTurn(): Promise<void> {
-    const { run, attempt, saver } = this.#work;
+  /** Brings the thread to where the run begins. Answers what LangGraph is to begin with, and at which checkpoint. */
+  async #begin(
+    config: ReturnType<typeof requestedConfig> & { signal: AbortSignal },
+  ): Promise<{ input: unknown; checkpointId?: string }> {
+    if (this.#own !== undefined) return { input: null };
+    const { run, request, saver } = this.#work;
     const { runId, threadId } = run.record;
-    const fenced = saver.fenced({ runId, attempt: attempt.writer.fence });
-    await liftPartials({ graph: this.#graph, saver: fenced, threadId });
-    this.#headBefore = await saver.head(threadId);
+    const { checkpointId } = request;
+    const isElsewhere = checkpointId !== undefined && checkpointId !== this.#headBefore;
+    const head = this.#head;
+    const isPrepared = head !== undefined && marksOf(head).run_id === runId;
+    const from = isElsewhere && !isPrepared ? await tupleAt(saver, threadId, checkpointId) : head;
+    const place = isElsewhere && !isPrepared ? { checkpointId } : {};
+
+    const { stop, as } = from === undefined ? ({} as Marks) : marksOf(from);
+    if (isNewTurn(request)) {
+      if (isElsewhere || from === undefined || stop !== undefined) {
+        return { input: graphInput(this.#graph, request, runId), ...place };
+      }
+      await this.#abandonTurn(from);
+      return { input: graphInput(this.#graph, request, runId) };
+    }
+    const input = graphInput(this.#graph, await withAnswerNamed(request, saver, threadId), runId);
+    // A command that says where to go leaves what was stopped behind.
+    if (request.command !== undefined && request.command.resume === undefined) return { input, ...place };
+    if (stop?.at === null) return { input: request.command === undefined ? stop.input : input, ...place };
+    if (isPrepared && as !== undefined) {
+      this.#shown = await tupleAt(saver, threadId, marksOf(from!).shown!);
+      return { input };
+    }
+    if (stop === undefined) return { input, ...place };
+    await goOn(from!, {
+      graph: this.#graph,
+      saver: this.#fenced(),
+      threadId,
+      marks: this.#marks(0),
+      config: { ...config, metadata: { ...config.metadata, run_id: runId } },
+    });
+    this.#shown = from;
+    return { input };
+  }
+
+  /** New input begins a new turn: what an unfinished one had finished stays in the thread. */
+  async #abandonTurn(head: CheckpointTuple): Promise<void> {
+    const tasks = marksOf(head).tasks ?? (await this.#tasksOf(head));
+    if (tasks.length === 0) return;
+    await this.#closing({
+      saver: this.#fenced(),
+      marks: { ...this.#marks(0), prepares: true },
+      said: () => [],
+      answers: noAnswers,
+    }).close(head);
   }
 
   #take(each: GraphChunk | GraphEvent): void {
@@ -240,17 +317,52 @@ export class GraphSession implements Session {
     this.#rootRun ??= each.run_id;
     const isChunk = each.event === "on_chain_stream" && each.run_id === this.#rootRun;
     if (isChunk) this.#takeChunk(each.data.chunk as GraphChunk);
-    else this.#put(eventPart(each));
+    else this.#put(eventPart(each, this.#origins));
   }
 
   #takeChunk(chunk: GraphChunk): void {
-    const [ns, mode, payload] = chunk;
-    this.#steps.mark(chunk, this.#work.attempt.writer.offset);
-    if (mode === "checkpoints" && ns.length === 0) this.#retries?.stepEnded();
-    if (mode === "updates" && ns.length === 0) this.#noteInterrupts(payload);
+    const [ns, mode] = chunk;
+    if (mode !== "messages") this.#look(chunk);
     // Most of what is not asked for does not become a part at all.
     if (!this.#modes.has(mode) && mode !== "messages" && mode !== "updates") return;
-    this.#put(chunkPart(chunk));
+    const told = this.#shown === undefined || ns.length > 0 ? chunk : this.#asShown(chunk, this.#shown);
+    if (told !== undefined) this.#put(chunkPart(told, this.#origins));
+  }
+
+  /** What a chunk tells of the graph, beside what it tells readers. */
+  #look(chunk: GraphChunk): void {
+    const [ns, mode, payload] = chunk;
+    this.#steps.mark(chunk, this.#work.attempt.writer.offset, this.#order);
+    if (mode === "tasks" || mode === "checkpoints" || mode === "values") this.#origins.see(ns);
+    if (mode === "checkpoints" && ns.length === 0) this.#retries?.stepEnded();
+    if (mode !== "updates") return;
+    const messages = messagesOfUpdate(payload);
+    if (ns.length > 0) this.#witness.finished(messages);
+    else {
+      this.#witness.told(messages);
+      this.#noteInterrupts(payload);
+    }
+  }
+
+  /**
+   * What a run that goes on from a stop begins with: the state as the thread shows it, and what tasks had finished; what
+   * those had said that were stopped was told when they said it. undefined: there is nothing to be told.
+   */
+  #asShown(chunk: GraphChunk, shown: CheckpointTuple): GraphChunk | undefined {
+    const [ns, mode, payload] = chunk;
+    if (mode === "values" && this.#begun.size === 0) {
+      const { channel_values: values } = shown.checkpoint;
+      const state = Object.entries(payload as object).map(([key, value]) => [
+        key,
+        Object.hasOwn(values, key) ? values[key] : value,
+      ]);
+      return [ns, mode, Object.fromEntries(state)];
+    }
+    if (mode !== "updates" || !isToldAgain(payload)) return chunk;
+    const { tasks = [], stop } = marksOf(shown);
+    const stopped = new Set(tasks.flatMap(([id, name]) => (Object.hasOwn(stop!.answers, id) ? [name] : [])));
+    const left = Object.entries(payload as object).filter(([node]) => !stopped.has(node));
+    return left.some(([node]) => node !== "__metadata__") ? [ns, mode, Object.fromEntries(left)] : undefined;
   }
 
   #put(part: Part): void {
@@ -258,7 +370,7 @@ export class GraphSession implements Session {
     const inLog = this.#modes.has(part.type) && (part.ns.length === 0 || request.subgraphs === true);
     const retraction = this.#retries?.before(part);
     if (retraction !== undefined) this.#retract(retraction);
-    this.#remember(part);
+    this.#remember(part, attempt.writer.offset + 1);
     if (inLog) this.#tell(part);
     else attempt.foldOnly(part);
   }
@@ -273,17 +385,17 @@ export class GraphSession implements Session {
   /** A node failed, and begins its answer anew. */
   #retract({ to, again, messageIds }: Retraction): void {
     const { attempt } = this.#work;
-    for (const id of messageIds) this.#tasks.delete(id);
+    for (const id of messageIds) this.#begun.delete(id);
     attempt.rewind(to)?.catch(() => {});
     for (const part of again) this.#tell(part);
   }
 
-  #remember(part: Part): void {
+  #remember(part: Part, offset: number): void {
     if (part.type !== "messages") return;
     const [{ id }, metadata] = part.data;
-    if (id === undefined || this.#tasks.has(id)) return;
-    const task = taskOf(metadata);
-    if (task !== undefined) this.#tasks.set(id, task);
+    if (id === undefined || this.#begun.has(id)) return;
+    const task = this.#origins.of(metadata)?.task;
+    if (task !== undefined) this.#begun.set(id, { task, order: this.#order++, offset });
   }
 
   #noteInterrupts(payload: unknown): void {
@@ -296,14 +408,16 @@ export class GraphSession implements Session {
   }
 
   /** See the invariants at the top. */
-  async #beforeWrite({ kind, ns, step }: WriteToCome): Promise<Record<string, unknown> | null> {
+  async #beforeWrite({ kind, ns, step: number, task }: WriteToCome): Promise<Record<string, unknown> | null> {
     const { attempt } = this.#work;
     await this.#intake.caughtUp();
-    const end = kind === "checkpoint" ? this.#steps.end(ns, step) : undefined;
-    if (this.#over || (end === undefined && this.#dropped)) return null;
-    const offset = end ?? attempt.writer.offset;
+    if (this.#over) return null;
+    const step = kind === "checkpoint" ? this.#steps.at(ns, number) : undefined;
+    const isTold = step !== undefined || (task !== undefined && this.#steps.isDone(task));
+    if (!isTold && this.#dropped) return null;
+    const offset = step?.end ?? attempt.writer.offset;
     await attempt.writer.flush();
-    return this.#marks(offset);
+    return { ...this.#marks(offset), ...(step === undefined ? {} : { tasks: step.tasks }) };
   }
 
   #onRefusal(error: unknown): void {
@@ -316,56 +430,119 @@ export class GraphSession implements Session {
   }
 
   /** Keeps what unfinished tasks had streamed: on the thread's line, or off it where the run does not go on from it. */
-  async #savePartials(occasion: Outcome | "taken-over"): Promise<CheckpointRef | null> {
+  async #saveUnfinished(occasion: Outcome | "taken-over"): Promise<CheckpointRef | null> {
     const { run, attempt, saver, request } = this.#work;
-    const { runId, threadId, agent } = run.record;
+    const { runId, threadId } = run.record;
     const keep = typeof occasion === "object" ? occasion.cancelled : undefined;
-    const { attempt: number, fence } = attempt.writer;
-    // Without input, and before its first checkpoint, the run is in the step that the thread stood in.
-    const goesOn = request.input === undefined && request.checkpointId === undefined;
-    if (!goesOn && !(await this.#inThread())) {
-      // Not even its input is in the thread: it is kept as if no graph had been there.
-      const base = await readBase(saver, runId, threadId, request.checkpointId);
-      const said = attempt.fold.messages().length > 0;
-      if (!said) return this.#headBefore === null ? null : { threadId, checkpointId: this.#headBefore };
-      const input = inputMessages(request.input, runId);
-      const identity = { runId, attempt: number, fence, agent };
-      return await saveOutcome(saver, identity, base, input, attempt.fold, occasion as never);
-    }
-    const cancelled = keep !== undefined;
-    const view = saver.fenced({
-      runId,
-      attempt: fence,
-      branch: !cancelled,
-      before: async () => ({
+    const head = await headOf(saver, threadId);
+    const isOwn = head !== undefined && marksOf(head).run_id === runId;
+    const hasBegun = isOwn && marksOf(head).prepares !== true;
+    const isElsewhere = request.checkpointId !== undefined && !isOwn;
+    const from = isElsewhere ? await tupleAt(saver, threadId, request.checkpointId!) : head;
+    const closing = this.#closing({
+      saver: this.#fenced({ branch: keep !== "thread" }),
+      marks: {
         ...this.#marks(attempt.writer.offset),
-        partial: cancelled ? "cancelled" : occasion,
-      }),
+        partial: keep !== undefined ? "cancelled" : (occasion as "failed" | "taken-over"),
+      },
+      said: (tuple) => this.#said(tuple, keep !== undefined),
+      answers: this.#answers,
     });
-    const place = { graph: this.#graph, saver: view, threadId };
-    const streamed = this.#streamed(cancelled);
     let checkpointId: string | null;
-    if (cancelled) {
-      await completeStep(place, streamed, { inSubgraphs: keep === "thread", runId });
-      checkpointId = await saver.head(threadId);
-    } else checkpointId = (await keepAside(place, streamed)) ?? (await saver.head(threadId));
-    if (keep === "branch") await saver.fenced({ runId, attempt: fence }).setHead(threadId, this.#headBefore);
+    if (!hasBegun && isNewTurn(request)) {
+      const messages = inputMessages(request.input, runId).map((message) => toBaseMessage(message as never));
+      checkpointId = await closing.keepInput(from, messages, withMessages(request.input, messages));
+    } else if (from === undefined) checkpointId = null;
+    else if (marksOf(from).stop !== undefined) checkpointId = from.checkpoint.id;
+    else checkpointId = await closing.close(from);
+    if (keep === "branch") await this.#leaveLine();
     return checkpointId === null ? null : { threadId, checkpointId };
   }
 
-  /** What tasks streamed, with the marks of what was cut off. */
-  #streamed(cancelled: boolean): StreamedMessage[] {
-    return this.#work.attempt.fold.messages().flatMap(({ message, complete }) => {
-      const task = this.#tasks.get(message.id ?? "");
-      if (task === undefined || message.content.length === 0) return [];
-      return [{ task, message: complete ? message : partial(message, cancelled) }];
+  /** The thread is as it was before the run. */
+  async #leaveLine(): Promise<void> {
+    const { run, saver } = this.#work;
+    const { runId, threadId } = run.record;
+    const fenced = this.#fenced();
+    await fenced.setHead(threadId, this.#headBefore);
+    await fenced.discardWrites(threadId, runId);
+    for (const ns of (await saver.heads(threadId)).keys()) {
+      // Those with task ids in them are of this line only.
+      if (ns === "" || ns.includes(":")) continue;
+      let tuple = await headOf(saver, threadId, ns);
+      while (tuple !== undefined && marksOf(tuple).run_id === runId) {
+        tuple = tuple.parentConfig && (await saver.getTuple(tuple.parentConfig));
+      }
+      await fenced.setHead(threadId, tuple?.checkpoint.id ?? null, ns);
+    }
+  }
+
+  #closing(options: {
+    saver: RedisCheckpointSaver;
+    marks: Marks;
+    said: (tuple: CheckpointTuple) => readonly Said[];
+    answers: Answers;
+  }): Closing {
+    return new Closing({
+      ...options,
+      graph: this.#graph as unknown as GraphInside,
+      threadId: this.#work.run.record.threadId,
+      tasksOf: (tuple) => this.#tasksOf(tuple),
     });
   }
 
+  /** What tasks streamed behind a checkpoint of theirs, with the marks of what was cut off. */
+  #said(tuple: CheckpointTuple, cancelled: boolean): Said[] {
+    const { run, attempt } = this.#work;
+    const ns = String(tuple.config.configurable?.checkpoint_ns ?? "");
+    const step = this.#steps.at(ns, tuple.metadata?.step);
+    const { run_id, log_offset = 0 } = marksOf(tuple);
+    const end = run_id === run.record.runId ? log_offset : 0;
+    return attempt.fold.messages().flatMap(({ message, complete }): Said[] => {
+      const { id = "" } = message;
+      const begun = this.#begun.get(id);
+      if (begun === undefined || this.#witness.isAside(id)) return [];
+      if (step === undefined ? begun.offset <= end : begun.order < step.begun) return [];
+      const whole = complete ? message : this.#wholeOf(message);
+      if (whole === undefined && message.content.length === 0) return [];
+      const like = whole ?? partial(message, cancelled);
+      return [{ message: toBaseMessage(like as never), task: begun.task, isWhole: whole !== undefined }];
+    });
+  }
+
+  /** The message as its model finished it, if all of its text was taken. */
+  #wholeOf({ id, content }: FlatMessage): FlatMessage | undefined {
+    const message = this.#witness.whole(id ?? "");
+    if (message === undefined) return undefined;
+    const whole = flattenValues(message) as FlatMessage;
+    const isTaken = typeof content !== "string" || content === whole.content;
+    return isTaken ? { ...whole, id: id! } : undefined;
+  }
+
+  get #answers(): Answers {
+    const said = (callId: string) => {
+      const texts = this.#witness.saidFor(callId).map((id) => this.#work.attempt.fold.text(id));
+      return texts.join("\n");
+    };
+    return { answer: (callId) => this.#witness.answer(callId), said };
+  }
+
+  /** The tasks of a checkpoint that does not know them: asked of LangGraph, which runs channels' reducers for it. */
+  async #tasksOf(tuple: CheckpointTuple): Promise<[id: string, name: string][]> {
+    try {
+      const graph = withSaver(this.#graph, new ForkView(this.#work.saver));
+      const { tasks } = await graph.getState(tuple.config);
+      return tasks.map(({ id, name }) => [id, name]);
+    } catch {
+      return [];
+    }
+  }
+
   /** What every checkpoint of the run says of it. */
-  #marks(offset: number): Record<string, unknown> {
+  #marks(offset: number): Marks {
     const { attempt, run } = this.#work;
     return {
+      run_id: run.record.runId,
       agent: run.record.agent,
       attempt: attempt.writer.attempt,
       log_offset: offset,
@@ -373,11 +550,36 @@ export class GraphSession implements Session {
     };
   }
 
-  async #inThread(): Promise<boolean> {
-    const { saver, run } = this.#work;
-    const head = await headOf(saver, run.record.threadId);
-    return (head?.metadata as RunMarks | undefined)?.run_id === run.record.runId;
+  #fenced(options: Partial<Parameters<RedisCheckpointSaver["fenced"]>[0]> = {}): RedisCheckpointSaver {
+    const { run, attempt, saver } = this.#work;
+    return saver.fenced({ ...options, runId: run.record.runId, attempt: attempt.writer.fence });
   }
+}
+
+/** The graph with another checkpointer; the one that it was compiled with stays as it is. */
+export function withSaver(graph: Graph, saver: ForkView): Graph {
+  const copy = graph.withConfig({}) as Graph;
+  copy.checkpointer = saver;
+  return copy;
+}
+
+/** Whether a run begins a turn of its own. One without input, or with a command, goes on where the thread stands. */
+function isNewTurn({ input }: Assignment["request"]): boolean {
+  return input !== undefined && input !== null;
+}
+
+/** The input with these messages, which have ids. */
+function withMessages(input: unknown, messages: readonly BaseMessage[]): unknown {
+  if (messages.length === 0) return input;
+  return typeof input === "object" ? { ...input, messages } : { messages };
+}
+
+function messagesOfUpdate(payload: unknown): BaseMessage[] {
+  const deltas = Object.values((payload ?? {}) as Record<string, unknown>);
+  return deltas.flatMap((delta) => {
+    const { messages } = (delta ?? {}) as { messages?: BaseMessage | BaseMessage[] };
+    return messages === undefined ? [] : [messages].flat();
+  });
 }
 
 async function headOf(
@@ -386,4 +588,13 @@ async function headOf(
   ns = "",
 ): Promise<CheckpointTuple | undefined> {
   return await saver.getTuple({ configurable: { thread_id: threadId, checkpoint_ns: ns } });
+}
+
+async function tupleAt(
+  saver: RedisCheckpointSaver,
+  threadId: string,
+  checkpointId: string,
+): Promise<CheckpointTuple | undefined> {
+  const configurable = { thread_id: threadId, checkpoint_ns: "", checkpoint_id: checkpointId };
+  return await saver.getTuple({ configurable });
 }

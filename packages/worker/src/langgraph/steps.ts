@@ -1,5 +1,15 @@
 import type { GraphChunk } from "./stream.ts";
 
+/** What the stream told when a checkpoint was on its way to the saver. */
+export interface Step {
+  /** The offset of the last part that belongs to what the checkpoint holds. */
+  end: number;
+  /** How many messages had begun by then: what later ones say is not in it. */
+  begun: number;
+  /** The tasks that the next step begins with: [id, node]. */
+  tasks: [id: string, name: string][];
+}
+
 /**
  * Where in the log the steps of a graph, and of its subgraphs, end.
  *
@@ -7,27 +17,43 @@ import type { GraphChunk } from "./stream.ts";
  * step's beginning, and come again when a later attempt begins there.
  */
 export class Steps {
-  /** By namespace and step: the offset of the last part that belongs to it. */
-  readonly #ends = new Map<string, number>();
+  /** By namespace and step. */
+  readonly #steps = new Map<string, Step>();
   /** By namespace: the offset before its last `values`, which come after the step's checkpoint. */
   readonly #beforeValues = new Map<string, number>();
+  /** The tasks that were told to be done: they have nothing more to say. */
+  readonly #done = new Set<string>();
 
-  /** A chunk comes, before it is in the log; `offset`: the last part there. */
-  mark([ns, mode, payload]: GraphChunk, offset: number): void {
+  /** A chunk comes, before it is in the log; `offset`: the last part there; `begun`: the messages so far. */
+  mark([ns, mode, payload]: GraphChunk, offset: number, begun: number): void {
     // Tokens tell of no step: they come too often for more than this.
-    if (mode !== "values" && mode !== "updates" && mode !== "checkpoints") return;
+    if (mode !== "values" && mode !== "updates" && mode !== "checkpoints" && mode !== "tasks") return;
     const graph = ns.join("|");
-    if (mode === "values") this.#beforeValues.set(graph, offset);
+    if (mode === "tasks") {
+      const { id, result } = payload as { id: string; result?: unknown };
+      if (result !== undefined) this.#done.add(id);
+    } else if (mode === "values") this.#beforeValues.set(graph, offset);
     else if (mode === "updates") this.#beforeValues.delete(graph);
     else {
-      const { metadata } = payload as { metadata?: { step?: number } };
-      this.#ends.set(key(graph, metadata?.step), this.#beforeValues.get(graph) ?? offset);
+      const { metadata, tasks = [] } = payload as {
+        metadata?: { step?: number };
+        tasks?: { id: string; name: string }[];
+      };
+      this.#steps.set(key(graph, metadata?.step), {
+        end: this.#beforeValues.get(graph) ?? offset,
+        begun,
+        tasks: tasks.map(({ id, name }) => [id, String(name)]),
+      });
     }
   }
 
+  isDone(task: string): boolean {
+    return this.#done.has(task);
+  }
+
   /** undefined: its checkpoint has not come in the stream. */
-  end(graph: string, step: number | undefined): number | undefined {
-    return this.#ends.get(key(graph, step));
+  at(graph: string, step: number | undefined): Step | undefined {
+    return this.#steps.get(key(graph, step));
   }
 }
 

@@ -3,11 +3,11 @@
  * `[ns, mode, payload]`; what it looks like on the wire is decided here, and only here.
  *
  * Invariants:
- * - `ns` is the path of the graph that a part comes from, in every mode: LangGraph 1.4 puts the task's own segment
- *   behind it in `messages` and `tools`;
+ * - `ns` is the path of the graph that a part comes from, in every mode: where LangGraph names a task, the task's own
+ *   segment is left out, and so are those of the functional tasks that called it;
  * - messages are flat wherever they stand, and configs are without callbacks and LangGraph's own keys.
  */
-import { flattenMessage, flattenValues } from "@throughline/checkpoint";
+import { flattenMessage, flattenValues, pathOf } from "@throughline/checkpoint";
 import type { Part } from "@throughline/protocol";
 
 /** LangGraph's modes, as `graph.stream` knows them. */
@@ -36,19 +36,58 @@ export interface GraphEvent {
 
 type Fields = Record<string, unknown>;
 
+/** Where something in a stream comes from: the path of the task, its own segment last, and that of its graph. */
+export interface Origin {
+  readonly task: readonly string[];
+  readonly ns: string[];
+}
+
+/** Knows which paths are graphs: of those, and of no task, LangGraph tells what tasks they begin. */
+export class Origins {
+  readonly #graphs = new Set<string>([""]);
+  /** Tokens come in long rows from the same task. */
+  readonly #known = new Map<string, Origin>();
+
+  /** A graph said something of itself. */
+  see(ns: readonly string[]): void {
+    this.#graphs.add(ns.join("|"));
+  }
+
+  /** Of what has a task's metadata; undefined outside of a graph. */
+  of(metadata: Fields | undefined): Origin | undefined {
+    const path = metadata?.langgraph_checkpoint_ns ?? metadata?.checkpoint_ns;
+    if (typeof path !== "string" || path === "") return undefined;
+    let origin = this.#known.get(path);
+    if (origin === undefined) {
+      const task = pathOf(path);
+      origin = { task, ns: this.graphOf(task.slice(0, -1)) };
+      this.#known.set(path, origin);
+    }
+    return origin;
+  }
+
+  /** The innermost graph on a path: what is behind it are functional tasks. */
+  graphOf(path: readonly string[]): string[] {
+    let length = path.length;
+    while (!this.#graphs.has(path.slice(0, length).join("|"))) length -= 1;
+    return path.slice(0, length);
+  }
+}
+
 /** The part that a chunk is on the wire. */
-export function chunkPart([ns, mode, payload]: GraphChunk): Part {
+export function chunkPart([ns, mode, payload]: GraphChunk, origins: Origins): Part {
   switch (mode) {
     case "messages": {
       const [message, metadata] = payload as [Parameters<typeof flattenMessage>[0], Fields];
       return {
         type: "messages",
-        ns: graphOf(taskOf(metadata) ?? ns),
+        ns: (origins.of(metadata) ?? { ns }).ns,
         data: [flattenMessage(message) as never, metadata as never],
       };
     }
+    case "custom":
     case "tools":
-      return { type: "tools", ns: graphOf(ns), data: plain(payload) };
+      return { type: mode, ns: origins.graphOf(ns), data: plain(payload) };
     case "checkpoints":
       return { type: "checkpoints", ns, data: checkpoint(payload as Fields) };
     case "debug": {
@@ -62,19 +101,18 @@ export function chunkPart([ns, mode, payload]: GraphChunk): Part {
 }
 
 /** The part that an event is on the wire. */
-export function eventPart(event: GraphEvent): Part {
-  return { type: "events", ns: graphOf(taskOf(event.metadata) ?? []), data: plain(event, flattenMessage) };
+export function eventPart(event: GraphEvent, origins: Origins): Part {
+  return {
+    type: "events",
+    ns: origins.of(event.metadata)?.ns ?? [],
+    data: plain(event, flattenMessage),
+  };
 }
 
 /** The path of the task that a message's metadata tell of, its own segment last; undefined outside of a graph. */
 export function taskOf(metadata: Record<string, unknown> | undefined): string[] | undefined {
   const path = metadata?.langgraph_checkpoint_ns ?? metadata?.checkpoint_ns;
   return typeof path === "string" && path !== "" ? path.split("|") : undefined;
-}
-
-/** The path of the graph that a task belongs to. */
-function graphOf(task: readonly string[]): string[] {
-  return task.slice(0, -1);
 }
 
 /** What JSON makes of it must be what a reader is to see: messages flat, errors with their message. */

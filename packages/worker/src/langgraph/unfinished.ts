@@ -52,7 +52,7 @@ export class Unfinished {
    * The parts that no attempt will make again.
    *
    * @param isFinished by a task's segment, `node:taskId`
-   * @param allFinished every task of the step is
+   * @param allFinished every task of the root's step is
    * @param ends by a subgraph's namespace: the last offset of what its checkpoint holds
    */
   done(
@@ -62,12 +62,10 @@ export class Unfinished {
   ): Part[] {
     const isDone = ({ part, offset }: { part: Part; offset: number }): boolean => {
       const { type, ns } = part;
-      if (ns.length > 0) {
-        if (isFinished(ns[0]!)) return true;
-        return ns.some((_, i) => offset <= (ends.get(ns.slice(0, i + 1).join("|")) ?? 0));
-      }
-      if (type === "messages") return isFinished(taskOf(part.data[1])?.[0] ?? "");
-      return allFinished && (type === "custom" || type === "tools" || type === "events");
+      const task = type === "messages" ? (taskOf(part.data[1]) ?? ns) : ns;
+      if (task.some(isFinished)) return true;
+      if (ns.some((_, i) => offset <= (ends.get(ns.slice(0, i + 1).join("|")) ?? 0))) return true;
+      return allFinished && ns.length === 0 && (type === "custom" || type === "tools" || type === "events");
     };
     return this.#parts.filter(isDone).map(({ part }) => part);
   }

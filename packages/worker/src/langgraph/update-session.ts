@@ -3,11 +3,11 @@
  * that its reducers hold, and its edges say what follows.
  */
 import { InvalidUpdateError } from "@langchain/langgraph";
-import { readState } from "@throughline/checkpoint";
+import { ForkView, readState } from "@throughline/checkpoint";
 import type { CheckpointRef, LifecycleData } from "@throughline/protocol";
 import type { GraphAgent } from "../agent.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
-import { withSaver } from "./partials.ts";
+import { withSaver } from "./graph-session.ts";
 
 export class UpdateSession implements Session {
   readonly #agent: GraphAgent;
@@ -42,7 +42,7 @@ export class UpdateSession implements Session {
       checkpoint_ns: "",
       ...(checkpointId === undefined ? {} : { checkpoint_id: checkpointId }),
     };
-    await withSaver(this.#agent.graph, fenced).updateState({ configurable }, values, asNode);
+    await withSaver(this.#agent.graph, new ForkView(fenced)).updateState({ configurable }, values, asNode);
     return { event: "completed" };
   }
 

@@ -3,14 +3,14 @@ import { Redis } from "ioredis";
 import { afterAll, expect, test } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { StaleAttemptError } from "./errors.ts";
-import { forGraph } from "./for-graph.ts";
+import { GraphSaver } from "./graph-saver.ts";
 import { RedisCheckpointSaver } from "./saver.ts";
 
 const redis = new Redis(testRedisUrl());
 afterAll(() => redis.disconnect());
 
 const config = { configurable: { thread_id: "t" } };
-const put = (saver: ReturnType<typeof forGraph>, values = {}, versions = {}) =>
+const put = (saver: GraphSaver, values = {}, versions = {}) =>
   saver.put(
     config,
     { ...emptyCheckpoint(), id: uuid6(0), channel_values: values, channel_versions: versions },
@@ -24,7 +24,7 @@ test("a graph's saver writes and reads like the one below, until an error, which
   await redis.set(fence, "run:1");
   const view = new RedisCheckpointSaver(redis, { prefix }).fenced({ runId: "run", attempt: 1 });
   const errors: unknown[] = [];
-  const saver = forGraph(view, (error) => errors.push(error));
+  const saver = new GraphSaver(view, (error) => errors.push(error));
 
   const first = await put(saver, { a: 1 }, { a: 1 });
   await saver.putWrites(first, [["a", 2]], "task");

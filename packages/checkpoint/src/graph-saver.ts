@@ -1,0 +1,72 @@
+import type { RunnableConfig } from "@langchain/core/runnables";
+import type {
+  BaseCheckpointSaver,
+  ChannelVersions,
+  Checkpoint,
+  CheckpointMetadata,
+  PendingWrite,
+} from "@langchain/langgraph-checkpoint";
+import { ForkView } from "./fork-view.ts";
+
+/**
+ * A saver for a running graph, whose writes may be refused. LangGraph leaves what `put` and `putWrites` reject with
+ * unhandled until the run ends, which ends the whole Node process first. Here they do not reject: the first error goes
+ * to `onError`, and nothing more is written, as LangGraph itself would not write a child of what was not stored.
+ *
+ * It is for running only: `updateState` has to hear of an error, so give it a `ForkView`.
+ */
+export class GraphSaver extends ForkView {
+  readonly #onError: (error: unknown) => void;
+  #failed = false;
+  readonly #underWay = new Set<Promise<void>>();
+
+  /** @param onError hears of the first write that was refused, and has to stop the run */
+  constructor(saver: BaseCheckpointSaver, onError: (error: unknown) => void) {
+    super(saver);
+    this.#onError = onError;
+  }
+
+  /** Resolves when no write is under way and none follows: LangGraph sends a checkpoint when the one before is stored. */
+  async idle(): Promise<void> {
+    do {
+      await Promise.all(this.#underWay);
+      await new Promise(setImmediate);
+    } while (this.#underWay.size > 0);
+  }
+
+  override async put(
+    config: RunnableConfig,
+    checkpoint: Checkpoint,
+    metadata: CheckpointMetadata,
+    newVersions: ChannelVersions,
+  ): Promise<RunnableConfig> {
+    const { thread_id, checkpoint_ns = "" } = config.configurable ?? {};
+    const stored = { configurable: { thread_id, checkpoint_ns, checkpoint_id: checkpoint.id } };
+    await this.#write(() => super.put(config, checkpoint, metadata, newVersions));
+    return stored;
+  }
+
+  override async putWrites(
+    config: RunnableConfig,
+    writes: PendingWrite[],
+    taskId: string,
+    taskPath?: string,
+  ): Promise<void> {
+    await this.#write(() => super.putWrites(config, writes, taskId, taskPath));
+  }
+
+  async #write(write: () => Promise<unknown>): Promise<void> {
+    if (this.#failed) return;
+    const done = write().then(
+      () => {},
+      (error: unknown) => {
+        if (this.#failed) return;
+        this.#failed = true;
+        this.#onError(error);
+      },
+    );
+    this.#underWay.add(done);
+    await done;
+    this.#underWay.delete(done);
+  }
+}

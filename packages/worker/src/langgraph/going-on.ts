@@ -1,0 +1,173 @@
+/**
+ * Goes on where a run was stopped: see closing.ts for what it left.
+ *
+ * The step that was stopped is forked: the checkpoint before it once more, with what its tasks had written, and for each
+ * task that was cut off the writes that its node would have made of what it had streamed. Those are made here: its
+ * routers are run, as part of the run that goes on, with its config. What they throw is an ordinary failure of that
+ * run, and the thread stays as it was. Subgraphs that were stopped inside are forked in the same way.
+ */
+import type { BaseMessage } from "@langchain/core/messages";
+import {
+  type BaseCheckpointSaver,
+  type CheckpointTuple,
+  Command,
+  type LangGraphRunnableConfig,
+} from "@langchain/langgraph";
+import {
+  channelOf,
+  childCheckpoint,
+  ForkView,
+  type GraphInside,
+  graphAt,
+  isLastValue,
+  type Marks,
+  marksOf,
+  NO_WRITES,
+  newCheckpointId,
+  type PendingWrites,
+  type RedisCheckpointSaver,
+  SAVER,
+  type Stop,
+} from "@throughline/checkpoint";
+import type { Graph } from "../agent.ts";
+import { Channels } from "./channels.ts";
+
+export interface GoingOnOptions {
+  graph: Graph;
+  /** What it writes through; it moves the thread's head. */
+  saver: RedisCheckpointSaver;
+  threadId: string;
+  /** Of the run that goes on. */
+  marks: Marks;
+  /** The run's own config: what routers find. */
+  config: LangGraphRunnableConfig;
+}
+
+interface Fork {
+  ns: string;
+  /** What the thread shows. */
+  shown: CheckpointTuple;
+  /** Where it stood. */
+  stood: CheckpointTuple;
+  writes: PendingWrites;
+  results: BaseMessage[];
+}
+
+/**
+ * Forks what was stopped at this checkpoint of the root, which becomes the thread's head.
+ *
+ * @throws what a router or reducer of a stopped node throws: nothing is written then
+ */
+export async function goOn(shown: CheckpointTuple, options: GoingOnOptions): Promise<void> {
+  const { saver, threadId } = options;
+  const root = await fork(shown, "", options);
+  const inner: Fork[] = [];
+  for (const [ns, id] of Object.entries(marksOf(shown).stop!.nested)) {
+    const tuple = await saver.getTuple(at(threadId, ns, id));
+    if (tuple !== undefined) inner.push(await fork(tuple, ns, options));
+  }
+  // The root last: it is what a run finds first.
+  for (const each of [...inner, root]) await write(each, options);
+}
+
+async function fork(shown: CheckpointTuple, ns: string, options: GoingOnOptions): Promise<Fork> {
+  const { saver, threadId, graph } = options;
+  const stop: Stop = marksOf(shown).stop ?? {
+    at: shown.checkpoint.id,
+    writes: shown.pendingWrites ?? [],
+    answers: {},
+    results: [],
+    nested: {},
+  };
+  const stood = (await saver.getTuple(at(threadId, ns, stop.at!)))!;
+  const routed = await route(graphAt(graph as unknown as GraphInside, ns), stood, stop.answers, ns, options);
+  return { ns, shown, stood, writes: [...stop.writes, ...routed], results: stop.results };
+}
+
+/** What the nodes of these tasks would have written, had the messages been their answers. */
+async function route(
+  graph: GraphInside | undefined,
+  stood: CheckpointTuple,
+  answers: Stop["answers"],
+  ns: string,
+  { saver, threadId, config }: GoingOnOptions,
+): Promise<PendingWrites> {
+  const tasks = (marksOf(stood).tasks ?? []).filter(([id]) => Object.hasOwn(answers, id));
+  if (graph === undefined || tasks.length === 0) return [];
+  const before = await Channels.at(graph, stood, saver);
+  const replaces = isLastValue(channelOf(graph, "messages"));
+  const updates = tasks.map(([taskId, asNode]) => {
+    const messages = replaces ? [...before.messages, ...answers[taskId]!] : answers[taskId]!;
+    // A node that says itself where to go has no edges: where there is one way only, that is the way.
+    const { ends = [] } = graph.nodes[asNode]!;
+    const values = ends.length === 1 ? new Command({ update: { messages }, goto: ends[0]! }) : { messages };
+    return { values, asNode, taskId };
+  });
+  const made = new Map<string, [channel: string, value: unknown][]>(tasks.map(([id]) => [id, []]));
+  const view = new ForkView(saver);
+  // Each router sees the state as it was, and what its own node wrote.
+  const alone = view.seen({ ...stood, pendingWrites: [] });
+  const recorder: Partial<BaseCheckpointSaver> = {
+    serde: saver.serde,
+    getTuple: async () => alone,
+    getDeltaChannelHistory: (of) => view.getDeltaChannelHistory(of),
+    getNextVersion: (current) => view.getNextVersion(current),
+    put: async (from) => from,
+    putWrites: async (_, writes, task) => {
+      made.get(task)?.push(...(writes as [string, unknown][]));
+    },
+  };
+  const configurable = { ...config.configurable, thread_id: threadId, checkpoint_ns: ns, [SAVER]: recorder };
+  await (graph as unknown as Graph).bulkUpdateState({ ...config, configurable }, [{ updates }]);
+  return [...made].flatMap(([id, writes]) =>
+    (writes.length === 0 ? [[NO_WRITES, null] as const] : writes).map(
+      ([channel, value]) => [id, channel, value] as const,
+    ),
+  );
+}
+
+async function write(
+  { ns, shown, stood, writes, results }: Fork,
+  { saver, threadId, marks, graph }: GoingOnOptions,
+): Promise<void> {
+  const id = newCheckpointId(stood.metadata?.step ?? 0);
+  const place = at(threadId, ns, id);
+  const byTask = new Map<string, [channel: string, value: unknown][]>();
+  for (const [task, channel, value] of writes) {
+    byTask.set(task, [...(byTask.get(task) ?? []), [channel, value]]);
+  }
+  // Before the fork itself: what is found without its writes would be done once more.
+  for (const [task, made] of byTask) await saver.putWrites(place, made as never, task);
+
+  const channels = await Channels.at(graphAt(graph as unknown as GraphInside, ns), stood, saver);
+  channels.addMessages(results);
+  const { checkpoint, newVersions } = childCheckpoint(
+    stood.checkpoint,
+    stood.metadata?.step ?? 0,
+    channels.changes(),
+    saver,
+  );
+  // The step's writes stand with the fork as well: what is rebuilt from writes must not find those behind it.
+  for (const [key, snapshot] of channels.snapshots()) {
+    const version = checkpoint.channel_versions[key];
+    if (version === undefined) continue;
+    checkpoint.channel_values[key] = snapshot;
+    newVersions[key] = version;
+  }
+  await saver.put(
+    at(threadId, ns, shown.checkpoint.id),
+    { ...checkpoint, id },
+    {
+      ...stood.metadata,
+      ...marks,
+      as: marksOf(stood).as ?? stood.checkpoint.id,
+      shown: shown.checkpoint.id,
+      prepares: true,
+    } as never,
+    newVersions,
+  );
+}
+
+function at(threadId: string, ns: string, checkpointId: string) {
+  return { configurable: { thread_id: threadId, checkpoint_ns: ns, checkpoint_id: checkpointId } };
+}

@@ -1,0 +1,621 @@
+/** P3, P6 where most programs are: routers, agents in nodes, subgraphs in subgraphs, tools, the functional API. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { tool } from "@langchain/core/tools";
+import {
+  Annotation,
+  END,
+  entrypoint,
+  getPreviousState,
+  interrupt,
+  MessagesAnnotation,
+  messagesStateReducer,
+  START,
+  StateGraph,
+  task,
+} from "@langchain/langgraph";
+import { createReactAgent, ToolNode } from "@langchain/langgraph/prebuilt";
+import { readState } from "@throughline/checkpoint";
+import type { FlatMessage, Keep } from "@throughline/protocol";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { z } from "zod";
+import { type Said, type Script, ScriptedModel, stuckAfter } from "../../../../test/support/graphs.ts";
+import { until } from "../../../../test/support/until.ts";
+import { Workshop } from "../../../../test/support/workers.ts";
+
+let shop: Workshop;
+let calls: string[];
+
+beforeEach(() => {
+  shop = new Workshop();
+  calls = [];
+});
+afterEach(() => shop.stop());
+
+type Messages = typeof MessagesAnnotation.State;
+
+const call = (id: string, name: string, args: object): Said => ({
+  toolCall: { type: "tool_call_chunk", index: 0, id, name, args: JSON.stringify(args) },
+});
+
+/** Says these in turn: the first time it is asked the first, … */
+function inTurn(...turns: Script[]): Script {
+  let asked = 0;
+  return (messages, signal) => turns[Math.min(asked++, turns.length - 1)]!(messages, signal);
+}
+
+const says = (...said: Said[]): Script =>
+  async function* () {
+    yield* said;
+  };
+
+function llm(name: string, script: Script) {
+  return async ({ messages }: Messages) => {
+    calls.push(`${name}(${messages.map(({ content }) => content).join("|")})`);
+    return { messages: [await new ScriptedModel(script).invoke(messages)] };
+  };
+}
+
+async function state(threadId: string, checkpointId?: string) {
+  return (await readState(shop.saver, { threadId, checkpointId }))!;
+}
+
+/** The thread's messages: type, text, what they call or answer, and whether they were cut off. */
+async function shown(threadId: string, checkpointId?: string): Promise<string[]> {
+  const { messages = [] } = (await state(threadId, checkpointId)).values as { messages?: FlatMessage[] };
+  return messages.map(({ type, content, tool_calls, tool_call_id, additional_kwargs }) => {
+    const called = ((tool_calls ?? []) as { id: string }[]).map(({ id }) => `+${id}`).join("");
+    const cut = (additional_kwargs as { cancelled?: boolean })?.cancelled ? " (cut)" : "";
+    return `${type}:${content}${called}${tool_call_id === undefined ? "" : `=${tool_call_id}`}${cut}`;
+  });
+}
+
+async function cancelWhen(runId: string, condition: () => unknown, keep: Keep = "thread") {
+  await until(condition);
+  await shop.dispatcher.cancel(runId, { keep });
+  return await shop.ended(runId);
+}
+
+/** Cancels once the log has come to this text. */
+async function cancelAt(runId: string, text: string, keep: Keep = "thread") {
+  const has = async () => {
+    let all = "";
+    for await (const { part } of shop.reader.parts(runId)) {
+      if (part.type === "messages") all += part.data[0].content;
+    }
+    return all.includes(text);
+  };
+  return await cancelWhen(runId, has, keep);
+}
+
+const all = { subgraphs: true, modes: ["messages", "updates", "values"] };
+
+describe("1: routers and reducers", () => {
+  const branching = (
+    router: (state: Messages, config: { configurable?: Record<string, unknown> }) => string,
+  ) =>
+    new StateGraph(MessagesAnnotation)
+      .addNode("tell", llm("tell", inTurn(stuckAfter("Once ", "upon "), says("more"))))
+      .addNode("left", llm("left", says("L")))
+      .addNode("right", llm("right", says("R")))
+      .addEdge(START, "tell")
+      .addConditionalEdges("tell", router as never, ["left", "right", END])
+      .compile();
+  const byLevel = (_: Messages, { configurable }: { configurable?: Record<string, unknown> }) =>
+    (configurable!.user as { level: number }).level > 1 ? "left" : "right";
+  const config = { configurable: { user: { level: 2 } } };
+
+  test.each([
+    ["reads the run's config", byLevel],
+    ["parses the answer", ({ messages }: Messages) => JSON.parse(String(messages.at(-1)!.content)).to],
+  ])("a router that %s: a Stop does not run it", async (_, router) => {
+    await shop.serve({ graph: branching(router) });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "x", config }, { threadId });
+    const { record } = await cancelAt(runId, "upon ");
+    expect(record.status).toBe("cancelled");
+    expect(await shown(threadId)).toEqual(["human:x", "ai:Once upon  (cut)"]);
+    expect(record.checkpoint?.checkpointId).toBe(await shop.saver.head(threadId));
+  });
+
+  test("who goes on runs the router, with the config of that run", async () => {
+    await shop.serve({ graph: branching(byLevel) });
+    for (const [level, node] of [
+      [2, "left"],
+      [1, "right"],
+    ] as const) {
+      calls = [];
+      const threadId = shop.newThread();
+      // Each graph is stuck once: another one for each round.
+      await shop.serve({ [`graph${level}`]: branching(byLevel) }, { queue: `q${level}` });
+      const request = { input: "x", config, queue: `q${level}` };
+      await cancelAt(await shop.start(`graph${level}`, request, { threadId }), "upon ");
+      const goOn = { config: { configurable: { user: { level } } }, queue: `q${level}` };
+      const { record } = await shop.ended(await shop.start(`graph${level}`, goOn, { threadId }));
+      expect(record.status).toBe("completed");
+      expect(calls).toEqual(["tell(x)", `${node}(x|Once upon )`]);
+    }
+  });
+
+  test("what it throws then fails that run, and the thread is as the Stop left it", async () => {
+    await shop.serve({ graph: branching(byLevel) });
+    const threadId = shop.newThread();
+    await cancelAt(await shop.start("graph", { input: "x", config }, { threadId }), "upon ");
+    const before = await state(threadId);
+    const { record } = await shop.ended(await shop.start("graph", {}, { threadId }));
+    expect(record).toMatchObject({ status: "failed", error: { name: "TypeError" } });
+    expect((await state(threadId)).checkpointId).toBe(before.checkpointId);
+    await shop.ended(await shop.start("graph", { config }, { threadId }));
+    expect(calls).toEqual(["tell(x)", "left(x|Once upon )"]);
+  });
+
+  test.each(["hand-over", "crash"] as const)("taken over after a %s", async (how) => {
+    const graph = branching(byLevel);
+    const first = await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "x", config }, { threadId });
+    await shop.reached(runId, 3);
+    if (how === "crash") {
+      const writer = await shop.claimAndDie(runId);
+      await shop.dispatcher.threads.fence(threadId, runId, writer.attempt);
+    }
+    await first.close();
+    await shop.serve({ graph });
+    expect((await shop.ended(runId)).record.status).toBe("completed");
+    expect(await shown(threadId)).toEqual(["human:x", "ai:more", "ai:L"]);
+  });
+
+  test("a node's own error, and its partial on a branch", async () => {
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode(
+        "tell",
+        llm("tell", async function* () {
+          yield "Once ";
+          throw new RangeError("429 from the provider");
+        }),
+      )
+      .addEdge(START, "tell")
+      .addConditionalEdges("tell", byLevel as never, [END])
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const { record } = await shop.ended(await shop.start("graph", { input: "x" }, { threadId }));
+    expect(record).toMatchObject({
+      status: "failed",
+      error: { name: "RangeError", message: "429 from the provider" },
+    });
+    expect(await shown(threadId)).toEqual(["human:x"]);
+    expect(await shown(threadId, record.checkpoint!.checkpointId)).toEqual(["human:x", "ai:Once "]);
+  });
+
+  test("a reducer that throws on what it does not like", async () => {
+    const State = Annotation.Root({
+      messages: Annotation<Messages["messages"]>({
+        reducer: (left, right) => {
+          for (const { additional_kwargs } of [right].flat()) {
+            if (additional_kwargs?.cancelled) throw new Error("not with me");
+          }
+          return messagesStateReducer(left, right);
+        },
+        default: () => [],
+      }),
+    });
+    const graph = new StateGraph(State)
+      .addNode("tell", llm("tell", inTurn(stuckAfter("Once ", "upon "), says("more"))))
+      .addEdge(START, "tell")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const { record } = await cancelAt(
+      await shop.start("graph", { input: { messages: [{ role: "user", content: "x" }] } }, { threadId }),
+      "upon ",
+    );
+    expect(record.status).toBe("cancelled");
+    expect(await shown(threadId)).toEqual(["human:x", "ai:Once upon  (cut)"]);
+  });
+});
+
+describe("2: an agent inside of a node", () => {
+  const look = tool(
+    async ({ q }) => {
+      calls.push(`look(${q})`);
+      return `found ${q}`;
+    },
+    { name: "look", schema: z.object({ q: z.string() }) },
+  );
+  const agentIn = (script: Script) => createReactAgent({ llm: model(script), tools: [look] });
+  function model(script: Script) {
+    const made = new ScriptedModel(script);
+    Object.assign(made, { bindTools: () => made });
+    return made;
+  }
+  const script = () =>
+    inTurn(says(call("c1", "look", { q: "a" })), stuckAfter("The ", "answer "), says("next"));
+
+  test.each(["thread", "branch"] as const)("called by the node, keep: %s", async (keep) => {
+    const inner = agentIn(script());
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("agent", async ({ messages }) => {
+        const { messages: answer } = await inner.invoke({ messages });
+        return { messages: answer.slice(messages.length) };
+      })
+      .addEdge(START, "agent")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const { record } = await cancelAt(
+      await shop.start("graph", { input: "x", ...all }, { threadId }),
+      "answer ",
+      keep,
+    );
+    const saved = await shown(threadId, record.checkpoint!.checkpointId);
+    expect(saved).toEqual(["human:x", "ai:+c1", "tool:found a=c1", "ai:The answer  (cut)"]);
+    const at = keep === "branch" ? { checkpointId: record.checkpoint!.checkpointId } : {};
+    await shop.ended(await shop.start("graph", { input: "go on", ...at }, { threadId }));
+    expect(await shown(threadId)).toEqual([...saved, "human:go on", "ai:next"]);
+    expect(calls).toEqual(["look(a)"]);
+  });
+
+  test.each(["thread", "branch"] as const)("as the node itself, keep: %s", async (keep) => {
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("agent", agentIn(script()))
+      .addEdge(START, "agent")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const { record } = await cancelAt(
+      await shop.start("graph", { input: "x", ...all }, { threadId }),
+      "answer ",
+      keep,
+    );
+    const saved = await shown(threadId, record.checkpoint!.checkpointId);
+    expect(saved).toEqual(["human:x", "ai:+c1", "tool:found a=c1", "ai:The answer  (cut)"]);
+  });
+});
+
+/** Nodes in a row, each saying its name in capitals; one of them gets stuck the first time, behind half of it. */
+function row(names: readonly string[], stuck?: string) {
+  const graph = new StateGraph(MessagesAnnotation) as never as {
+    addNode(name: string, run: unknown): void;
+    addEdge(from: string, to: string): void;
+    compile(options?: { checkpointer?: true }): ReturnType<StateGraph<Messages>["compile"]>;
+  };
+  for (const [i, name] of names.entries()) {
+    const word = name.toUpperCase();
+    graph.addNode(
+      name,
+      llm(name, inTurn(name === stuck ? stuckAfter(word, "…") : says(word), says(`${word} again`))),
+    );
+    graph.addEdge(i === 0 ? START : names[i - 1]!, name);
+  }
+  return graph;
+}
+
+describe("3 to 6, 11: subgraphs", () => {
+  test("3, 11: stopped in the second node: the first's message stays, at the ending and in the next turn", async () => {
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("team", row(["first", "second"], "second").compile() as never)
+      .addEdge(START, "team")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const { record } = await cancelAt(
+      await shop.start("graph", { input: "x", ...all }, { threadId }),
+      "SECOND…",
+    );
+    const saved = ["human:x", "ai:FIRST", "ai:SECOND… (cut)"];
+    expect(await shown(threadId, record.checkpoint!.checkpointId)).toEqual(saved);
+    await shop.ended(await shop.start("graph", { input: "go on" }, { threadId }));
+    expect(await shown(threadId)).toEqual([...saved, "human:go on", "ai:FIRST again", "ai:SECOND again"]);
+  });
+
+  test("4: a subgraph in a subgraph goes on behind its node", async () => {
+    const inner = row(["first", "second"], "first").compile();
+    const middle = row([]) as never as StateGraph<Messages>;
+    middle.addNode("inner" as never, inner as never);
+    middle.addNode("tail" as never, llm("tail", says("TAIL")) as never);
+    middle.addEdge(START, "inner" as never);
+    middle.addEdge("inner" as never, "tail" as never);
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("outer", middle.compile() as never)
+      .addNode("after", llm("after", says("AFTER")))
+      .addEdge(START, "outer")
+      .addEdge("outer", "after")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    await cancelAt(await shop.start("graph", { input: "x", ...all }, { threadId }), "FIRST…");
+    expect(await shown(threadId)).toEqual(["human:x", "ai:FIRST… (cut)"]);
+    await shop.ended(await shop.start("graph", {}, { threadId }));
+    expect(calls.map((each) => each.split("(")[0])).toEqual(["first", "second", "tail", "after"]);
+    expect(await shown(threadId)).toEqual(["human:x", "ai:FIRST… (cut)", "ai:SECOND", "ai:TAIL", "ai:AFTER"]);
+  });
+
+  test("5: a plain node and a subgraph in parallel: the subgraph goes on inside", async () => {
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("plain", llm("plain", stuckAfter("PLAIN…")))
+      .addNode("team", row(["first", "second"], "first").compile() as never)
+      .addNode("after", llm("after", says("AFTER")))
+      .addEdge(START, "plain")
+      .addEdge(START, "team")
+      .addEdge(["plain", "team"], "after")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "x", ...all }, { threadId });
+    await cancelWhen(runId, async () => {
+      const { parts } = { parts: [] as string[] };
+      for await (const { part } of shop.reader.parts(runId))
+        if (part.type === "messages") parts.push(String(part.data[0].content));
+      return parts.includes("PLAIN…") && parts.includes("…");
+    });
+    expect((await shown(threadId)).sort()).toEqual(["ai:FIRST… (cut)", "ai:PLAIN… (cut)", "human:x"]);
+    await shop.ended(await shop.start("graph", {}, { threadId }));
+    expect(calls.map((each) => each.split("(")[0])).toEqual(["plain", "first", "second", "after"]);
+  });
+
+  test("6: a subgraph that keeps its state from call to call", async () => {
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("team", row(["first", "second"], "second").compile({ checkpointer: true }) as never)
+      .addEdge(START, "team")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    await cancelAt(await shop.start("graph", { input: "x", ...all }, { threadId }), "SECOND…");
+    expect(await shown(threadId)).toEqual(["human:x", "ai:FIRST", "ai:SECOND… (cut)"]);
+    await shop.ended(await shop.start("graph", {}, { threadId }));
+    expect(calls.map((each) => each.split("(")[0])).toEqual(["first", "second"]);
+    await shop.ended(await shop.start("graph", { input: "y" }, { threadId }));
+    expect(calls.slice(2)).toEqual(["first(x|FIRST|SECOND…|y)", "second(x|FIRST|SECOND…|y|FIRST again)"]);
+  });
+});
+
+describe("8: questions", () => {
+  test("one of two was answered by its id: `false` answers the other", async () => {
+    const ask = (name: string) => async () => {
+      const answer = interrupt(`${name}?`);
+      calls.push(`${name}:${answer}`);
+      return { messages: [{ role: "ai", content: `${name} ${answer}` }] };
+    };
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("one", ask("one"))
+      .addNode("two", ask("two"))
+      .addEdge(START, "one")
+      .addEdge(START, "two")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    await shop.ended(await shop.start("graph", { input: "x" }, { threadId }));
+    const { interrupts } = await state(threadId);
+    expect(interrupts.map(({ value }) => value)).toEqual(["one?", "two?"]);
+    await shop.ended(
+      await shop.start("graph", { command: { resume: { [interrupts[0]!.id]: "yes" } } }, { threadId }),
+    );
+    const half = await state(threadId);
+    expect(half).toMatchObject({ next: ["two"], interrupts: [{ value: "two?" }] });
+    expect(half.tasks).toMatchObject([
+      { name: "one", interrupts: [{ answered: true }], result: expect.anything() },
+      { name: "two", interrupts: [{ value: "two?", answered: false }] },
+    ]);
+    const { record } = await shop.ended(
+      await shop.start("graph", { command: { resume: false } }, { threadId }),
+    );
+    expect(record.status).toBe("completed");
+    expect(calls).toEqual(["one:yes", "two:false"]);
+  });
+});
+
+describe("9: the functional API", () => {
+  const said = (name: string, script: Script) =>
+    task(name, async (about: string) => {
+      calls.push(`${name}(${about})`);
+      return String((await new ScriptedModel(script).invoke(about)).content);
+    });
+  const flowOf = (first: Script, second: Script) => {
+    const one = said("one", first);
+    const two = said("two", second);
+    return entrypoint("flow", async (about: string) => {
+      const a = await one(about);
+      return { a, b: await two(a) };
+    });
+  };
+
+  test("its values, what comes next, and its tokens are the run's own", async () => {
+    await shop.serve({ flow: flowOf(says("A"), says("B")) });
+    const threadId = shop.newThread();
+    const { text } = await shop.ended(await shop.start("flow", { input: "x" }, { threadId }));
+    expect(text).toBe("AB");
+    expect(await state(threadId)).toMatchObject({ values: { a: "A", b: "B" }, next: [] });
+  });
+
+  test("taken over: a finished task's tokens are told once, and it is not run again", async () => {
+    const flow = flowOf(says("A"), inTurn(stuckAfter("B…"), says("B")));
+    const first = await shop.serve({ flow });
+    const threadId = shop.newThread();
+    const runId = await shop.start("flow", { input: "x", modes: ["messages"] }, { threadId });
+    await shop.reached(runId, 3);
+    await first.close();
+    await shop.serve({ flow });
+    const { text } = await shop.ended(runId);
+    expect(calls).toEqual(["one(x)", "two(A)", "two(A)"]);
+    expect(text).toBe("AB");
+  });
+
+  test.each(["thread", "branch"] as const)(
+    "stopped, keep: %s: its finished task is not run again",
+    async (keep) => {
+      const flow = flowOf(says("A"), inTurn(stuckAfter("B…"), says("B")));
+      await shop.serve({ flow });
+      const threadId = shop.newThread();
+      const { record } = await cancelAt(await shop.start("flow", { input: "x" }, { threadId }), "B…", keep);
+      const { checkpointId } = record.checkpoint!;
+      expect(await shown(threadId, checkpointId)).toEqual(["human:x", "ai:A", "ai:B… (cut)"]);
+      expect((await state(threadId, checkpointId)).next).toEqual(["flow"]);
+      const at = keep === "branch" ? { checkpointId } : {};
+      await shop.ended(await shop.start("flow", { ...at }, { threadId }));
+      expect(calls).toEqual(["one(x)", "two(A)", "two(A)"]);
+      expect((await state(threadId)).values).toEqual({ a: "A", b: "B" });
+    },
+  );
+
+  test("what its next call finds saved has the turn that was stopped", async () => {
+    const script = inTurn(says("hello"), stuckAfter("cut "), says("more"));
+    const chat = entrypoint("chat", async (input: { messages: { content: string }[] }) => {
+      const before = getPreviousState<{ messages: { content: string }[] }>()?.messages ?? [];
+      const messages = messagesStateReducer(before as never, input.messages as never);
+      calls.push(messages.map(({ content }) => content).join("|"));
+      const answer = await new ScriptedModel(script).invoke(messages);
+      return { messages: [...messages, answer] };
+    });
+    await shop.serve({ chat });
+    const threadId = shop.newThread();
+    const input = (content: string) => ({ input: { messages: [{ role: "user", content }] } });
+    await shop.ended(await shop.start("chat", input("a"), { threadId }));
+    await cancelAt(await shop.start("chat", input("b"), { threadId }), "cut ");
+    expect(await shown(threadId)).toEqual(["human:a", "ai:hello", "human:b", "ai:cut  (cut)"]);
+    await shop.ended(await shop.start("chat", input("c"), { threadId }));
+    expect(calls.at(-1)).toBe("a|hello|b|cut |c");
+  });
+});
+
+describe("10: tools", () => {
+  const agentWith = (script: Script, tools: Parameters<typeof createReactAgent>[0]["tools"]) => {
+    const made = new ScriptedModel(script);
+    Object.assign(made, { bindTools: () => made });
+    return new StateGraph(MessagesAnnotation)
+      .addNode("agent", async ({ messages }) => {
+        calls.push(`agent(${messages.map((m) => m.content || "·").join("|")})`);
+        return { messages: [await made.invoke(messages)] };
+      })
+      .addNode("tools", new ToolNode(tools as never))
+      .addEdge(START, "agent")
+      .addConditionalEdges("agent", ({ messages }) =>
+        ((messages.at(-1) as { tool_calls?: unknown[] }).tool_calls ?? []).length > 0 ? "tools" : END,
+      )
+      .addEdge("tools", "agent")
+      .compile();
+  };
+  const slow = (name: string, ms: number) => {
+    let times = 0;
+    return tool(
+      async (_, config) => {
+        calls.push(name);
+        if (times++ === 0) await sleep(ms, undefined, { signal: config.signal! });
+        return `${name} done`;
+      },
+      { name, schema: z.object({}) },
+    );
+  };
+
+  test("stopped while a tool runs, then new input: the call has an answer", async () => {
+    const graph = agentWith(inTurn(says(call("c1", "slow", {})), says("sorry")), [slow("slow", 60_000)]);
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "x" }, { threadId });
+    await cancelWhen(runId, () => calls.includes("slow"));
+    expect(await shown(threadId)).toEqual(["human:x", "ai:+c1", "tool:cancelled=c1 (cut)"]);
+    await shop.ended(await shop.start("graph", { input: "never mind" }, { threadId }));
+    expect(await shown(threadId)).toEqual([
+      "human:x",
+      "ai:+c1",
+      "tool:cancelled=c1 (cut)",
+      "human:never mind",
+      "ai:sorry",
+    ]);
+  });
+
+  test("the same without input: the tool is run, once more, and those that had answered are not", async () => {
+    const both: Script = async function* () {
+      yield { toolCall: { type: "tool_call_chunk", index: 0, id: "c1", name: "slow", args: "{}" } };
+      yield { toolCall: { type: "tool_call_chunk", index: 1, id: "c2", name: "quick", args: "{}" } };
+    };
+    const graph = agentWith(inTurn(both, says("fine")), [slow("slow", 60_000), slow("quick", 0)]);
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "x" }, { threadId });
+    await until(() => calls.includes("quick") && calls.includes("slow"));
+    await sleep(20);
+    await cancelWhen(runId, () => true);
+    expect((await shown(threadId)).slice(2)).toEqual(["tool:cancelled=c1 (cut)", "tool:quick done=c2"]);
+    await shop.ended(await shop.start("graph", {}, { threadId }));
+    expect(calls.filter((each) => !each.startsWith("agent"))).toEqual(["slow", "quick", "slow"]);
+    const saved = await shown(threadId);
+    expect(saved.slice(0, 2)).toEqual(["human:x", "ai:+c1+c2"]);
+    expect(saved.slice(2, 4).sort()).toEqual(["tool:quick done=c2", "tool:slow done=c1"]);
+    expect(saved.at(-1)).toBe("ai:fine");
+  });
+
+  test("what a model says inside of a tool is no message of the conversation", async () => {
+    const asking = tool(
+      async () => String((await new ScriptedModel(stuckAfter("let me ", "think ")).invoke("q")).content),
+      { name: "asking", schema: z.object({}) },
+    );
+    await shop.serve({ graph: agentWith(says(call("c1", "asking", {})), [asking]) });
+    const threadId = shop.newThread();
+    await cancelAt(await shop.start("graph", { input: "x" }, { threadId }), "think ");
+    expect(await shown(threadId)).toEqual([
+      "human:x",
+      "ai:+c1",
+      "tool:cancelled; so far it had said: let me think =c1 (cut)",
+    ]);
+  });
+});
+
+describe("12, 13: what is on the way from node to node", () => {
+  test("12: a router that takes its time does not hold up a Stop, and runs once for who goes on", async () => {
+    let slow = true;
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("tell", llm("tell", says("whole")))
+      .addNode("after", llm("after", says("AFTER")))
+      .addEdge(START, "tell")
+      .addConditionalEdges("tell", async () => {
+        calls.push("router");
+        if (slow) await sleep(3_000);
+        return "after";
+      }, ["after"])
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "x" }, { threadId });
+    await until(() => calls.includes("router"));
+    slow = false;
+    await shop.dispatcher.cancel(runId, { keep: "thread" });
+    await shop.ended(runId, 2_000);
+    expect(await shown(threadId)).toEqual(["human:x", "ai:whole"]);
+    await shop.ended(await shop.start("graph", {}, { threadId }));
+    expect(calls).toEqual(["tell(x)", "router", "router", "after(x|whole)"]);
+  });
+
+  test("13: a router's model is not in the messages", async () => {
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("tell", llm("tell", says("whole")))
+      .addEdge(START, "tell")
+      .addConditionalEdges("tell", async () => {
+        await new ScriptedModel(stuckAfter('{"to":', '"end"')).invoke("where?");
+        return END;
+      }, [END])
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    await cancelAt(await shop.start("graph", { input: "x" }, { threadId }), '"end"');
+    expect(await shown(threadId)).toEqual(["human:x", "ai:whole"]);
+  });
+});
+
+describe("16: before there is anything", () => {
+  test("stopped before its node says anything: the user's message is in the thread", async () => {
+    let running = false;
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("mute", async (_: Messages, { signal }) => {
+        running = true;
+        await new Promise((_, reject) => signal?.addEventListener("abort", reject));
+        return {};
+      })
+      .addEdge(START, "mute")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "x" }, { threadId });
+    await cancelWhen(runId, () => running);
+    expect(await shown(threadId)).toEqual(["human:x"]);
+  });
+});

@@ -1,0 +1,153 @@
+/**
+ * What LangChain's callbacks tell that LangGraph's stream does not: when a model's message is whole, what a tool
+ * answered before its node had finished, and which models speak for a tool or a router, so that what they say is no
+ * message of the conversation.
+ */
+import { AsyncLocalStorage } from "node:async_hooks";
+import type { CallbackHandlerMethods } from "@langchain/core/callbacks/base";
+import type { BaseMessage } from "@langchain/core/messages";
+
+/** Set while a router runs. */
+const routing = new AsyncLocalStorage<true>();
+
+/** Runs a router: see wrapRouters. */
+export function asRouter<T>(run: () => T): T {
+  return routing.run(true, run);
+}
+
+interface Tool {
+  callId: string | undefined;
+  /** The messages that models said inside of it. */
+  said: string[];
+}
+
+export class Witness {
+  readonly #isLive: () => boolean;
+  /** Of every run under way: the one that it is part of. */
+  readonly #parents = new Map<string, string | undefined>();
+  readonly #tools = new Map<string, Tool>();
+  /** Models that speak for a tool, or for a router (undefined), until their message is known by its id. */
+  readonly #aside = new Map<string, { tool: Tool | undefined; known: boolean }>();
+  readonly #whole = new Map<string, BaseMessage>();
+  readonly #answers = new Map<string, BaseMessage>();
+  readonly #helpers = new Set<string>();
+
+  /** @param isLive whether what comes now is still taken into the log */
+  constructor(isLive: () => boolean) {
+    this.#isLive = isLive;
+  }
+
+  /** The message with this id, as its model or its graph has finished it. */
+  whole(id: string): BaseMessage | undefined {
+    return this.#whole.get(id);
+  }
+
+  /** Whether a message was said for a tool or a router. */
+  isAside(id: string): boolean {
+    return this.#helpers.has(id);
+  }
+
+  /** What a tool answered to a call. */
+  answer(callId: string): BaseMessage | undefined {
+    return this.#answers.get(callId);
+  }
+
+  /** The ids of the messages that were said inside of the tool that was called so, and has not answered. */
+  saidFor(callId: string): readonly string[] {
+    return [...this.#tools.values()].find((tool) => tool.callId === callId)?.said ?? [];
+  }
+
+  /** A subgraph told of messages in their final form. */
+  finished(messages: readonly BaseMessage[]): void {
+    for (const message of messages) if (message.id !== undefined) this.#whole.set(message.id, message);
+  }
+
+  /** The root told of them: the log knows what need not be remembered here. */
+  told(messages: readonly BaseMessage[]): void {
+    for (const message of messages) {
+      if (message.id !== undefined) this.#whole.delete(message.id);
+      if (isToolMessage(message)) this.#answers.delete(message.tool_call_id);
+    }
+  }
+
+  /** For the graph's callbacks. */
+  get handler(): CallbackHandlerMethods & { name: string; awaitHandlers: boolean } {
+    return {
+      name: "ThroughlineWitness",
+      awaitHandlers: true,
+      handleChainStart: (...[, , runId, parent]) => {
+        this.#parents.set(runId, parent);
+      },
+      handleChainEnd: (_, runId) => {
+        this.#parents.delete(runId);
+      },
+      handleChainError: (_, runId) => {
+        this.#parents.delete(runId);
+      },
+      handleToolStart: (...[, , runId, parent, , , , callId]) => {
+        this.#parents.set(runId, parent);
+        this.#tools.set(runId, { callId, said: [] });
+      },
+      handleToolEnd: (output: unknown, runId) => {
+        const callId = this.#tools.get(runId)?.callId;
+        this.#toolEnded(runId);
+        if (callId !== undefined && this.#isLive() && isToolMessage(output))
+          this.#answers.set(callId, output);
+      },
+      handleToolError: (_, runId) => {
+        if (this.#isLive()) this.#toolEnded(runId);
+      },
+      handleChatModelStart: (...[, , runId, parent]) => {
+        const tool = this.#toolAround(parent);
+        if (tool !== undefined || routing.getStore() === true) this.#aside.set(runId, { tool, known: false });
+      },
+      handleLLMNewToken: (...[, , runId, , , fields]) => {
+        if (this.#aside.size === 0) return;
+        this.#saidAside(runId, (fields?.chunk as { message?: BaseMessage } | undefined)?.message);
+      },
+      handleLLMEnd: ({ generations }, runId) => {
+        const { message } = (generations[0]?.[0] ?? {}) as { message?: BaseMessage };
+        const isAside = this.#saidAside(runId, message);
+        this.#aside.delete(runId);
+        if (message === undefined || isAside || !this.#isLive()) return;
+        this.#whole.set(message.id ?? idOf(runId), message);
+      },
+      handleLLMError: (_, runId) => {
+        if (this.#isLive()) this.#aside.delete(runId);
+      },
+    };
+  }
+
+  #toolEnded(runId: string): void {
+    this.#parents.delete(runId);
+    this.#tools.delete(runId);
+  }
+
+  #toolAround(runId: string | undefined): Tool | undefined {
+    for (let at = runId; at !== undefined; at = this.#parents.get(at)) {
+      const tool = this.#tools.get(at);
+      if (tool !== undefined) return tool;
+    }
+    return undefined;
+  }
+
+  #saidAside(runId: string, message: BaseMessage | undefined): boolean {
+    const model = this.#aside.get(runId);
+    if (model === undefined) return false;
+    if (model.known) return true;
+    model.known = true;
+    const id = message?.id ?? idOf(runId);
+    this.#helpers.add(id);
+    model.tool?.said.push(id);
+    return true;
+  }
+}
+
+/** The id that LangChain gives a message whose model gives it none. */
+function idOf(runId: string): string {
+  return `run-${runId}`;
+}
+
+function isToolMessage(value: unknown): value is BaseMessage & { tool_call_id: string } {
+  return typeof value === "object" && value !== null && (value as { type?: unknown }).type === "tool";
+}
