@@ -2,7 +2,14 @@
  * What one client has been told of one run, across all its sockets. It knows nothing but the protocol's rules, and holds
  * the gateway to them: frames are contiguous, nothing is sent twice, nothing comes after the ending (P1).
  */
-import { type EventFrame, type events, isEnding, type LifecycleData, type Part } from "@throughline/protocol";
+import {
+  type EventFrame,
+  type EventParams,
+  type events,
+  isEnding,
+  type LifecycleData,
+  type Part,
+} from "@throughline/protocol";
 import { until } from "./until.ts";
 
 export interface Delivered {
@@ -15,7 +22,7 @@ export class Transcript {
   readonly runId: string;
   /** Every offset that came, in the order in which it came. */
   readonly delivered: Delivered[] = [];
-  readonly snapshots: { offset: number; messages: unknown[]; values: unknown }[] = [];
+  readonly snapshots: EventParams<"run.snapshot">[] = [];
   readonly resets: { epoch: string; reason: string }[] = [];
   /** What broke a rule. */
   readonly problems: string[] = [];
@@ -84,10 +91,10 @@ export class Transcript {
         this.resets.push(frame.params);
         break;
       case "run.snapshot": {
-        const { offset, messages, values } = frame.params;
+        const { offset } = frame.params;
         if (offset < this.last) this.problems.push(`a snapshot of ${offset} came after ${this.last}`);
         this.next = offset + 1;
-        this.snapshots.push({ offset, messages, values });
+        this.snapshots.push(frame.params);
         break;
       }
       case "run.unsubscribed":

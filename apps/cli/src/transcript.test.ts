@@ -137,6 +137,8 @@ describe("Transcript", () => {
         { type: "ai", id: "m1", content },
       ],
       values: {},
+      complete: ["h"],
+      calls: {},
     });
     expect(written(snapshot(5, "Once "), token("upon")).out).toBe("Once upon");
     expect(written(token("On"), snapshot(5, "Once "), token("upon")).out).toBe("Once upon");

@@ -1,7 +1,14 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { commands, type Part, ProtocolError, streamModes } from "@throughline/protocol";
+import {
+  commands,
+  Fold,
+  type FoldSnapshot,
+  type Part,
+  ProtocolError,
+  streamModes,
+} from "@throughline/protocol";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type RefusedError, TestClient } from "../../../test/support/client.ts";
@@ -303,6 +310,38 @@ test("P2: a page that is ahead of the messages keeps them from nobody", async ()
   } finally {
     await line.stop();
     proxy.close();
+  }
+});
+
+test("a snapshot says which messages are whole, and which calls are being streamed: it can be gone on from", async () => {
+  const line = await startLine({ workers: 0 });
+  try {
+    const run = await ScriptedRun.open(line.redis, line.prefix, "run");
+    const call = (id: string, piece: object): Part => {
+      const chunk = { type: "AIMessageChunk", id, content: "", tool_call_chunks: [piece] };
+      return { type: "messages", ns: [], data: [chunk as never, {}] };
+    };
+    const answer = { type: "ai", id: "whole", content: "all of it" };
+    const parts: Part[] = [
+      { type: "updates", ns: [], data: { node: { messages: [answer] } } },
+      call("open", { index: 0, id: "t", name: "search", args: '{"q":' }),
+      call("open", { index: 0, args: '"cats' }),
+    ];
+    const fold = new Fold();
+    for (const [i, part] of parts.entries()) {
+      if (i === 2) await run.writer.trim(2, JSON.stringify(fold.snapshot()));
+      await run.append([part]);
+      fold.add(part, i + 1);
+    }
+    const late = await (await line.client()).follow(run.runId);
+    await until(() => late.last === 3);
+    const again = Fold.from(late.snapshots[0] as FoldSnapshot);
+    for (const { offset, part } of late.delivered) again.add(part!, offset);
+    const seen = fold.messages().map(({ message, complete, calls }) => ({ message, complete, calls }));
+    expect(again.messages()).toMatchObject(seen);
+    expect(seen).toMatchObject([{ complete: true }, { calls: [{ name: "search", args: '{"q":"cats' }] }]);
+  } finally {
+    await line.stop();
   }
 });
 

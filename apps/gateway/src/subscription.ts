@@ -173,13 +173,15 @@ export class Subscription implements FeedReader {
     const snapshot = await this.feed.snapshot();
     if (this.#closed) return;
     const offset = snapshot?.offset ?? page.logFirst - 1;
-    const { messages = [], values = {} } = snapshot ?? {};
+    const { messages = [], values = {}, complete, calls } = snapshot ?? {};
     this.#outlet.send(
       eventFrame("run.snapshot", {
         runId: this.feed.runId,
         offset,
         messages: messages as never,
         values: values as never,
+        complete,
+        calls,
       }),
     );
     this.#next = offset + 1;

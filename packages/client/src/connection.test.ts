@@ -299,16 +299,19 @@ describe("close codes", () => {
     expect(connection.state).toMatchObject({ reason: "the gateway speaks version 2 of the protocol" });
   });
 
-  it.each(["{", "[]", '{"type":"event","method":"run.parts","params":{"runId":"r1","offset":0,"parts":[]}}'])(
-    "leaves a gateway that sends %s, backing off",
-    async (text) => {
-      const connection = open();
-      const peer = await gateway.accept();
-      await inStatus(connection, "open");
-      peer.send(text);
-      await inStatus(connection, "waiting");
-    },
-  );
+  it.each([
+    "{",
+    "[]",
+    '{"type":"event","method":"run.parts","params":{"runId":"r1","offset":0,"parts":[]}}',
+    '{"type":"event","method":"run.snapshot","params":{"runId":"r1","offset":1,"messages":[],"complete":1}}',
+    '{"type":"event","method":"run.snapshot","params":{"runId":"r1","offset":1,"messages":[],"calls":[]}}',
+  ])("leaves a gateway that sends %s, backing off", async (text) => {
+    const connection = open();
+    const peer = await gateway.accept();
+    await inStatus(connection, "open");
+    peer.send(text);
+    await inStatus(connection, "waiting");
+  });
 
   it("ignores frames and events yet to come", async () => {
     const connection = open();

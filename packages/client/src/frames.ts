@@ -41,7 +41,12 @@ function isEvent(method: string, params: Record<string, unknown>): boolean {
     case "run.parts":
       return isCount(params.offset) && params.offset > 0 && isBatch(params.parts, params.skipped);
     case "run.snapshot":
-      return isCount(params.offset) && Array.isArray(params.messages);
+      return (
+        isCount(params.offset) &&
+        Array.isArray(params.messages) &&
+        Array.isArray(params.complete ?? []) &&
+        isRecord(params.calls ?? {})
+      );
     case "run.reset":
       return typeof params.epoch === "string";
     default:

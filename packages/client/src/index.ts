@@ -1,4 +1,12 @@
-export type { FoldedMessage, Keep, Part, RunRecord, RunStatus, ThreadState } from "@throughline/protocol";
+export type {
+  FoldedMessage,
+  Keep,
+  Part,
+  RunRecord,
+  RunStatus,
+  ThreadState,
+  UnfinishedCall,
+} from "@throughline/protocol";
 export { Fold, isEnding, ProtocolError } from "@throughline/protocol";
 export { type Connection, type ConnectOptions, connect, type StartParams } from "./connection.ts";
 export { ConnectionClosedError, ConnectionLostError, DetachedError, UsageError } from "./errors.ts";

@@ -9,7 +9,7 @@ import { type Connection, connect } from "./connection.ts";
 import { useConnection, useRun } from "./react.ts";
 import { parts, ScriptedGateway } from "./testing/index.ts";
 
-const { token, completed } = parts;
+const { token, call, completed } = parts;
 
 type Cell = { value?: unknown; deps?: readonly unknown[]; cleanup?: (() => void) | undefined };
 
@@ -195,10 +195,11 @@ describe("useRun", () => {
     const peer = await gateway.accept();
     const pages = [render(() => useRun(connection, "r1")), render(() => useRun(connection, "r1"))];
     await peer.subscribed();
-    peer.parts("r1", 1, [token("one")]);
+    peer.parts("r1", 1, [token("one"), call({ index: 0, id: "t", name: "search", args: "{" })]);
     await until(() => expect(pages.map((page) => page.result.text)).toEqual(["one", "one"]));
+    for (const page of pages) expect(page.result.messages[0]?.calls).toMatchObject([{ id: "t", args: "{" }]);
     pages[0]?.unmount();
-    peer.parts("r1", 2, [token(" two")]);
+    peer.parts("r1", 3, [token(" two")]);
     await until(() => expect(pages[1]?.result.text).toBe("one two"));
     const cancelled = pages[1]?.result.cancel({ keep: "discard" });
     const command = await peer.command("run.cancel");

@@ -6,6 +6,7 @@ import type {
   LifecyclePart,
   Part,
   RunRecord,
+  UnfinishedCall,
 } from "@throughline/protocol";
 
 /** A part and its position in the run's log. */
@@ -19,7 +20,7 @@ export interface OffsetPart {
  * - `part`: the part at `offset`;
  * - `rewound`: the part at `offset` says that a worker goes on from `to`: drop every part above `to` but lifecycle ones;
  * - `skipped`: the filter left out the parts from `offset` to `to`;
- * - `snapshot`: the log was trimmed: `messages` and `values` are what offsets 1 to `offset` added up to;
+ * - `snapshot`: the log was trimmed: this is what offsets 1 to `offset` added up to, as `Fold.from` takes it;
  * - `reset`: the log was replaced: drop everything; offset 1 of the new `epoch` comes next.
  */
 export type RunEvent =
@@ -31,6 +32,10 @@ export type RunEvent =
       readonly offset: number;
       readonly messages: FlatMessage[];
       readonly values: Record<string, unknown>;
+      /** The ids of those messages that are whole. */
+      readonly complete: string[];
+      /** The tool calls that were being streamed, by the id of their message. */
+      readonly calls: Record<string, UnfinishedCall[]>;
     }
   | { readonly kind: "reset"; readonly epoch: string; readonly reason: string };
 
@@ -47,8 +52,9 @@ export function partEvent(offset: number, part: Part): RunEvent {
   return { kind: "part", offset, part };
 }
 
-export function snapshotEvent({ offset, messages, values = {} }: EventParams<"run.snapshot">): RunEvent {
-  return { kind: "snapshot", offset, messages, values };
+export function snapshotEvent(params: EventParams<"run.snapshot">): RunEvent {
+  const { offset, messages, values = {}, complete = [], calls = {} } = params;
+  return { kind: "snapshot", offset, messages, values, complete, calls };
 }
 
 export function isEndingData(data: LifecycleData): data is EndingData {

@@ -4,7 +4,7 @@ import { type Connection, connect } from "./connection.ts";
 import { holdStore, RunStore, targetKey } from "./run-store.ts";
 import { type Peer, parts, ScriptedGateway } from "./testing/index.ts";
 
-const { token, custom, started, rewound, completed } = parts;
+const { token, call, custom, started, rewound, completed } = parts;
 
 let gateway: ScriptedGateway;
 let connection: Connection;
@@ -72,6 +72,20 @@ describe("RunStore", () => {
       ending: { event: "completed" },
       error: undefined,
     });
+  });
+
+  it("shows a tool call while its arguments are streamed", async () => {
+    const store = new RunStore(connection, "r1", { schedule });
+    await peer.subscribed();
+    const shown = (args: string) =>
+      until(() => {
+        frame();
+        expect(store.getSnapshot().messages[0]?.calls).toMatchObject([{ name: "search", args }]);
+      });
+    peer.parts("r1", 1, [call({ index: 0, id: "t", name: "search", args: "{" })]);
+    await shown("{");
+    peer.parts("r1", 2, [call({ index: 0, args: "}" })]);
+    await shown("{}");
   });
 
   it("shows why a run could not be started, or is lost", async () => {

@@ -1,4 +1,4 @@
-import type { Part } from "@throughline/protocol";
+import { Fold, type Part } from "@throughline/protocol";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
 import { type Connection, type ConnectOptions, connect } from "./connection.ts";
@@ -6,7 +6,7 @@ import type { Run } from "./run.ts";
 import type { OffsetPart, RunEvent } from "./run-event.ts";
 import { ManualClock, type Peer, parts, ScriptedGateway } from "./testing/index.ts";
 
-const { token, custom, started, rewound, completed } = parts;
+const { token, call, custom, started, rewound, completed } = parts;
 
 let gateway: ScriptedGateway;
 let clock: ManualClock;
@@ -94,6 +94,26 @@ describe("P1: one story", () => {
     await peer.started();
     peer.parts("r1", 1, [token("a"), completed()]);
     expect((await (await starting).ended).event).toBe("completed");
+  });
+
+  it("shows a tool call while its arguments are streamed, until an update brings the message", async () => {
+    const peer = await open();
+    const run = await start(peer);
+    const calls = () => run.messages.map((each) => each.calls);
+    peer.parts("r1", 1, [started(), call({ index: 0, id: "t", name: "search", args: "" })]);
+    await until(() => expect(calls()).toEqual([[{ index: 0, id: "t", name: "search", args: "" }]]));
+    peer.parts("r1", 3, [call({ index: 0, args: '{"q":' })]);
+    await until(() => expect(calls()).toMatchObject([[{ args: '{"q":' }]]));
+    expect(run.messages[0]).toMatchObject({ message: { id: "m1", content: "" }, complete: false });
+    expect(run.messages[0]?.message).not.toHaveProperty("tool_calls");
+    const tool_calls = [{ id: "t", name: "search", args: { q: "cats" } }];
+    const message = { type: "ai", id: "m1", content: "", tool_calls };
+    peer.parts("r1", 4, [
+      call({ index: 0, args: '"cats"}' }),
+      { type: "updates", ns: [], data: { model: { messages: [message] } } },
+    ]);
+    await until(() => expect(run.messages).toMatchObject([{ message, complete: true }]));
+    expect(calls()).toEqual([[]]);
   });
 
   it("resumes after a lost connection from the last offset that came", async () => {
@@ -392,6 +412,41 @@ describe("reset, snapshot, rewound", () => {
     await done;
     expect(summary(got)).toEqual(["snapshot 10", "11", "12"]);
     expect(run.text).toBe("Once upon");
+  });
+
+  it("snapshot: tells whole messages from those that are being streamed, and brings their calls", async () => {
+    const peer = await open();
+    const run = connection.attach("r1");
+    const { got, done } = collect(run.events);
+    await peer.subscribed({ first: 11, head: 12 });
+    peer.event("run.snapshot", {
+      runId: "r1",
+      offset: 10,
+      messages: [
+        { type: "human", id: "m0", content: "Cats?" },
+        { type: "ai", id: "m1", content: "" },
+      ],
+      complete: ["m0"],
+      calls: { m1: [{ index: 0, id: "t", name: "search", args: '{"q":' }] },
+    });
+    peer.parts("r1", 11, [call({ index: 0, args: '"cats' })]);
+    await until(() => expect(run.offset).toBe(11));
+    expect(run.messages).toMatchObject([
+      { message: { id: "m0" }, complete: true, calls: [] },
+      {
+        message: { id: "m1" },
+        complete: false,
+        calls: [{ index: 0, id: "t", name: "search", args: '{"q":"cats' }],
+      },
+    ]);
+    // Whoever folds by himself gets the same.
+    const [snapshot, part] = got;
+    if (snapshot?.kind !== "snapshot" || part?.kind !== "part") throw new Error("other events came");
+    const fold = Fold.from(snapshot);
+    fold.add(part.part, part.offset);
+    expect(fold.messages().map(({ calls }) => calls)).toEqual(run.messages.map(({ calls }) => calls));
+    peer.parts("r1", 12, [completed()]);
+    await done;
   });
 
   it("rewound: takes back what came after", async () => {

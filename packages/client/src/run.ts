@@ -162,6 +162,7 @@ export class Run implements AsyncIterable<OffsetPart> {
     return this.#fold.text();
   }
 
+  /** The messages so far; tool calls that are being streamed are in their `calls`. */
   get messages(): FoldedMessage[] {
     return this.#fold.messages();
   }
@@ -253,8 +254,7 @@ export class Run implements AsyncIterable<OffsetPart> {
     if (to <= this.#offset) return;
     this.#offset = to;
     if (event.kind === "snapshot") {
-      const { offset, messages, values } = event;
-      this.#fold = Fold.from({ offset, messages, values });
+      this.#fold = Fold.from(event);
     } else if (event.kind !== "skipped") {
       this.#fold.add(event.part, event.offset);
       if (event.part.type !== "lifecycle") return;

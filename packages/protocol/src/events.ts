@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { Method, Result } from "./commands.ts";
 import { type ErrorCode, errorCodes } from "./errors.ts";
-import { flatMessage, part } from "./parts.ts";
+import { flatMessage, part, unfinishedCall } from "./parts.ts";
 import { protocolVersion } from "./version.ts";
 
 const json = z.json();
@@ -23,11 +23,14 @@ export const events = {
     skipped: z.int().positive().optional(),
   }),
   "run.reset": z.looseObject({ runId: z.string(), epoch: z.string(), reason: z.string() }),
+  /** `complete`: the ids of the messages that are whole; `calls`: unfinished tool calls, by the message's id. */
   "run.snapshot": z.looseObject({
     runId: z.string(),
     offset: z.int().nonnegative(),
     messages: z.array(flatMessage),
     values: z.record(z.string(), json).optional(),
+    complete: z.array(z.string()).optional(),
+    calls: z.record(z.string(), z.array(unfinishedCall)).optional(),
   }),
   "run.unsubscribed": z.looseObject({ runId: z.string(), reason: z.string() }),
 } as const;

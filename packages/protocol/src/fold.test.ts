@@ -1,13 +1,23 @@
+import { AIMessageChunk } from "@langchain/core/messages";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Fold, type FoldSnapshot } from "./fold.ts";
-import { type FlatMessage, type LifecycleData, lifecycle, type Part } from "./parts.ts";
+import { type FlatMessage, type LifecycleData, lifecycle, type Part, type UnfinishedCall } from "./parts.ts";
 
 type Fields = Record<string, unknown>;
 
 function chunk(id: string, content: FlatMessage["content"], fields: Fields = {}, node = "model"): Part {
   const message = { type: "AIMessageChunk", id, content, ...fields } as FlatMessage;
   return { type: "messages", ns: [], data: [message, { langgraph_node: node }] };
+}
+
+/** A chunk that brings nothing but these pieces of tool calls. */
+function pieces(id: string, ...chunks: unknown[]): Part {
+  return chunk(id, "", { tool_call_chunks: chunks });
+}
+
+function rewound(to: number): Part {
+  return lifecycle({ event: "rewound", attempt: 2, to });
 }
 
 function update(values: Fields): Part {
@@ -27,6 +37,7 @@ function fold(parts: readonly Part[], from = 1): Fold {
 }
 
 const contents = (folded: Fold) => folded.messages().map(({ message }) => message.content);
+const callsOf = (folded: Fold) => folded.messages().map(({ calls }) => calls);
 
 describe("what parts add up to", () => {
   it.each<[string, Part[], FlatMessage["content"][]]>([
@@ -103,8 +114,8 @@ describe("what parts add up to", () => {
       update({ messages: [{ type: "ai", id: "b", content: "y" }] }),
     ]);
     expect(folded.messages()).toEqual([
-      { message: { type: "ai", id: "a", content: "x" }, node: "writer", ns: [], complete: false },
-      { message: { type: "ai", id: "b", content: "y" }, node: undefined, ns: [], complete: true },
+      { message: { type: "ai", id: "a", content: "x" }, node: "writer", ns: [], complete: false, calls: [] },
+      { message: { type: "ai", id: "b", content: "y" }, node: undefined, ns: [], complete: true, calls: [] },
     ]);
     folded.add(update({ messages: [{ type: "ai", id: "a", content: "x." }] }), 3);
     expect(folded.messages()[0]).toEqual({
@@ -112,6 +123,7 @@ describe("what parts add up to", () => {
       node: "writer",
       ns: [],
       complete: true,
+      calls: [],
     });
   });
 
@@ -169,7 +181,8 @@ describe("what parts add up to", () => {
       chunk("a", "", { tool_call_chunks: [{ name: "rm" }] }),
       update({ messages: [message] }),
     ]);
-    expect(folded.messages()[0]?.message).toEqual(message);
+    expect(folded.messages()[0]).toMatchObject({ message, complete: true });
+    expect(callsOf(folded)).toEqual([[]]);
   });
 
   it("adds up updates, key by key, and begins anew with a whole state", () => {
@@ -227,6 +240,278 @@ describe("what parts add up to", () => {
   });
 });
 
+describe("tool calls that are being streamed", () => {
+  const search = { type: "tool_call_chunk", index: 0, id: "t", name: "search" };
+  const first = { ...search, args: '{"q":' };
+
+  it("show their id, name and arguments so far, beside the message and not in it", () => {
+    const folded = fold([chunk("a", "Let me look."), pieces("a", { ...search, args: "" })]);
+    expect(callsOf(folded)).toEqual([[{ index: 0, id: "t", name: "search", args: "" }]]);
+    folded.add(pieces("a", { index: 0, args: '{"q":' }), 3);
+    folded.add(pieces("a", { index: 0, args: '"cats"' }), 4);
+    expect(folded.messages()).toEqual([
+      {
+        message: { type: "ai", id: "a", content: "Let me look." },
+        node: "model",
+        ns: [],
+        complete: false,
+        calls: [{ index: 0, id: "t", name: "search", args: '{"q":"cats"' }],
+      },
+    ]);
+  });
+
+  it.each<[string, Part[], UnfinishedCall[]]>([
+    [
+      "interleave by their index",
+      [
+        pieces("a", { index: 0, id: "t", args: "1" }, { index: 1, id: "u", args: "a" }),
+        pieces("a", { index: 1, args: "b" }),
+        pieces("a", { index: 0, args: "2" }),
+      ],
+      [
+        { index: 0, id: "t", args: "12" },
+        { index: 1, id: "u", args: "ab" },
+      ],
+    ],
+    [
+      "are two where two ids have the same index",
+      [
+        pieces("a", { index: 0, id: "t", name: "f", args: "{}" }),
+        pieces("a", { index: 0, id: "u", name: "f", args: "[]" }),
+        pieces("a", { index: 0, id: "u", args: "!" }),
+      ],
+      [
+        { index: 0, id: "t", name: "f", args: "{}" },
+        { index: 0, id: "u", name: "f", args: "[]!" },
+      ],
+    ],
+    [
+      "get their id and name late",
+      [pieces("a", { index: 0, args: "1" }), pieces("a", { index: 0, id: "t", name: "f", args: "2" })],
+      [{ index: 0, id: "t", name: "f", args: "12" }],
+    ],
+    [
+      "belong together by their id where they have no index",
+      [pieces("a", { id: "t", args: "1" }), pieces("a", { id: "u", args: "a" }, { id: "t", args: "2" })],
+      [
+        { id: "t", args: "12" },
+        { id: "u", args: "a" },
+      ],
+    ],
+    [
+      "are each their own without index and id",
+      [pieces("a", { name: "f", args: "1" }), pieces("a", { args: "2" }, { args: "3" })],
+      [{ name: "f", args: "1" }, { args: "2" }, { args: "3" }],
+    ],
+    [
+      "are in the content, too: counted once",
+      [
+        chunk("a", [{ type: "tool_use", index: 1, id: "t", name: "f", input: "" }], {
+          tool_call_chunks: [{ index: 1, id: "t", name: "f", args: "" }],
+        }),
+        chunk("a", [{ type: "input_json_delta", index: 1, input: '{"' }], {
+          tool_call_chunks: [{ index: 1, args: '{"' }],
+        }),
+      ],
+      [{ index: 1, id: "t", name: "f", args: '{"' }],
+    ],
+    [
+      "are in the content only",
+      [
+        chunk("a", [{ type: "text", index: 0, text: "Hm" }]),
+        chunk("a", [{ type: "tool_use", index: 1, id: "t", name: "f", input: {} }]),
+        chunk("a", [{ type: "input_json_delta", index: 1, input: '{"' }]),
+        chunk("a", [{ type: "input_json_delta", index: 1, input: "a" }], { tool_call_chunks: [] }),
+        chunk("a", [{ type: "tool_call_chunk", index: 2, id: "u", name: "g", args: "{" }]),
+        chunk("a", [{ type: "function_call", id: "fc", call_id: "v", name: "h", arguments: "[1" }]),
+        chunk("a", [{ type: "tool_call", id: "w", name: "i", args: { all: "at once" } }]),
+      ],
+      [
+        { index: 1, id: "t", name: "f", args: '{"a' },
+        { index: 2, id: "u", name: "g", args: "{" },
+        { id: "v", name: "h", args: "[1" },
+        { id: "w", name: "i", args: '{"all":"at once"}' },
+      ],
+    ],
+    [
+      "are none where a tool answers, or a piece is nothing",
+      [
+        chunk("a", [{ type: "web_search_tool_result", index: 0, tool_use_id: "t", content: [] }]),
+        pieces("a", null, 1, "x"),
+        chunk("a", "", { tool_call_chunks: { index: 0, args: "1" } }),
+        chunk("a", "", { tool_calls: [{ id: "t", name: "f", args: {} }] }),
+      ],
+      [],
+    ],
+    [
+      "begin anew where an update has come between",
+      [pieces("a", first), update({ messages: [{ type: "ai", id: "a", content: "" }] }), pieces("a", first)],
+      [{ index: 0, id: "t", name: "search", args: '{"q":' }],
+    ],
+    [
+      "begin anew there in the middle of a row, too",
+      [
+        pieces("a", { index: 0, args: "1" }),
+        update({ messages: [{ type: "ai", id: "a", content: "" }] }),
+        pieces("a", { index: 0, args: "2" }),
+      ],
+      [{ index: 0, args: "2" }],
+    ],
+    [
+      "are as they were before what a rewind takes back",
+      [
+        pieces("a", first),
+        pieces("a", { index: 0, args: '"ca' }),
+        pieces("a", { index: 0, args: "ts" }, { index: 1, id: "u", args: "" }),
+        rewound(2),
+        pieces("a", { index: 0, args: "r" }),
+      ],
+      [{ index: 0, id: "t", name: "search", args: '{"q":"car' }],
+    ],
+  ])("%s", (_, parts, expected) => {
+    expect(callsOf(fold(parts))).toEqual([expected]);
+  });
+
+  it("are in a snapshot, so that they can go on; one from before there were any is read as well", () => {
+    const snapshot = fold([pieces("a", first), chunk("b", "x")]).snapshot();
+    expect(snapshot.calls).toEqual({ a: [{ index: 0, id: "t", name: "search", args: '{"q":' }] });
+    const folded = Fold.from(snapshot);
+    folded.add(pieces("a", { index: 0, args: '"c' }), 3);
+    for (let asked = 0; asked < 2; asked++) {
+      expect(callsOf(folded)).toEqual([[{ index: 0, id: "t", name: "search", args: '{"q":"c' }], []]);
+    }
+
+    const { calls: _, complete: __, ...old } = snapshot;
+    const again = Fold.from(old);
+    again.add(pieces("a", { index: 0, args: '"c' }), 3);
+    expect(callsOf(again)).toEqual([[{ index: 0, args: '"c' }], []]);
+  });
+
+  it("keep a message that is called __proto__ one of many", () => {
+    const snapshot = fold([pieces("__proto__", first)]).snapshot();
+    const folded = Fold.from(JSON.parse(JSON.stringify(snapshot)) as FoldSnapshot);
+    expect(callsOf(folded)).toMatchObject([[{ args: '{"q":' }]]);
+  });
+
+  it("add up as LangChain adds them up", () => {
+    const piece = fc.record(
+      {
+        type: fc.constant("tool_call_chunk" as const),
+        index: fc.oneof(fc.nat(2), fc.constantFrom("x", "y")),
+        id: fc.constantFrom("t", "u", ""),
+        name: fc.constantFrom("f", "g", ""),
+        args: fc.string({ maxLength: 3 }),
+      },
+      { requiredKeys: ["type"] },
+    );
+    const chunks = fc.array(fc.array(piece, { maxLength: 3 }), { minLength: 1, maxLength: 8 });
+    const plain = ({ index, id, name, args = "" }: Partial<UnfinishedCall>) => ({
+      ...(index === undefined ? {} : { index }),
+      ...(id ? { id } : {}),
+      ...(name ? { name } : {}),
+      args,
+    });
+    fc.assert(
+      fc.property(chunks, (all) => {
+        const sum = all
+          .map((each) => new AIMessageChunk({ content: "", tool_call_chunks: each as never }))
+          .reduce((before, each) => before.concat(each), new AIMessageChunk({ content: "" }));
+        const expected = sum.tool_call_chunks?.map((each) => plain(each as Partial<UnfinishedCall>));
+        expect(callsOf(fold(all.map((each) => pieces("a", ...each))))).toEqual([expected]);
+      }),
+      { numRuns: 500 },
+    );
+  });
+});
+
+describe("whole messages among the parts that are streamed", () => {
+  const whole = (id: string, content: FlatMessage["content"], fields: Fields = {}) =>
+    chunk(id, content, { type: "ai", ...fields });
+  const calls = [{ id: "t", name: "search", args: { q: "cats" }, type: "tool_call" }];
+
+  it.each<[string, Part[], boolean, FlatMessage["content"]]>([
+    ["one that is alone", [whole("a", "x")], true, "x"],
+    ["a tool's answer", [chunk("a", "x", { type: "tool", tool_call_id: "t" })], true, "x"],
+    ["a chunk", [chunk("a", "x")], false, "x"],
+    ["a chunk after it", [whole("a", "x"), chunk("a", "y")], false, "xy"],
+    ["an empty chunk after it", [whole("a", "x"), chunk("a", "")], false, "x"],
+    ["another after it", [whole("a", "x"), whole("a", "y")], false, "xy"],
+    ["a chunk before it", [chunk("a", "x"), whole("a", "y")], false, "xy"],
+    ["another message's chunk after it", [whole("a", "x"), chunk("b", "y")], true, "x"],
+    [
+      "an update after it",
+      [whole("a", "x"), update({ messages: [{ type: "ai", id: "a", content: "z" }] })],
+      true,
+      "z",
+    ],
+    [
+      "an update before it",
+      [update({ messages: [{ type: "ai", id: "a", content: "z" }] }), whole("a", "x")],
+      false,
+      "zx",
+    ],
+    ["a chunk after it that was taken back", [whole("a", "x"), chunk("a", "y"), rewound(1)], true, "x"],
+    [
+      "the second of two chunks taken back",
+      [whole("a", "x"), chunk("a", "y"), chunk("a", "z"), rewound(2)],
+      false,
+      "xy",
+    ],
+    [
+      "a chunk after one that was taken back",
+      [whole("a", "x"), chunk("a", "y"), rewound(1), chunk("a", "z")],
+      false,
+      "xz",
+    ],
+    [
+      "no blocks after it, and what came then taken back",
+      [whole("a", "x"), chunk("a", []), chunk("a", "y"), rewound(2)],
+      false,
+      "x",
+    ],
+    ["itself taken back", [whole("a", "x"), rewound(0), chunk("a", "y")], false, "y"],
+  ])("are complete until something is streamed into them: %s", (_, parts, complete, content) => {
+    expect(fold(parts).messages()[0]).toMatchObject({ complete, message: { content } });
+  });
+
+  it("are seen to be streamed into at the same offset, too: parts that no log has share one", () => {
+    const folded = new Fold();
+    folded.add(whole("a", "x"), 1);
+    folded.add(chunk("a", "y"), 1);
+    expect(folded.messages()[0]).toMatchObject({ complete: false, message: { content: "xy" } });
+  });
+
+  it("have their calls in the message: they are no pieces", () => {
+    const content = [
+      { type: "text", text: "Hm." },
+      { type: "tool_use", id: "t", name: "search", input: {} },
+    ];
+    const message = { type: "ai", id: "a", content, tool_calls: calls, invalid_tool_calls: [{ name: "x" }] };
+    const folded = fold([whole("a", content, message)]);
+    expect(folded.messages()[0]).toMatchObject({ complete: true, calls: [] });
+    expect(folded.messages()[0]?.message).toEqual(message);
+    // What is streamed after it may bring more.
+    folded.add(pieces("a", { index: 0, args: "{" }), 2);
+    expect(folded.messages()[0]).toEqual({
+      message,
+      node: "model",
+      ns: [],
+      complete: false,
+      calls: [{ index: 0, args: "{" }],
+    });
+  });
+
+  it("that go on with another leave their calls out, as chunks do", () => {
+    const message = { type: "ai", id: "a", content: "xy" };
+    expect(fold([chunk("a", "x"), whole("a", "y", { tool_calls: calls })]).messages()[0]?.message).toEqual(
+      message,
+    );
+    const folded = Fold.from(fold([chunk("a", "x")]).snapshot());
+    folded.add(whole("a", "y", { tool_calls: calls }), 2);
+    expect(folded.messages()[0]?.message).toEqual(message);
+  });
+});
+
 // Properties.
 
 const ids = ["a", "b", "c"];
@@ -237,7 +522,15 @@ const block = fc.oneof(
   fc.record({ type: fc.constant("thinking"), index: fc.nat(2), thinking: unit }),
   fc.record({ type: fc.constant("image"), url: unit }),
   fc.record({ type: fc.constant("tool_use"), index: fc.nat(2), id: unit, name: unit }),
+  fc.record({ type: fc.constant("input_json_delta"), index: fc.nat(2), input: unit }),
 );
+const piece = fc.record(
+  { index: fc.nat(1), id: fc.constantFrom("t", "u"), name: fc.constantFrom("f", "g"), args: unit },
+  { requiredKeys: [] },
+);
+const realCalls = fc.array(fc.record({ id: fc.constantFrom("t", "u"), name: unit, args: fc.constant({}) }), {
+  maxLength: 2,
+});
 const content = fc.oneof({ weight: 4, arbitrary: unit }, fc.array(block, { maxLength: 3 })) as fc.Arbitrary<
   FlatMessage["content"]
 >;
@@ -250,13 +543,17 @@ const fields = fc.oneof(
     },
     { requiredKeys: [] },
   ),
+  // What a row of one call's pieces is mostly made of, and all else.
+  { weight: 2, arbitrary: unit.map((args) => ({ tool_call_chunks: [{ index: 0, args }] })) },
+  { weight: 2, arbitrary: fc.array(piece, { maxLength: 2 }).map((all) => ({ tool_call_chunks: all })) },
+  fc.record({ type: fc.constantFrom("ai", "tool", "AIMessageChunk"), tool_calls: realCalls }),
 );
 const anyChunk = fc
   .tuple(fc.constantFrom(...ids), content, fields)
   .map(([id, text, extra]) => chunk(id, text, extra));
 const message = fc
-  .tuple(fc.constantFrom(...ids, "d"), unit)
-  .map(([id, text]) => ({ type: "ai", id, content: text }));
+  .tuple(fc.constantFrom(...ids, "d"), unit, fc.option(realCalls, { nil: undefined }))
+  .map(([id, text, calls]) => ({ type: "ai", id, content: text, ...(calls && { tool_calls: calls }) }));
 const values = fc
   .record({ x: fc.nat(9), y: fc.nat(9), messages: fc.array(message, { maxLength: 2 }) }, { requiredKeys: [] })
   .map((each) => each as Fields);
@@ -330,6 +627,58 @@ describe("properties", () => {
     );
   });
 
+  it("from a snapshot at every cut it comes to the same", () => {
+    fc.assert(
+      fc.property(fc.array(storyPart, { maxLength: 15 }), (parts) => {
+        const expected = fold(parts).snapshot();
+        for (let at = 0; at <= parts.length; at++) {
+          const first = fold(parts.slice(0, at)).snapshot();
+          const folded = Fold.from(JSON.parse(JSON.stringify(first)) as FoldSnapshot);
+          parts.slice(at).forEach((part, i) => {
+            folded.add(part, at + 1 + i);
+          });
+          expect(folded.snapshot()).toEqual(expected);
+        }
+      }),
+    );
+  });
+
+  it("a rewind to every offset leaves what folding only the parts below it leaves, and what goes on, too", () => {
+    const more = fc.array(anyChunk, { maxLength: 3 });
+    fc.assert(
+      fc.property(fc.array(storyPart, { maxLength: 15 }), more, (parts, after) => {
+        for (let to = 0; to <= parts.length; to++) {
+          const folded = fold(parts);
+          folded.add(rewound(to), parts.length + 1);
+          const expected = fold(parts.slice(0, to));
+          expect(seen(folded)).toEqual(seen(expected));
+          after.forEach((part, i) => {
+            folded.add(part, parts.length + 2 + i);
+            expected.add(part, parts.length + 2 + i);
+          });
+          expect(seen(folded)).toEqual(seen(expected));
+        }
+      }),
+    );
+  });
+
+  it("no piece of a call is ever in a message", () => {
+    const chunks = fc.array(
+      fc
+        .tuple(fc.constantFrom(...ids), content, fields)
+        .map(([id, text, extra]) => chunk(id, text, { ...extra, type: "AIMessageChunk" })),
+      { maxLength: 20 },
+    );
+    fc.assert(
+      fc.property(chunks, (parts) => {
+        for (const { message } of fold(parts).messages()) {
+          expect(Object.keys(message)).not.toEqual(expect.arrayContaining([expect.stringMatching(/call/)]));
+          expect(JSON.stringify(message.content)).not.toMatch(/"type":"(tool_use|input_json_delta)"/);
+        }
+      }),
+    );
+  });
+
   it("a fold says the same however often it is asked, and does not change what it was given", () => {
     fc.assert(
       fc.property(story, (parts) => {
@@ -374,9 +723,15 @@ describe("rewinds", () => {
 });
 
 describe("time", () => {
-  it("is linear in the number of tokens, with one message and with many", () => {
+  const text = (id: string) => chunk(id, "token ");
+  const args = (id: string) => pieces(id, { type: "tool_call_chunk", index: 0, args: "token " });
+
+  it.each([
+    ["tokens", text],
+    ["pieces of a call", args],
+  ])("is linear in the number of %s, with one message and with many", (_, part) => {
     const cost = (count: number, messages: number) => {
-      const parts = Array.from({ length: count }, (_, i) => chunk(`m${i % messages}`, "token "));
+      const parts = Array.from({ length: count }, (_, i) => part(`m${i % messages}`));
       let best = Number.POSITIVE_INFINITY;
       for (let i = 0; i < 5; i++) {
         const started = performance.now();

@@ -6,10 +6,10 @@
  * - parts are added once each, in the order of their offsets;
  * - the text of a message is the concatenation of its chunks' content, code unit for code unit;
  * - `rewound {to}` takes back every non-lifecycle part above `to`;
- * - an unfinished tool call never shows up as a call: chunks of tool calls are not folded;
+ * - an unfinished tool call is never in a message: what is streamed of calls stands beside it, in `calls`;
  * - a fold that goes on from a snapshot comes to the same messages and values as one of all parts (messages have ids).
  */
-import type { FlatMessage, Part } from "./parts.ts";
+import type { FlatMessage, Part, UnfinishedCall } from "./parts.ts";
 
 /** A message under construction: its chunks, kept so that a rewind can cut it and a later state can take its place. */
 interface OpenMessage {
@@ -23,11 +23,24 @@ interface OpenMessage {
   fields: Record<string, unknown>;
   node: string | undefined;
   ns: readonly string[];
-  /** The chunks' strings. `ends` holds (offset, length of `text` then) pairs. */
+  /** The chunks' strings. `ends` holds (offset, length of `text` then) pairs, of each chunk that is not in `blocks`. */
   text: string;
   ends: number[];
   /** The chunks' content blocks; `at`: the length of `text` when one came. */
   blocks: { offset: number; at: number; block: unknown }[];
+  calls: CallPieces[];
+  /** The message is whole while `until` is below this: 0 where it began with a chunk. */
+  wholeBelow: number;
+}
+
+/** Pieces of a tool call that came in a row. One that brings an id or a name stands alone. */
+interface CallPieces {
+  index: UnfinishedCall["index"];
+  id: string | undefined;
+  name: string | undefined;
+  /** The pieces' arguments. `ends` holds (offset, length of `args` then) pairs. */
+  args: string;
+  ends: number[];
 }
 
 /** A state update, or a whole state (`values`), that a part brought. */
@@ -42,8 +55,16 @@ export interface FoldedMessage {
   message: FlatMessage;
   node: string | undefined;
   ns: readonly string[];
-  /** True when an update or state brought the whole message, and nothing was streamed into it since. */
+  /**
+   * True when the message came whole, in an update, in a state, or as a message that is no chunk, and nothing was
+   * streamed into it since.
+   */
   complete: boolean;
+  /**
+   * The tool calls that are being streamed, in the order in which they began. Empty when a state or update brings the
+   * message: it has its `tool_calls` then. They are never in `message`, nor in a checkpoint.
+   */
+  calls: readonly UnfinishedCall[];
 }
 
 /** What is stored when a log is trimmed: a fold that later parts can be added to. */
@@ -53,6 +74,8 @@ export interface FoldSnapshot {
   values: Record<string, unknown>;
   /** The ids of those messages that are whole. */
   complete?: string[];
+  /** The unfinished calls of messages that have any, by the message's id. Default: none. */
+  calls?: Record<string, UnfinishedCall[]>;
 }
 
 export class Fold {
@@ -111,7 +134,11 @@ export class Fold {
     const complete = all.flatMap(({ message: { id }, complete }) =>
       complete && id !== undefined ? [id] : [],
     );
-    return { offset: this.#offset, messages, values: this.values(), complete };
+    const calls = all.flatMap(({ message: { id }, calls }): [string, UnfinishedCall[]][] =>
+      calls.length > 0 && id !== undefined ? [[id, [...calls]]] : [],
+    );
+    const snapshot = { offset: this.#offset, messages, values: this.values(), complete };
+    return calls.length === 0 ? snapshot : { ...snapshot, calls: Object.fromEntries(calls) };
   }
 
   /**
@@ -121,15 +148,18 @@ export class Fold {
   messages(): FoldedMessage[] {
     const byId = new Map<string, FoldedMessage & { since: number; at: number }>();
     const whole = new Set(this.#base?.complete);
+    const unfinished = new Map(Object.entries(this.#base?.calls ?? {}));
     for (const message of this.#base?.messages ?? []) {
       const id = message.id ?? `base-${byId.size}`;
-      byId.set(id, { message, node: undefined, ns: [], complete: whole.has(id), since: 0, at: 0 });
+      const complete = whole.has(id);
+      const calls = unfinished.get(id) ?? none;
+      byId.set(id, { message, node: undefined, ns: [], complete, calls, since: 0, at: 0 });
     }
     for (const { offset, values } of this.#changes) {
       for (const message of messagesOf(values.messages)) {
         const id = message.id ?? `${offset}-${byId.size}`;
         const since = byId.get(id)?.since ?? offset;
-        byId.set(id, { message, node: undefined, ns: [], complete: true, since, at: offset });
+        byId.set(id, { message, node: undefined, ns: [], complete: true, calls: none, since, at: offset });
       }
     }
     for (const [id, open] of this.#open) {
@@ -138,13 +168,16 @@ export class Fold {
       const since = Math.min(open.since, known?.since ?? open.since);
       if (known !== undefined && known.at >= open.until) byId.set(id, { ...known, node, ns, since });
       else {
-        const message = closeMessage(open, known?.message, known?.at ?? 0);
-        byId.set(id, { message, node, ns, complete: false, since, at: open.until });
+        const after = known?.at ?? 0;
+        const message = closeMessage(open, known?.message, after);
+        const complete = known === undefined && open.until < open.wholeBelow;
+        const calls = closeCalls(open.calls, known?.calls ?? none, after);
+        byId.set(id, { message, node, ns, complete, calls, since, at: open.until });
       }
     }
     return [...byId.values()]
       .sort((a, b) => a.since - b.since)
-      .map(({ message, node, ns, complete }) => ({ message, node, ns, complete }));
+      .map(({ message, node, ns, complete, calls }) => ({ message, node, ns, complete, calls }));
   }
 
   /** The state's keys but `messages`, as updates and states set them. */
@@ -168,42 +201,74 @@ export class Fold {
 
   #chunk(chunk: FlatMessage, metadata: Record<string, unknown>, ns: readonly string[], offset: number): void {
     const id = chunk.id ?? "";
-    let open = id === this.#lastId ? this.#last : this.#open.get(id);
-    if (open === undefined) {
-      const node = metadata.langgraph_node;
-      const fields = firstFields(chunk);
-      open = {
-        since: offset,
-        until: offset,
-        patches: [{ offset, fields }],
-        fields,
-        node: typeof node === "string" ? node : undefined,
-        ns,
-        text: "",
-        ends: [],
-        blocks: [],
-      };
-      this.#open.set(id, open);
-    } else {
+    let open = id === this.#lastId ? this.#last : this.#find(id, offset);
+    if (open === undefined) open = this.#begin(id, chunk, metadata, ns, offset);
+    else {
       const fields = newFields(open.fields, chunk);
       if (fields !== undefined) {
         open.patches.push({ offset, fields });
         open.fields = mergeFields(open.fields, fields);
       }
     }
-    this.#lastId = id;
-    this.#last = open;
     open.until = offset;
-    const { content } = chunk;
+    const { content, tool_call_chunks: pieces } = chunk;
+    if (pieces !== undefined && hasPieces(chunk)) {
+      for (const piece of pieces as unknown[]) addPiece(open.calls, piece, offset);
+    }
     if (typeof content === "string") {
-      if (content === "") return;
       open.text += content;
       open.ends.push(offset, open.text.length);
     } else {
+      const { length } = open.blocks;
       for (const block of content) {
-        if (!isCallBlock(block)) open.blocks.push({ offset, at: open.text.length, block });
+        if (!isCallBlock(block) || open.wholeBelow === Number.POSITIVE_INFINITY) {
+          open.blocks.push({ offset, at: open.text.length, block });
+        } else if (isChunk(chunk) && !hasPieces(chunk)) addPiece(open.calls, block, offset);
       }
+      if (open.blocks.length === length) open.ends.push(offset, open.text.length);
     }
+  }
+
+  /** The message that a part goes on with; the parts after it most likely do so, too. */
+  #find(id: string, offset: number): OpenMessage | undefined {
+    const open = this.#open.get(id);
+    if (open === undefined) return undefined;
+    if (open.until < open.wholeBelow) open.wholeBelow = offset;
+    this.#last = open;
+    this.#lastId = id;
+    return open;
+  }
+
+  #begin(
+    id: string,
+    chunk: FlatMessage,
+    metadata: Record<string, unknown>,
+    ns: readonly string[],
+    offset: number,
+  ): OpenMessage {
+    const node = metadata.langgraph_node;
+    const isWhole = !isChunk(chunk);
+    const fields = isWhole ? fieldsOf(chunk) : withoutCalls(fieldsOf(chunk));
+    const open: OpenMessage = {
+      since: offset,
+      until: offset,
+      patches: [{ offset, fields }],
+      fields,
+      node: typeof node === "string" ? node : undefined,
+      ns,
+      text: "",
+      ends: [],
+      blocks: [],
+      calls: [],
+      wholeBelow: isWhole ? Number.POSITIVE_INFINITY : 0,
+    };
+    this.#open.set(id, open);
+    // What comes after a whole message is to be noticed: it goes through `#find`.
+    if (!isWhole) {
+      this.#last = open;
+      this.#lastId = id;
+    }
+    return open;
   }
 
   /** LangGraph's form is `{node: delta}`; the delta's keys are the state's. `__metadata__` is of no node. */
@@ -242,12 +307,26 @@ export class Fold {
 
 /** Takes back what chunks above `to` brought; the first chunk is not one of them. */
 function cut(open: OpenMessage, to: number): void {
-  while (open.ends.length > 0 && open.ends[open.ends.length - 2]! > to) open.ends.length -= 2;
-  open.text = open.text.slice(0, open.ends.at(-1) ?? 0);
+  open.text = open.text.slice(0, cutEnds(open.ends, to));
   open.blocks = open.blocks.filter((each) => each.offset <= to);
   open.patches = open.patches.filter((each) => each.offset <= to);
+  for (const pieces of open.calls) pieces.args = pieces.args.slice(0, cutEnds(pieces.ends, to));
+  open.calls = open.calls.filter(({ ends }) => ends.length > 0);
   open.fields = {};
-  open.until = to;
+  open.until = Math.max(open.ends.at(-2) ?? 0, open.blocks.at(-1)?.offset ?? 0);
+}
+
+/** Takes back the pairs above `to`. @returns the length that the text had at `to` */
+function cutEnds(ends: number[], to: number): number {
+  while (ends.length > 0 && ends[ends.length - 2]! > to) ends.length -= 2;
+  return ends.at(-1) ?? 0;
+}
+
+/** The length that the text had at `offset`. */
+function lengthAt(ends: readonly number[], offset: number): number {
+  let length = 0;
+  for (let i = 0; i < ends.length && ends[i]! <= offset; i += 2) length = ends[i + 1]!;
+  return length;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {
@@ -267,9 +346,19 @@ function messagesOf(value: unknown): FlatMessage[] {
   return all.filter((each): each is FlatMessage => isRecord(each) && typeof each.type === "string");
 }
 
-function firstFields(chunk: FlatMessage): Record<string, unknown> {
-  const { content: _, tool_call_chunks: __, tool_calls: ___, invalid_tool_calls: ____, ...fields } = chunk;
+/** Whether this is a chunk of a message, and not a message. */
+function isChunk({ type }: FlatMessage): boolean {
+  return type.endsWith("Chunk");
+}
+
+function fieldsOf(message: FlatMessage): Record<string, unknown> {
+  const { content: _, tool_call_chunks: __, ...fields } = message;
   return fields;
+}
+
+function withoutCalls(fields: Record<string, unknown>): Record<string, unknown> {
+  const { tool_calls: _, invalid_tool_calls: __, ...rest } = fields;
+  return rest;
 }
 
 const notMerged = new Set(["type", "id", "content", "tool_call_chunks", "tool_calls", "invalid_tool_calls"]);
@@ -313,8 +402,73 @@ function isCallBlock(block: unknown): boolean {
 
 const callBlock = /(^|_)tool_(use|call|call_chunk|result)$|^input_json_delta$|^function_call$/;
 
+/** Whether a chunk has pieces of calls. Where it has, they may be in its content once more. */
+function hasPieces(chunk: FlatMessage): boolean {
+  return Array.isArray(chunk.tool_call_chunks) && chunk.tool_call_chunks.length > 0 && isChunk(chunk);
+}
+
+/**
+ * Adds a piece of a call: a LangChain chunk of one, or a content block. Anthropic's blocks have `input`; OpenAI's have
+ * `arguments`, and a `call_id` besides their own id.
+ */
+function addPiece(calls: CallPieces[], piece: unknown, offset: number): void {
+  if (!isRecord(piece) || String(piece.type).endsWith("result")) return;
+  const index = typeof piece.index === "number" ? piece.index : textIn(piece.index);
+  const id = textIn(piece.call_id) ?? textIn(piece.id);
+  const name = textIn(piece.name);
+  let row = calls.at(-1);
+  if (row === undefined || index === undefined || row.index !== index || row.id || row.name || id || name) {
+    row = { index, id, name, args: "", ends: [] };
+    calls.push(row);
+  }
+  row.args += argsIn(piece.args ?? piece.input ?? piece.arguments);
+  row.ends.push(offset, row.args.length);
+}
+
+function textIn(value: unknown): string | undefined {
+  return typeof value === "string" && value !== "" ? value : undefined;
+}
+
+/** Arguments that are no text come all at once; a call begins with empty ones. */
+function argsIn(value: unknown): string {
+  if (typeof value === "string") return value;
+  return isRecord(value) && Object.keys(value).length > 0 ? JSON.stringify(value) : "";
+}
+
+const none: readonly UnfinishedCall[] = [];
+
+/**
+ * The calls that the pieces after offset `after` make of those that were there before them. They belong together as in
+ * LangChain: by their index, unless both have an id and not the same one; without an index, by their id.
+ */
+function closeCalls(
+  pieces: readonly CallPieces[],
+  before: readonly UnfinishedCall[],
+  after: number,
+): readonly UnfinishedCall[] {
+  if (pieces.length === 0) return before;
+  const calls = before.map((call) => ({ ...call }));
+  for (const { index, id, name, args, ends } of pieces) {
+    if (ends.at(-2)! <= after) continue;
+    let call = calls.find((each) => {
+      if (each.index !== index) return false;
+      if (index === undefined) return id !== undefined && each.id === id;
+      return id === undefined || each.id === undefined || each.id === id;
+    });
+    if (call === undefined) {
+      call = index === undefined ? { args: "" } : { index, args: "" };
+      calls.push(call);
+    }
+    if (id !== undefined) call.id = id;
+    if (name !== undefined) call.name = name;
+    call.args += args.slice(lengthAt(ends, after));
+  }
+  return calls;
+}
+
 /** The message that the chunks after offset `after` make of what was there before them. */
-function closeMessage(open: OpenMessage, before: FlatMessage | undefined, after: number): FlatMessage {
+function closeMessage(chunks: OpenMessage, before: FlatMessage | undefined, after: number): FlatMessage {
+  const open = before === undefined || chunks.wholeBelow === 0 ? chunks : asChunks(chunks);
   let fields: Record<string, unknown> = before ?? {};
   for (const patch of open.patches) if (patch.offset > after) fields = mergeFields(fields, patch.fields);
   const type =
@@ -325,13 +479,18 @@ function closeMessage(open: OpenMessage, before: FlatMessage | undefined, after:
   return { ...fields, type, content: closeContent(open, before?.content ?? "", after) } as FlatMessage;
 }
 
+/** A whole message that goes on with another is what a chunk is: its calls are none of that other one's. */
+function asChunks(open: OpenMessage): OpenMessage {
+  const patches = open.patches.map(({ offset, fields }) => ({ offset, fields: withoutCalls(fields) }));
+  return { ...open, patches, blocks: open.blocks.filter(({ block }) => !isCallBlock(block)) };
+}
+
 function closeContent(
   open: OpenMessage,
   before: FlatMessage["content"],
   after: number,
 ): FlatMessage["content"] {
-  let from = 0;
-  for (let i = 0; i < open.ends.length && open.ends[i]! <= after; i += 2) from = open.ends[i + 1]!;
+  let from = lengthAt(open.ends, after);
   const blocks = open.blocks.filter((each) => each.offset > after);
   if (blocks.length === 0 && typeof before === "string") return before + open.text.slice(from);
   const all: unknown[] = typeof before === "string" ? textBlocks(before) : [...before];

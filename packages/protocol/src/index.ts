@@ -63,6 +63,8 @@ export {
   type StreamMode,
   streamMode,
   streamModes,
+  type UnfinishedCall,
+  unfinishedCall,
 } from "./parts.ts";
 export { type Ending, endings, isEnding, runStatuses } from "./status.ts";
 export { bearerSubprotocolPrefix, protocolVersion, subprotocol } from "./version.ts";

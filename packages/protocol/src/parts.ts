@@ -45,6 +45,18 @@ export const flatMessage = z.looseObject({
 });
 export type FlatMessage = z.infer<typeof flatMessage>;
 
+/**
+ * A tool call that is still being streamed. `args` is its arguments' text so far: JSON that is cut off anywhere, and
+ * empty at first. `index` is the model's count of calls; it, `id` and `name` are there once a chunk has brought them.
+ */
+export const unfinishedCall = z.looseObject({
+  index: z.union([z.number(), z.string()]).optional(),
+  id: z.string().optional(),
+  name: z.string().optional(),
+  args: z.string(),
+});
+export type UnfinishedCall = z.infer<typeof unfinishedCall>;
+
 /** How a run begins, goes on and ends. Readers of `rewound` drop non-lifecycle parts above `to`. */
 export const lifecycleData = z.discriminatedUnion("event", [
   z.looseObject({ event: z.literal("started"), attempt: z.int().positive() }),

@@ -328,9 +328,14 @@ const eventParams: Record<EventMethod, Examples> = {
     good: [
       { runId: "r", offset: 9, messages: [{ type: "ai", id: "m", content: "x" }] },
       { runId: "r", offset: 9, messages: [], values: { a: 1 } },
+      { runId: "r", offset: 9, messages: [], complete: ["m"], calls: { n: [{ args: "" }] } },
+      { runId: "r", offset: 9, messages: [], calls: { m: [{ index: 0, id: "c", name: "f", args: "{" }] } },
     ],
     bad: [
       { runId: "r", messages: [] },
+      { runId: "r", offset: 9, messages: [], complete: [1] },
+      { runId: "r", offset: 9, messages: [], calls: { m: [{ id: "c" }] } },
+      { runId: "r", offset: 9, messages: [], calls: { m: [{ args: {} }] } },
       { runId: "r", offset: 9, messages: [{}] },
     ],
   },

@@ -163,6 +163,11 @@ export const parts = {
   token(text: string, id = "m1"): Part {
     return { type: "messages", ns: [], data: [{ type: "AIMessageChunk", id, content: text }, {}] };
   },
+  /** A piece of a tool call. */
+  call(piece: { index?: number; id?: string; name?: string; args: string }, id = "m1"): Part {
+    const chunk = { type: "AIMessageChunk", id, content: "", tool_call_chunks: [piece] };
+    return { type: "messages", ns: [], data: [chunk, {}] };
+  },
   custom(data: string): Part {
     return { type: "custom", ns: [], data };
   },

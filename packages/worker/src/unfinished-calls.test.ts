@@ -1,0 +1,121 @@
+/** What was streamed of a tool call that was cut off is in the log, for whoever draws it, and in no checkpoint. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
+import { type FlatMessage, readState } from "@throughline/checkpoint";
+import { Fold, type Keep, type Part } from "@throughline/protocol";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { ScriptedModel, stuckAfter } from "../../../test/support/graphs.ts";
+import { Workshop } from "../../../test/support/workers.ts";
+import type { AgentContext } from "./agent.ts";
+
+let shop: Workshop;
+beforeEach(() => {
+  shop = new Workshop();
+});
+afterEach(() => shop.stop());
+
+const pieces = [
+  { type: "tool_call_chunk" as const, index: 0, id: "call", name: "search", args: '{"q":"we' },
+  { type: "tool_call_chunk" as const, index: 0, args: "ather" },
+];
+const unfinished = [{ index: 0, id: "call", name: "search", args: '{"q":"weather' }];
+
+function chunk(id: string, content: string, fields: object = {}): Part {
+  return { type: "messages", ns: [], data: [{ type: "AIMessageChunk", id, content, ...fields }, {}] };
+}
+
+/** Says something, begins to call a tool, and hangs until it is stopped. */
+async function* hangs({ signal }: AgentContext) {
+  yield chunk("a", "Let me look.");
+  for (const piece of pieces) yield chunk("a", "", { tool_call_chunks: [piece] });
+  await sleep(60_000, undefined, { signal });
+}
+
+async function cancelled(runId: string, head: number, keep: Keep) {
+  await shop.reached(runId, head);
+  await shop.dispatcher.cancel(runId, { keep });
+  return await shop.ended(runId);
+}
+
+/** What the log adds up to. */
+function folded(parts: readonly Part[]) {
+  const fold = new Fold();
+  for (const [i, part] of parts.entries()) fold.add(part, i + 1);
+  return fold.messages();
+}
+
+/** The state as it is stored, and the message of it that was cut off. */
+async function saved(at: { threadId: string; checkpointId?: string }) {
+  const state = (await readState(shop.saver, at))!;
+  const messages = state.values.messages as FlatMessage[];
+  return { text: JSON.stringify(state), last: messages.at(-1)! };
+}
+
+describe("a tool call that is cut off", () => {
+  test.each<Keep>(["thread", "branch"])("in a function agent, and kept as %s", async (keep) => {
+    await shop.serve({ hangs });
+    const runId = await shop.start("hangs", { input: "Hot?" });
+    const { parts, record } = await cancelled(runId, 4, keep);
+    expect(folded(parts)).toMatchObject([{ message: { content: "Let me look." }, calls: unfinished }]);
+    const { text, last } = await saved(record.checkpoint!);
+    expect(last).toEqual({
+      type: "ai",
+      id: "a",
+      content: "Let me look.",
+      additional_kwargs: { cancelled: true },
+    });
+    expect(text).not.toMatch(/call|search|weather/);
+  });
+
+  test("in a function agent that fails", async () => {
+    await shop.serve({
+      async *fails() {
+        yield chunk("a", "Let me look.", { tool_call_chunks: [pieces[0]] });
+        throw new Error("no more");
+      },
+    });
+    const { record, parts } = await shop.ended(await shop.start("fails", { input: "Hot?" }));
+    expect(folded(parts)).toMatchObject([{ calls: [{ name: "search" }] }]);
+    const { text, last } = await saved(record.checkpoint!);
+    expect(last).toMatchObject({ content: "Let me look.", additional_kwargs: { incomplete: true } });
+    expect(text).not.toMatch(/call|search/);
+  });
+
+  test("in a graph", async () => {
+    const model = new ScriptedModel(stuckAfter("Let me look.", ...pieces.map((toolCall) => ({ toolCall }))));
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("llm", async ({ messages }) => ({ messages: [await model.invoke(messages)] }))
+      .addEdge(START, "llm")
+      .compile();
+    await shop.serve({ graph });
+    const runId = await shop.start("graph", { input: "Hot?" });
+    const { parts, record } = await cancelled(runId, 4, "thread");
+    expect(folded(parts)).toMatchObject([{ message: { content: "Let me look." }, calls: unfinished }]);
+    const { text, last } = await saved(record.checkpoint!);
+    expect(last).toMatchObject({ content: "Let me look.", additional_kwargs: { cancelled: true } });
+    expect(text).not.toMatch(/call|search/);
+  });
+});
+
+test("a message that came whole is saved as it came, and is not marked as cut off", async () => {
+  const tool_calls = [{ type: "tool_call", id: "call", name: "search", args: { q: "weather" } }];
+  const asked = { type: "ai", id: "a", content: "", tool_calls };
+  const answered = { type: "tool", id: "b", content: "Hot.", tool_call_id: "call" };
+  await shop.serve({
+    async *whole({ signal }: AgentContext) {
+      yield { type: "messages", ns: [], data: [asked, {}] } as Part;
+      yield { type: "messages", ns: [], data: [answered, {}] } as Part;
+      yield chunk("c", "It is h");
+      await sleep(60_000, undefined, { signal });
+    },
+  });
+  const runId = await shop.start("whole", { input: "Hot?" });
+  const { parts, record } = await cancelled(runId, 4, "thread");
+  expect(folded(parts).map(({ complete }) => complete)).toEqual([true, true, false]);
+  const state = (await readState(shop.saver, record.checkpoint!))!;
+  expect((state.values.messages as FlatMessage[]).slice(1)).toEqual([
+    asked,
+    answered,
+    { type: "ai", id: "c", content: "It is h", additional_kwargs: { cancelled: true } },
+  ]);
+});
