@@ -203,7 +203,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
         threadId,
         ...(checkpointId === undefined ? {} : { checkpointId }),
       });
-      if (state !== null) return state as Result<"thread.get">;
+      if (state !== null) return state as unknown as Result<"thread.get">;
       if (checkpointId !== undefined) throw noSuchCheckpoint(threadId, checkpointId);
       throw new ProtocolError("no_such_checkpoint", `thread ${threadId} has no checkpoint yet`);
     },
@@ -215,7 +215,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
         limit,
         ...(before === undefined ? {} : { before }),
       });
-      return { checkpoints: checkpoints as Result<"thread.history">["checkpoints"] };
+      return { checkpoints: checkpoints as unknown as Result<"thread.history">["checkpoints"] };
     },
 
     "thread.update": async (connection, update) => {

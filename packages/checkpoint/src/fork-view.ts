@@ -12,7 +12,8 @@ import {
 import { marksOf } from "./marks.ts";
 
 /**
- * A saver as a graph sees it: a fork goes by the id of the checkpoint that it stands for.
+ * A saver as a graph sees it: a fork goes by the id of the checkpoint that it stands for, and what was written to prepare
+ * a run is no work of that run: LangGraph would take it for a run that goes on, and leave its input.
  *
  * The ids of a step's tasks, of its interrupts and of the namespaces below hang on the id of the checkpoint before the
  * step. Under its own id, a fork would be a step in which nothing had been done.
@@ -34,13 +35,15 @@ export class ForkView extends BaseCheckpointSaver {
 
   /** The tuple as a graph sees it. */
   seen(tuple: CheckpointTuple): CheckpointTuple {
-    const { as } = marksOf(tuple);
-    if (as === undefined) return tuple;
+    const { as, prepares, run_id: _, ...marks } = marksOf(tuple);
+    const metadata = prepares === true ? (marks as CheckpointMetadata) : tuple.metadata;
+    if (as === undefined) return { ...tuple, ...(metadata === undefined ? {} : { metadata }) };
     this.#forks.set(key(tuple.config, as), tuple.checkpoint.id);
     return {
       ...tuple,
       config: withId(tuple.config, as),
       checkpoint: { ...tuple.checkpoint, id: as },
+      ...(metadata === undefined ? {} : { metadata }),
     };
   }
 

@@ -7,6 +7,7 @@ import type {
   PendingWrite,
 } from "@langchain/langgraph-checkpoint";
 import { ForkView } from "./fork-view.ts";
+import { ERROR, isUnfinished } from "./langgraph.ts";
 
 /**
  * A saver for a running graph, whose writes may be refused. LangGraph leaves what `put` and `putWrites` reject with
@@ -52,7 +53,7 @@ export class GraphSaver extends ForkView {
     taskId: string,
     taskPath?: string,
   ): Promise<void> {
-    await this.#write(() => super.putWrites(config, writes, taskId, taskPath));
+    await this.#write(() => super.putWrites(config, writesOfTask(writes), taskId, taskPath));
   }
 
   async #write(write: () => Promise<unknown>): Promise<void> {
@@ -69,4 +70,14 @@ export class GraphSaver extends ForkView {
     await done;
     this.#underWay.delete(done);
   }
+}
+
+/**
+ * A task that failed has not finished, whatever it had written: LangGraph 1.4 hands over what came before a router that
+ * throws, and later takes it for all that there was.
+ */
+function writesOfTask(writes: PendingWrite[]): PendingWrite[] {
+  return writes.some(([channel]) => channel === ERROR)
+    ? writes.filter(([channel]) => isUnfinished(channel))
+    : writes;
 }

@@ -1,3 +1,4 @@
+export { DeltaSnapshot, emptyCheckpoint } from "@langchain/langgraph-checkpoint";
 export {
   HeadMovedError,
   InvalidArgumentError,
@@ -6,7 +7,10 @@ export {
   StaleAttemptError,
   ThreadExistsError,
 } from "./errors.ts";
-export { forGraph, type GraphSaver } from "./for-graph.ts";
+export { ForkView } from "./fork-view.ts";
+export { GraphSaver } from "./graph-saver.ts";
+export * from "./langgraph.ts";
+export { type Marks, marksOf, type Stop } from "./marks.ts";
 export {
   type FlatMessage,
   flattenMessage,
@@ -24,12 +28,18 @@ export {
   type SaverOptions,
   type WriteToCome,
 } from "./saver.ts";
+export { RedisStore, type RedisStoreOptions, type StorePutOptions } from "./store.ts";
+export { NotSupportedError, type TtlPutOperation } from "./store-operations.ts";
 export {
+  childCheckpoint,
   graphOf,
+  newCheckpointId,
+  type Position,
   readHistory,
   readState,
   refuseSerialised,
   type StateUpdate,
+  type TaskState,
   type ThreadState,
   writeState,
 } from "./thread-state.ts";

@@ -43,9 +43,13 @@ const unfinished = new Set([ERROR, ERROR_SOURCE, INTERRUPT, RESUME]);
 
 export type PendingWrites = readonly (readonly [task: string, channel: string, value: unknown])[];
 
+export function isUnfinished(channel: string): boolean {
+  return unfinished.has(channel);
+}
+
 /** The ids of the tasks that have finished: they are not run again. */
 export function finishedTasks(writes: PendingWrites = []): Set<string> {
-  return new Set(writes.flatMap(([task, channel]) => (unfinished.has(channel) ? [] : [task])));
+  return new Set(writes.flatMap(([task, channel]) => (isUnfinished(channel) ? [] : [task])));
 }
 
 /** A task's place in a path or namespace: `node:taskId`. */

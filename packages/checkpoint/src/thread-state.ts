@@ -246,7 +246,9 @@ function resultOf(writes: readonly CheckpointPendingWrite[]): unknown {
 
 function nextOf(tuple: CheckpointTuple, tasks: readonly TaskState[]): string[] {
   const { next } = (tuple.metadata ?? {}) as { next?: unknown };
-  if (tasks.length > 0) return tasks.filter((task) => !("result" in task)).map(({ name }) => name);
+  const left = tasks.filter((task) => !("result" in task));
+  // A step that is over, as that of an earlier checkpoint, had all of its tasks before it.
+  if (tasks.length > 0) return (left.length > 0 ? left : tasks).map(({ name }) => name);
   return Array.isArray(next) ? next.map(String) : nextNodes(tuple.checkpoint);
 }
 

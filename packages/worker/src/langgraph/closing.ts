@@ -37,7 +37,7 @@ import {
   triggerOf,
 } from "@throughline/checkpoint";
 import { Channels, typeOf } from "./channels.ts";
-import { type Answers, isStandIn, withAnswers } from "./repair.ts";
+import { type Answers, isStandIn, withAnswers, withResults } from "./repair.ts";
 
 /** A message that a task streamed. */
 export interface Said {
@@ -58,6 +58,10 @@ export interface ClosingOptions {
   /** What the run's tasks streamed behind this checkpoint of theirs, in the order in which it began. */
   said: (tuple: CheckpointTuple) => readonly Said[];
   answers: Answers;
+  /** Whether a message was said for a tool or a router: it is none of the conversation. */
+  isAside: (id: string) => boolean;
+  /** Whether a task had called a tool that did not answer: what it had said is not all of its answer. */
+  isInTool: (task: readonly string[]) => boolean;
   /** The tasks of a checkpoint that does not know them. */
   tasksOf: (tuple: CheckpointTuple) => Promise<[id: string, name: string][]>;
 }
@@ -193,9 +197,11 @@ export class Closing {
     const called = await this.#called(ns, segment);
     const messages = inOrder(called.messages, said).filter(({ id }) => !level.stored.has(id));
     const wasCut = said.some(({ isWhole, message }) => !isWhole && !called.stored.has(message.id));
-    const spoke = said.some((each) => each.task.length === task.length);
-    if ((wasCut || spoke) && channels.holdsMessages) stop.answers[id] = [...messages];
-    else for (const [each, head] of this.#heads) if (isBelow(pathOf(each), task)) stop.nested[each] ??= head;
+    const hasSpoken = said.some((each) => each.task.length === task.length) && !this.#options.isInTool(task);
+    if ((wasCut || hasSpoken) && channels.holdsMessages) {
+      stop.answers[id] = withResults(messages, this.#options.answers);
+    } else
+      for (const [each, head] of this.#heads) if (isBelow(pathOf(each), task)) stop.nested[each] ??= head;
     return messages;
   }
 
@@ -222,7 +228,12 @@ export class Closing {
       const level = await this.#level(undefined, tuple, each, pathOf(each));
       if (keepsState) this.#heads.set(each, await this.#write(level));
       const given = await this.#given(tuple);
-      messages.push(...level.channels.messages.filter(({ id }) => !given.has(id)));
+      messages.push(
+        ...level.channels.messages.filter(
+          (message) =>
+            !given.has(message.id) && !isStandIn(message) && !this.#options.isAside(message.id ?? ""),
+        ),
+      );
       for (const id of level.stored.keys()) stored.add(id);
     }
     return { messages, stored };

@@ -487,6 +487,8 @@ export class GraphSession implements Session {
       ...options,
       graph: this.#graph as unknown as GraphInside,
       threadId: this.#work.run.record.threadId,
+      isAside: (id) => this.#witness.isAside(id),
+      isInTool: (task) => this.#witness.isInTool(task),
       tasksOf: (tuple) => this.#tasksOf(tuple),
     });
   }
@@ -522,7 +524,7 @@ export class GraphSession implements Session {
   get #answers(): Answers {
     const said = (callId: string) => {
       const texts = this.#witness.saidFor(callId).map((id) => this.#work.attempt.fold.text(id));
-      return texts.join("\n");
+      return texts.filter((text) => text !== "").join("\n");
     };
     return { answer: (callId) => this.#witness.answer(callId), said };
   }

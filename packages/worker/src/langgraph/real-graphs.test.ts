@@ -17,7 +17,6 @@ import { createReactAgent, ToolNode } from "@langchain/langgraph/prebuilt";
 import { readState } from "@throughline/checkpoint";
 import type { FlatMessage, Keep } from "@throughline/protocol";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { z } from "zod";
 import { type Said, type Script, ScriptedModel, stuckAfter } from "../../../../test/support/graphs.ts";
 import { until } from "../../../../test/support/until.ts";
 import { Workshop } from "../../../../test/support/workers.ts";
@@ -216,11 +215,11 @@ describe("1: routers and reducers", () => {
 
 describe("2: an agent inside of a node", () => {
   const look = tool(
-    async ({ q }) => {
+    async ({ q }: { q: string }) => {
       calls.push(`look(${q})`);
       return `found ${q}`;
     },
-    { name: "look", schema: z.object({ q: z.string() }) },
+    { name: "look", schema: { type: "object", properties: { q: { type: "string" } } } },
   );
   const agentIn = (script: Script) => createReactAgent({ llm: model(script), tools: [look] });
   function model(script: Script) {
@@ -502,7 +501,7 @@ describe("10: tools", () => {
         if (times++ === 0) await sleep(ms, undefined, { signal: config.signal! });
         return `${name} done`;
       },
-      { name, schema: z.object({}) },
+      { name, schema: { type: "object", properties: {} } },
     );
   };
 
@@ -547,7 +546,7 @@ describe("10: tools", () => {
   test("what a model says inside of a tool is no message of the conversation", async () => {
     const asking = tool(
       async () => String((await new ScriptedModel(stuckAfter("let me ", "think ")).invoke("q")).content),
-      { name: "asking", schema: z.object({}) },
+      { name: "asking", schema: { type: "object", properties: {} } },
     );
     await shop.serve({ graph: agentWith(says(call("c1", "asking", {})), [asking]) });
     const threadId = shop.newThread();

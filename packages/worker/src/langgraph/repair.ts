@@ -6,11 +6,6 @@ import type { BaseMessage } from "@langchain/core/messages";
 import { toBaseMessage } from "@throughline/checkpoint";
 import { typeOf } from "./channels.ts";
 
-interface ToolCall {
-  id?: string;
-  name: string;
-}
-
 export interface Answers {
   /** What a tool had answered, in a node that did not finish. */
   answer(callId: string): BaseMessage | undefined;
@@ -20,25 +15,36 @@ export interface Answers {
 
 export const noAnswers: Answers = { answer: () => undefined, said: () => "" };
 
+/** The same messages, with what tools had answered to their calls. */
+export function withResults(messages: readonly BaseMessage[], { answer }: Answers): BaseMessage[] {
+  return answered(messages, ({ id }) => answer(id));
+}
+
 /**
  * The same messages, with an answer to every call of the last turn that has none: behind the call, and the answers that
  * it has.
  */
-export function withAnswers(messages: readonly BaseMessage[], answers: Answers): BaseMessage[] {
-  const answered = new Set(messages.map(callIdOf));
+export function withAnswers(messages: readonly BaseMessage[], { answer, said }: Answers): BaseMessage[] {
+  return answered(messages, ({ id, name }) => answer(id) ?? cancelled(id, name, said(id)));
+}
+
+function answered(
+  messages: readonly BaseMessage[],
+  answerTo: (call: { id: string; name: string }) => BaseMessage | undefined,
+): BaseMessage[] {
+  const known = new Set(messages.map(callIdOf));
   const turn = messages.findLastIndex((message) => typeOf(message) === "human");
   const repaired: BaseMessage[] = [];
-  let open: ToolCall[] = [];
+  let open: { id: string; name: string }[] = [];
   const close = () => {
-    for (const { id, name } of open)
-      repaired.push(answers.answer(id!) ?? cancelled(id!, name, answers.said(id!)));
+    repaired.push(...open.flatMap((call) => answerTo(call) ?? []));
     open = [];
   };
   for (const [i, message] of messages.entries()) {
     if (callIdOf(message) === undefined) close();
     repaired.push(message);
     if (i < turn) continue;
-    open.push(...callsOf(message).filter(({ id }) => id !== undefined && !answered.has(id)));
+    open.push(...callsOf(message).filter(({ id }) => !known.has(id)));
   }
   close();
   return repaired;
@@ -63,8 +69,9 @@ function cancelled(id: string, name: string, said: string): BaseMessage {
   });
 }
 
-function callsOf(message: BaseMessage): ToolCall[] {
-  return (message as { tool_calls?: ToolCall[] }).tool_calls ?? [];
+function callsOf(message: BaseMessage): { id: string; name: string }[] {
+  const { tool_calls: calls = [] } = message as { tool_calls?: { id?: string; name: string }[] };
+  return calls.flatMap(({ id, name }) => (id === undefined ? [] : [{ id, name }]));
 }
 
 function callIdOf(message: BaseMessage): string | undefined {

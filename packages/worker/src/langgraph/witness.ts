@@ -17,6 +17,8 @@ export function asRouter<T>(run: () => T): T {
 
 interface Tool {
   callId: string | undefined;
+  /** The namespace of the task that runs it. */
+  task: unknown;
   /** The messages that models said inside of it. */
   said: string[];
 }
@@ -25,6 +27,7 @@ export class Witness {
   readonly #isLive: () => boolean;
   /** Of every run under way: the one that it is part of. */
   readonly #parents = new Map<string, string | undefined>();
+  /** Those that have not answered. */
   readonly #tools = new Map<string, Tool>();
   /** Models that speak for a tool, or for a router (undefined), until their message is known by its id. */
   readonly #aside = new Map<string, { tool: Tool | undefined; known: boolean }>();
@@ -57,6 +60,12 @@ export class Witness {
     return [...this.#tools.values()].find((tool) => tool.callId === callId)?.said ?? [];
   }
 
+  /** Whether a task had called a tool that did not answer. */
+  isInTool(task: readonly string[]): boolean {
+    const ns = task.join("|");
+    return [...this.#tools.values()].some((tool) => tool.task === ns);
+  }
+
   /** A subgraph told of messages in their final form. */
   finished(messages: readonly BaseMessage[]): void {
     for (const message of messages) if (message.id !== undefined) this.#whole.set(message.id, message);
@@ -84,18 +93,20 @@ export class Witness {
       handleChainError: (_, runId) => {
         this.#parents.delete(runId);
       },
-      handleToolStart: (...[, , runId, parent, , , , callId]) => {
+      handleToolStart: (...[, , runId, parent, , metadata, , callId]) => {
         this.#parents.set(runId, parent);
-        this.#tools.set(runId, { callId, said: [] });
+        this.#tools.set(runId, { callId, task: metadata?.langgraph_checkpoint_ns, said: [] });
       },
+      // A tool that ends when the run has been stopped has answered nobody.
       handleToolEnd: (output: unknown, runId) => {
+        if (!this.#isLive()) return;
         const callId = this.#tools.get(runId)?.callId;
-        this.#toolEnded(runId);
-        if (callId !== undefined && this.#isLive() && isToolMessage(output))
-          this.#answers.set(callId, output);
+        this.#tools.delete(runId);
+        this.#parents.delete(runId);
+        if (callId !== undefined && isToolMessage(output)) this.#answers.set(callId, output);
       },
       handleToolError: (_, runId) => {
-        if (this.#isLive()) this.#toolEnded(runId);
+        this.#parents.delete(runId);
       },
       handleChatModelStart: (...[, , runId, parent]) => {
         const tool = this.#toolAround(parent);
@@ -116,11 +127,6 @@ export class Witness {
         if (this.#isLive()) this.#aside.delete(runId);
       },
     };
-  }
-
-  #toolEnded(runId: string): void {
-    this.#parents.delete(runId);
-    this.#tools.delete(runId);
   }
 
   #toolAround(runId: string | undefined): Tool | undefined {
