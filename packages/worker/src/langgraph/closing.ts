@@ -23,6 +23,7 @@ import {
   isStateKey,
   type Marks,
   marksOf,
+  NO_TASK,
   namespaceBelow,
   outputKeys,
   PREVIOUS,
@@ -311,8 +312,8 @@ function takeInput({ tuple, graph, channels }: Level): void {
 /** What finished tasks wrote, in the order of the tasks. */
 function takeWrites({ tasks, stop, channels, graph }: Level, finished: ReadonlySet<string>): void {
   const byKey = new Map<string, unknown[]>();
-  for (const [id] of tasks) {
-    if (!finished.has(id)) continue;
+  const ids = tasks.length > 0 ? tasks.map(([id]) => id) : [...finished].filter((id) => id !== NO_TASK);
+  for (const id of ids.filter((each) => finished.has(each))) {
     for (const [task, key, value] of stop.writes) {
       if (task === id && isStateKey(key)) byKey.set(key, [...(byKey.get(key) ?? []), value]);
     }

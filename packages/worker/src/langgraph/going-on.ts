@@ -71,7 +71,7 @@ export async function goOn(shown: CheckpointTuple, options: GoingOnOptions): Pro
 }
 
 async function fork(shown: CheckpointTuple, ns: string, options: GoingOnOptions): Promise<Fork> {
-  const { saver, threadId, graph } = options;
+  const { saver, threadId } = options;
   const stop: Stop = marksOf(shown).stop ?? {
     at: shown.checkpoint.id,
     writes: shown.pendingWrites ?? [],
@@ -80,19 +80,20 @@ async function fork(shown: CheckpointTuple, ns: string, options: GoingOnOptions)
     nested: {},
   };
   const stood = (await saver.getTuple(at(threadId, ns, stop.at!)))!;
-  const routed = await route(graphAt(graph as unknown as GraphInside, ns), stood, stop.answers, ns, options);
+  const tasks = (marksOf(shown).tasks ?? []).filter(([id]) => Object.hasOwn(stop.answers, id));
+  const routed = await route(tasks, stop.answers, stood, ns, options);
   return { ns, shown, stood, writes: [...stop.writes, ...routed], results: stop.results };
 }
 
-/** What the nodes of these tasks would have written, had the messages been their answers. */
+/** What the nodes of these tasks would have written, had these messages been their answers. */
 async function route(
-  graph: GraphInside | undefined,
-  stood: CheckpointTuple,
+  tasks: [id: string, name: string][],
   answers: Stop["answers"],
+  stood: CheckpointTuple,
   ns: string,
-  { saver, threadId, config }: GoingOnOptions,
+  { graph: root, saver, threadId, config }: GoingOnOptions,
 ): Promise<PendingWrites> {
-  const tasks = (marksOf(stood).tasks ?? []).filter(([id]) => Object.hasOwn(answers, id));
+  const graph = graphAt(root as unknown as GraphInside, ns);
   if (graph === undefined || tasks.length === 0) return [];
   const before = await Channels.at(graph, stood, saver);
   const replaces = isLastValue(channelOf(graph, "messages"));
