@@ -150,11 +150,10 @@ describe("flattenValues", () => {
   test("finds messages anywhere, and leaves the rest and the original alone", () => {
     const message = new HumanMessage({ id: "1", content: "hi" });
     const flat = { type: "human", id: "1", content: "hi" };
-    const date = new Date();
     const values = {
       messages: [message],
       deep: { er: [{ message }] },
-      date,
+      in: new Map([["a", new Set([message])]]),
       none: null,
       n: 1,
       delta: new DeltaSnapshot([message]),
@@ -162,7 +161,7 @@ describe("flattenValues", () => {
     expect(flattenValues(values)).toEqual({
       messages: [flat],
       deep: { er: [{ message: flat }] },
-      date,
+      in: { a: [flat] },
       none: null,
       n: 1,
       delta: [flat],

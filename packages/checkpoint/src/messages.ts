@@ -15,6 +15,7 @@ import {
 } from "@langchain/core/messages";
 import { isDeltaSnapshot } from "@langchain/langgraph-checkpoint";
 import { InvalidArgumentError } from "./errors.ts";
+import { type Special, toJson } from "./json.ts";
 
 export type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
 
@@ -139,21 +140,18 @@ export function manyMessages(messages: unknown): BaseMessage[] {
 }
 
 /**
- * Replaces every message in plain arrays and objects, however deep, by a flat one. What it is given stays as it is.
- * Messages of a state are whole, also where a model's last chunk stands for one: their type is the message's.
+ * The values as readers get them: JSON (see json.ts), with every message in them, however deep, a flat one. What it is
+ * given stays as it is. Messages of a state are whole, also where a model's last chunk stands for one: their type is the
+ * message's.
  */
 export function flattenValues(values: Record<string, unknown>, flatten?: Flatten): Record<string, unknown>;
 export function flattenValues(values: unknown, flatten?: Flatten): unknown;
 export function flattenValues(values: unknown, flatten: Flatten = flattenWhole): unknown {
-  if (typeof values !== "object" || values === null) return values;
-  if (BaseMessage.isInstance(values)) return flatten(values);
-  if (isDeltaSnapshot(values)) return flattenValues(values.value, flatten);
-  if (Array.isArray(values)) return values.map((value: unknown) => flattenValues(value, flatten));
-  const prototype: unknown = Object.getPrototypeOf(values);
-  if (prototype !== Object.prototype && prototype !== null) return values;
-  return Object.fromEntries(
-    Object.entries(values).map(([key, value]) => [key, flattenValues(value, flatten)]),
-  );
+  const special: Special = (value) => {
+    if (BaseMessage.isInstance(value)) return { value: flatten(value) };
+    return isDeltaSnapshot(value) ? { value: flattenValues(value.value, flatten) } : undefined;
+  };
+  return toJson(values, special);
 }
 
 type Flatten = (message: BaseMessage) => FlatMessage;

@@ -557,3 +557,45 @@ describe("delta channels", () => {
 function meta(): CheckpointMetadata {
   return { source: "loop", step: 0, parents: {} };
 }
+
+describe("values that no JSON has", () => {
+  const stored = async (value: unknown) => {
+    const { saver } = setup();
+    const config = await putChild(saver, at(), { a: value, b: 1 });
+    await saver.putWrites(config, [["a", value]], "task");
+    const { checkpoint, pendingWrites } = (await saver.getTuple(config))!;
+    expect(checkpoint.channel_values.b).toBe(1);
+    return { value: checkpoint.channel_values.a, write: pendingWrites?.[0]?.[2] };
+  };
+
+  test.each<[string, unknown]>([
+    ["a BigInt", 12345678901234567890n],
+    ["BigInts in depth", { a: [1n, new Map([["b", new Set([2n])]])], c: "x" }],
+    ["a Map, a Set, an Error", [new Map([[1, { a: 2 }]]), new Set(["a"]), new Error("no")]],
+  ])("%s comes back as it was", async (_, value) => {
+    expect(await stored(value)).toEqual({ value, write: value });
+  });
+
+  test.each<[string, unknown]>([
+    ["a function", () => 1],
+    ["a symbol", Symbol("s")],
+  ])("%s is left out, and the rest is there", async (_, value) => {
+    expect(await stored(value)).toEqual({ value: undefined, write: undefined });
+    expect(await stored({ f: value, x: 1 })).toMatchObject({ value: { x: 1 } });
+  });
+
+  test("what contains itself, beside a BigInt", async () => {
+    const one: Record<string, unknown> = { n: 1n };
+    one.self = one;
+    expect((await stored(one)).value).toEqual({ n: 1n, self: "[Circular]" });
+  });
+
+  test("a value that was stored as nothing at all costs the thread only itself", async () => {
+    const { saver, prefix } = setup();
+    const config = await putChild(saver, at(), { a: 1, b: 2 });
+    const blobs = `${prefix}:{t}:blobs`;
+    const field = (await redis.hkeys(blobs)).find((each) => each.startsWith("\0a\0"))!;
+    await redis.hset(blobs, field, "json\0");
+    expect(await valuesOf(saver, config)).toEqual({ b: 2 });
+  });
+});

@@ -157,7 +157,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     const marked = runId === undefined ? metadata : { ...metadata, run_id: runId };
     const { channel_values: values, ...rest } = checkpoint;
     const versions = Object.entries(checkpoint.channel_versions);
-    const fresh = Object.entries(newVersions).filter(([channel]) => values[channel] !== undefined);
+    const fresh = Object.entries(newVersions).filter(([channel]) => isStorable(values[channel]));
     // Nothing may be awaited before this: the caller is free to change what it gave once put() has returned.
     const [body, plainMeta, ...blobs] = await Promise.all([
       dump(this.serde, rest),
@@ -431,6 +431,11 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     checkpoint.channel_versions[SENDS] =
       versions.length > 0 ? maxChannelVersion(...versions) : this.getNextVersion(undefined);
   }
+}
+
+/** What is no value in JSON is no value of a channel: it has none when it is loaded. */
+function isStorable(value: unknown): boolean {
+  return value !== undefined && typeof value !== "function" && typeof value !== "symbol";
 }
 
 function namespace(config: RunnableConfig): string {

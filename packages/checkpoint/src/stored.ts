@@ -9,18 +9,70 @@ import {
   type SerializerProtocol,
   writesSortKey,
 } from "@langchain/langgraph-checkpoint";
+import { InvalidArgumentError } from "./errors.ts";
+import { fields, isPlain } from "./json.ts";
 import type { RawTuple } from "./scripts.ts";
 
+/** The serializer's "json", of a value in which BigInts were marked. */
+const marked = "json+bigint";
+
+/**
+ * What no store can hold is left out: a function or a symbol is stored as undefined. A BigInt comes back as one.
+ *
+ * @throws InvalidArgumentError: the serializer cannot say what the value is
+ */
 export async function dump(serde: SerializerProtocol, value: unknown): Promise<Buffer> {
-  const [type, bytes] = await serde.dumpsTyped(value);
+  const stored = typeof value === "function" || typeof value === "symbol" ? undefined : value;
+  let [type, bytes] = await serde.dumpsTyped(stored);
+  if (isRefused(type, bytes)) {
+    [type, bytes] = await serde.dumpsTyped(markBigInts(stored, []));
+    if (isRefused(type, bytes)) throw new InvalidArgumentError("a value of the state cannot be stored");
+    type = marked;
+  }
   return Buffer.concat([Buffer.from(`${type}\0`), bytes]);
 }
 
-export function load(serde: SerializerProtocol, dumped: Buffer): Promise<unknown> {
+export async function load(serde: SerializerProtocol, dumped: Buffer): Promise<unknown> {
   const end = dumped.indexOf(0);
   // Not a Buffer: one would go back in as {"type":"Buffer",…}.
   const bytes = new Uint8Array(dumped.buffer, dumped.byteOffset + end + 1, dumped.length - end - 1);
-  return serde.loadsTyped(dumped.toString("latin1", 0, end), bytes);
+  const type = dumped.toString("latin1", 0, end);
+  if (type === marked) return unmarkBigInts(await serde.loadsTyped("json", bytes));
+  // LangGraph's serializer makes nothing at all of a function: what was stored so must not cost the thread.
+  if (type === "json" && bytes.length === 0) return undefined;
+  return await serde.loadsTyped(type, bytes);
+}
+
+/** What LangGraph's serializer stores in place of a value that `JSON.stringify` throws at. */
+const refusal = Buffer.from('"[unable to serialize, circular reference is too complex to analyze]"');
+
+function isRefused(type: string, bytes: Uint8Array): boolean {
+  return type === "json" && bytes.length === refusal.length && refusal.equals(bytes);
+}
+
+/** A copy with a mark in place of every BigInt, and without what contains itself or throws when it is read. */
+function markBigInts(value: unknown, above: object[]): unknown {
+  if (typeof value === "bigint") return { lc: 2, type: "bigint", value: String(value) };
+  if (typeof value !== "object" || value === null) return value;
+  if (above.includes(value)) return "[Circular]";
+  const inner = (each: unknown) => markBigInts(each, [...above, value]);
+  if (Array.isArray(value)) return value.map(inner);
+  if (value instanceof Map) return new Map([...value].map(([key, each]) => [inner(key), inner(each)]));
+  if (value instanceof Set) return new Set([...value].map(inner));
+  return isPlain(value) ? fields(value, inner) : value;
+}
+
+function unmarkBigInts(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(unmarkBigInts);
+  if (value instanceof Map) {
+    return new Map([...value].map(([key, each]) => [unmarkBigInts(key), unmarkBigInts(each)]));
+  }
+  if (value instanceof Set) return new Set([...value].map(unmarkBigInts));
+  if (!isPlain(value)) return value;
+  const { lc, type, value: digits } = value as Record<string, unknown>;
+  if (lc === 2 && type === "bigint") return BigInt(String(digits));
+  return fields(value, unmarkBigInts);
 }
 
 /**

@@ -4,6 +4,7 @@
  * Invariant: an attempt stops for one reason, the first; from then on the log takes nothing more from its agent.
  */
 import { setMaxListeners } from "node:events";
+import { flattenValues } from "@throughline/checkpoint";
 import { type Fold, lifecycle, type Part } from "@throughline/protocol";
 import type { RunWriter } from "@throughline/runlog";
 
@@ -89,9 +90,20 @@ export class Attempt {
 
   /** Puts a part into the log and the fold. Answers a promise where the agent is to wait. */
   take(part: Part): Promise<void> | undefined {
-    const wait = this.writer.write(part);
-    this.fold.add(part, this.writer.offset);
+    const [told, wait] = this.#write(part);
+    this.fold.add(told, this.writer.offset);
     return wait;
+  }
+
+  /** Where somebody put into a part what JSON cannot say, it is told as JSON can. */
+  #write(part: Part): [told: Part, wait: Promise<void> | undefined] {
+    try {
+      return [part, this.writer.write(part)];
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error;
+      const told = flattenValues(part) as Part;
+      return [told, this.writer.write(told)];
+    }
   }
 
   /** Takes back what is in the log and the fold after `to`. */

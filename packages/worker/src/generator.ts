@@ -1,5 +1,5 @@
 /** Agents that are async generator functions: how one is driven, and what it may yield. */
-import { normalizeMessages } from "@throughline/checkpoint";
+import { flattenValues, normalizeMessages } from "@throughline/checkpoint";
 import type { Part, StreamMode } from "@throughline/protocol";
 import { streamModes } from "@throughline/protocol";
 import type { AgentContext, FunctionAgent, Yielded } from "./agent.ts";
@@ -75,8 +75,8 @@ function complete(part: Part, node: string, messageId: string): Part {
       ],
     };
   }
-  if (part.type === "updates") return { ...part, ns, data: withFlatMessages(part.data) as never };
-  return { ...part, ns };
+  const data = flattenValues(part.data as unknown);
+  return { ...part, ns, data: (part.type === "updates" ? withFlatMessages(data) : data) as never };
 }
 
 /** What the schema of a part says, without the depths of its data: this runs once per token. */

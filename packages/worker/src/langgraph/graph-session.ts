@@ -336,6 +336,7 @@ export class GraphSession implements Session {
     if (mode === "tasks" || mode === "checkpoints" || mode === "values") this.#origins.see(ns);
     if (mode === "checkpoints" && ns.length === 0) this.#retries?.stepEnded();
     if (mode !== "updates") return;
+    this.#warnOfLosses(payload);
     const messages = messagesOfUpdate(payload);
     if (ns.length > 0) this.#witness.finished(messages);
     else {
@@ -396,6 +397,17 @@ export class GraphSession implements Session {
     if (id === undefined || this.#begun.has(id)) return;
     const task = this.#origins.of(metadata)?.task;
     if (task !== undefined) this.#begun.set(id, { task, order: this.#order++, offset });
+  }
+
+  /** What no checkpoint holds is there for the nodes that follow, and gone for a worker that takes over. */
+  #warnOfLosses(payload: unknown): void {
+    for (const [node, delta] of Object.entries((payload ?? {}) as Record<string, unknown>)) {
+      if (typeof delta !== "object" || delta === null) continue;
+      for (const [key, value] of Object.entries(delta)) {
+        if (typeof value !== "function" && typeof value !== "symbol") continue;
+        this.#work.logger.warn(`node ${node} put a ${typeof value} into ${key}: no checkpoint holds it`);
+      }
+    }
   }
 
   #noteInterrupts(payload: unknown): void {

@@ -368,6 +368,66 @@ describe("3 to 6, 11: subgraphs", () => {
   });
 });
 
+describe("7, 14: values that no JSON has", () => {
+  const State = Annotation.Root({
+    ...MessagesAnnotation.spec,
+    odd: Annotation<unknown>,
+    seen: Annotation<string>,
+  });
+  const serve = async (odd: unknown) => {
+    const graph = new StateGraph(State)
+      .addNode("put", async (_, { writer }) => {
+        writer?.({ progress: odd });
+        return { odd };
+      })
+      .addNode("look", async (state) => ({ seen: typeof state.odd }))
+      .addEdge(START, "put")
+      .addEdge("put", "look")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const modes = ["custom", "updates", "values"];
+    const { record, parts } = await shop.ended(
+      await shop.start("graph", { input: { messages: [] }, modes }, { threadId }),
+    );
+    expect(record.status).toBe("completed");
+    const { values } = await state(threadId);
+    // The thread goes on.
+    const again = await shop.ended(await shop.start("graph", { input: { messages: [] } }, { threadId }));
+    expect(again.record.status).toBe("completed");
+    return {
+      told: (parts.find(({ type }) => type === "custom")!.data as { progress?: unknown }).progress,
+      values,
+    };
+  };
+
+  test.each<[string, unknown, string]>([
+    ["a function", () => 1, "function"],
+    ["a symbol", Symbol("s"), "symbol"],
+  ])("%s is there for the next node, and in no checkpoint", async (_, odd, type) => {
+    const { told, values } = await serve(odd);
+    expect(told).toBeUndefined();
+    expect(values).toEqual({ messages: [], seen: type });
+  });
+
+  const cycle: Record<string, unknown> = { a: 1 };
+  cycle.self = cycle;
+  test.each<[string, unknown, unknown]>([
+    ["a BigInt", 10n, "10"],
+    ["a Map of Sets", new Map([["a", new Set([1n])]]), { a: ["1"] }],
+    ["a Date", new Date(0), "1970-01-01T00:00:00.000Z"],
+    ["what contains itself", cycle, { a: 1, self: "[Circular]" }],
+  ])("%s is told as JSON can say it", async (_, odd, told) => {
+    expect(await serve(odd)).toMatchObject({ told, values: { odd: told } });
+  });
+
+  test("an Error", async () => {
+    const { told, values } = await serve(new RangeError("no"));
+    expect(told).toEqual({ name: "RangeError", message: "no" });
+    expect(values.odd).toMatchObject({ message: "no" });
+  });
+});
+
 describe("8: questions", () => {
   test("one of two was answered by its id: `false` answers the other", async () => {
     const ask = (name: string) => async () => {

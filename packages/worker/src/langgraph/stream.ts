@@ -115,26 +115,9 @@ export function taskOf(metadata: Record<string, unknown> | undefined): string[] 
   return typeof path === "string" && path !== "" ? path.split("|") : undefined;
 }
 
-/** What JSON makes of it must be what a reader is to see: messages flat, errors with their message. */
+/** What JSON makes of it must be what a reader is to see. */
 function plain(value: unknown, flatten?: typeof flattenMessage): never {
-  const flat = flattenValues(value, flatten);
-  return (hasErrors(flat) ? withErrors(flat) : (flat ?? null)) as never;
-}
-
-/** JSON makes `{}` of an Error. Tools and tasks carry one beside their other fields. */
-function hasErrors(value: unknown): value is Fields {
-  if (typeof value !== "object" || value === null) return false;
-  for (const key in value) if ((value as Fields)[key] instanceof Error) return true;
-  return false;
-}
-
-function withErrors(fields: Fields): Fields {
-  return Object.fromEntries(
-    Object.entries(fields).map(([key, value]) => [
-      key,
-      value instanceof Error ? { name: value.name, message: value.message } : value,
-    ]),
-  );
+  return (flattenValues(value, flatten) ?? null) as never;
 }
 
 function checkpoint(state: Fields): never {
