@@ -1,6 +1,7 @@
 /** Our gateway and worker against the suite, with every hook given: nothing is skipped. */
 import { createHmac, randomBytes } from "node:crypto";
 import { connect } from "node:net";
+import { Annotation, interrupt, START, StateGraph } from "@langchain/langgraph";
 import { agents } from "@throughline/example-worker";
 import { type Gateway, gatewayConfig, startGateway } from "@throughline/gateway";
 import { createLogger } from "@throughline/kit";
@@ -130,6 +131,37 @@ async function interruptedRun() {
   return { runId: "interrupted", interrupts };
 }
 
+/** A graph as the hook `graph` has it. */
+function trail() {
+  // What a subgraph answers is the list that it was given, and more.
+  const append = (before: string[], more: string[]) =>
+    before.every((each, i) => more[i] === each) ? more : [...before, ...more];
+  const State = Annotation.Root({
+    trail: Annotation<string[]>({ reducer: append, default: () => [] }),
+    called: Annotation<string>(),
+    ask: Annotation<string>(),
+  });
+  type State = typeof State.State;
+  const adds = (name: string) => (state: State) => ({ trail: [state.called ?? name] });
+  const inside = new StateGraph(State)
+    .addNode("one", adds("one"))
+    .addNode("two", (state: State) => {
+      if (state.ask !== undefined) interrupt(state.ask);
+      return adds("two")(state);
+    })
+    .addEdge(START, "one")
+    .addEdge("one", "two")
+    .compile();
+  return new StateGraph(State)
+    .addNode("before", adds("before"))
+    .addNode("inside", inside)
+    .addNode("after", adds("after"))
+    .addEdge(START, "before")
+    .addEdge("before", "inside")
+    .addEdge("inside", "after")
+    .compile();
+}
+
 async function cutOff() {
   const own = await startPrivateRedis();
   const { url } = await gateway({}, own.url);
@@ -149,13 +181,14 @@ const offers: (keyof Hooks)[] = [
   "trimmedRun",
   "interruptedRun",
   "hungRun",
+  "graph",
   "lossyRun",
   "variedRun",
 ];
 
 beforeAll(async () => {
   redis = new Redis(testRedisUrl());
-  worker = await serve({ agents: agents({}), redis: testRedisUrl(), prefix, logger });
+  worker = await serve({ agents: { ...agents({}), trail: trail() }, redis: testRedisUrl(), prefix, logger });
   const { url } = await gateway();
   target = {
     url,
@@ -185,6 +218,7 @@ beforeAll(async () => {
     trimmedRun: once(trimmedRun),
     interruptedRun: once(interruptedRun),
     hungRun: async () => ({ runId: (await scriptedRun("hung")).runId }),
+    graph: "trail",
     lossyRun,
     variedRun: once(variedRun),
   };

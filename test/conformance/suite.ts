@@ -39,6 +39,12 @@ export interface Hooks {
   hungRun: () => Promise<{ runId: string }>;
   /** A run that appends when it is told to, with a batch among others that no gateway is told of; it ends with the last. */
   lossyRun: () => Promise<{ runId: string; append: () => Promise<void> }>;
+  /**
+   * The name of an agent whose graph is `before` → `inside` → `after`, `inside` being a graph of `one` → `two`. Each
+   * node adds its name to the list `trail`, or what its input has as `called`. Where the input has `ask`, `two` asks
+   * that first.
+   */
+  graph: string;
   /** A run that has ended, with parts of several modes, namespaces, nodes and tags. */
   variedRun: () => Promise<{ runId: string; parts: Part[] }>;
 }

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { gatewayUrl, jsonObject, modeList, quoted, runInput } from "./arguments.ts";
+import { gatewayUrl, jsonObject, modeList, nodeList, quoted, runInput } from "./arguments.ts";
 import { answerTo, goOn, stoppedLine } from "./follow.ts";
 import { startParams } from "./program.ts";
 import { Presses, type Stream, Terminal } from "./terminal.ts";
@@ -54,6 +54,9 @@ describe("input", () => {
       checkpoint: "c",
       modes: modeList("messages, custom"),
       subgraphs: true,
+      interruptBefore: nodeList("plan, act"),
+      interruptAfter: nodeList("*"),
+      timeout: 90,
       config: jsonObject('{"configurable":{"lang":"en"}}'),
       keep: "thread",
     } as const;
@@ -63,6 +66,9 @@ describe("input", () => {
       checkpointId: "c",
       modes: ["messages", "custom"],
       subgraphs: true,
+      interruptBefore: ["plan", "act"],
+      interruptAfter: "*",
+      timeoutMs: 90_000,
       config: { configurable: { lang: "en" } },
     });
     expect(startParams("a", undefined, { resume: "yes", keep: "thread" })).toEqual({

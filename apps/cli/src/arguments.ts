@@ -54,6 +54,10 @@ export function modeList(text: string): StreamMode[] {
   });
 }
 
+export function nodeList(text: string): "*" | string[] {
+  return text === "*" ? text : text.split(",").map((each) => each.trim());
+}
+
 export function keepOption(text: string): Keep {
   const parsed = keep.safeParse(text);
   if (!parsed.success) throw new InvalidArgumentError(`It is one of ${keep.options.join(", ")}.`);

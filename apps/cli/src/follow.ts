@@ -91,10 +91,10 @@ async function conclude(
     case "interrupted": {
       const thread = ending.checkpoint?.threadId ?? run.threadId;
       if (thread !== undefined) {
-        const answer = answerTo(ending.interrupts);
-        terminal.note(
-          `to answer: ${command} run ${quoted(await agentName())} --resume ${answer} --thread ${quoted(thread)}`,
-        );
+        const run = `${command} run ${quoted(await agentName())}`;
+        const answer = ending.interrupts.length === 0 ? "" : ` --resume ${answerTo(ending.interrupts)}`;
+        const what = answer === "" ? "to go on" : "to answer";
+        terminal.note(`${what}: ${run}${answer} --thread ${quoted(thread)}`);
       }
       return exitCodes.completed;
     }
@@ -109,7 +109,7 @@ async function conclude(
 
 /** What is to be replaced by the answer: JSON or text; of several, each under its id. */
 export function answerTo(interrupts: readonly { id: string }[]): string {
-  if (interrupts.length <= 1) return "ANSWER";
+  if (interrupts.length === 1) return "ANSWER";
   return quoted(JSON.stringify(Object.fromEntries(interrupts.map(({ id }) => [id, "ANSWER"]))));
 }
 

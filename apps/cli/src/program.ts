@@ -9,6 +9,7 @@ import {
   jsonObject,
   keepOption,
   modeList,
+  nodeList,
   runInput,
   wholeNumber,
 } from "./arguments.ts";
@@ -32,6 +33,10 @@ interface RunOptions {
   modes?: StreamMode[];
   subgraphs?: boolean;
   config?: Record<string, unknown>;
+  interruptBefore?: "*" | string[];
+  interruptAfter?: "*" | string[];
+  /** Seconds. */
+  timeout?: number;
   resume?: string;
   json?: boolean;
   quiet?: boolean;
@@ -78,6 +83,13 @@ export function makeProgram(perform: Perform, env: NodeJS.ProcessEnv): Command {
     .option("--modes <modes>", "what the run produces, as messages,updates,custom", modeList)
     .option("--subgraphs", "also what a graph's subgraphs produce")
     .option("--config <json>", 'a graph\'s config, as {"configurable":{…}}', jsonObject)
+    .option(
+      "--interrupt-before <nodes>",
+      "wait before these nodes of a graph, as plan,act; * for all",
+      nodeList,
+    )
+    .option("--interrupt-after <nodes>", "wait after these nodes", nodeList)
+    .option("--timeout <seconds>", "how long the run may take", wholeNumber)
     .option("--resume <answer>", "answer what an interrupted run waits for: JSON, or text")
     .option("--json", "print each part as a line of JSON, with its offset")
     .option("--quiet", "say nothing beside the text but what matters")
@@ -181,6 +193,9 @@ export function startParams(agent: string, input: string | undefined, options: R
   if (options.checkpoint !== undefined) params.checkpointId = options.checkpoint;
   if (options.modes !== undefined) params.modes = options.modes;
   if (options.subgraphs !== undefined) params.subgraphs = options.subgraphs;
+  if (options.interruptBefore !== undefined) params.interruptBefore = options.interruptBefore;
+  if (options.interruptAfter !== undefined) params.interruptAfter = options.interruptAfter;
+  if (options.timeout !== undefined) params.timeoutMs = options.timeout * 1000;
   if (options.config !== undefined) params.config = options.config as NonNullable<StartParams["config"]>;
   return params;
 }

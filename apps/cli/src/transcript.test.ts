@@ -102,6 +102,8 @@ describe("Transcript", () => {
       data: { event: "interrupted", interrupts: interrupts.slice(0, 1) },
     };
     expect(written(one).err).toEqual(['waits for an answer: "ok?"']);
+    const none: Part = { type: "lifecycle", ns: [], data: { event: "interrupted", interrupts: [] } };
+    expect(written(none).err).toEqual(["waits where it was told to"]);
   });
 
   it("rewound: what was taken back is said, and what holds is written again", () => {

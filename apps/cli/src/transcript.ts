@@ -107,6 +107,7 @@ export function lifecycleLine(data: Extract<Part, { type: "lifecycle" }>["data"]
     case "resumed":
       return [note(`another worker goes on (attempt ${data.attempt})`)];
     case "interrupted":
+      if (data.interrupts.length === 0) return [note("waits where it was told to")];
       return data.interrupts.map(({ id, value }) => {
         // By its id each of several is answered by itself.
         const which = data.interrupts.length > 1 ? ` (${id})` : "";

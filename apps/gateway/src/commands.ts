@@ -1,5 +1,12 @@
 /** What each command does. One function per method; the envelope, limits and answers are socket.ts's. */
-import { type RedisCheckpointSaver, readHistory, readState, refuseSerialised } from "@throughline/checkpoint";
+import {
+  findSubgraph,
+  type Position,
+  type RedisCheckpointSaver,
+  readHistory,
+  readState,
+  refuseSerialised,
+} from "@throughline/checkpoint";
 import type { Dispatcher, RunRequest, StartRequest } from "@throughline/dispatch";
 import {
   type CommandFrame,
@@ -197,30 +204,26 @@ function makeHandlers(deps: CommandDeps): Handlers {
       return { runs };
     },
 
-    "thread.get": async (connection, { threadId, checkpointId }) => {
+    "thread.get": async (connection, { threadId, checkpointId, ns }) => {
       await ownThread(connection, threadId);
-      const state = await readState(saver, {
-        threadId,
-        ...(checkpointId === undefined ? {} : { checkpointId }),
-      });
+      const path = await subgraphOf(saver, { threadId, checkpointId, ns });
+      const state = await readState(saver, { threadId, checkpointId, ns: path });
       if (state !== null) return state as unknown as Result<"thread.get">;
       if (checkpointId !== undefined) throw noSuchCheckpoint(threadId, checkpointId);
       throw new ProtocolError("no_such_checkpoint", `thread ${threadId} has no checkpoint yet`);
     },
 
-    "thread.history": async (connection, { threadId, limit = defaultHistoryLimit, before }) => {
+    "thread.history": async (connection, { threadId, limit = defaultHistoryLimit, before, ns }) => {
       await ownThread(connection, threadId);
-      const checkpoints = await readHistory(saver, {
-        threadId,
-        limit,
-        ...(before === undefined ? {} : { before }),
-      });
+      const path = await subgraphOf(saver, { threadId, checkpointId: before, ns });
+      const checkpoints = await readHistory(saver, { threadId, limit, before, ns: path });
       return { checkpoints: checkpoints as unknown as Result<"thread.history">["checkpoints"] };
     },
 
     "thread.update": async (connection, update) => {
       await ownThread(connection, update.threadId);
-      const checkpointId = await updateThread(deps, connection.principal.id, update);
+      const ns = await subgraphOf(saver, update);
+      const checkpointId = await updateThread(deps, connection.principal.id, { ...update, ns });
       return { threadId: update.threadId, checkpointId };
     },
 
@@ -241,6 +244,17 @@ function makeHandlers(deps: CommandDeps): Handlers {
 
     "server.ping": async () => ({}),
   };
+}
+
+/** The subgraph that a command names. Throws no_such_checkpoint where the thread has none by that name. */
+async function subgraphOf(saver: RedisCheckpointSaver, position: Position): Promise<string[]> {
+  const path = await findSubgraph(saver, position);
+  if (path !== undefined) return path;
+  const { threadId, checkpointId, ns = [] } = position;
+  throw new ProtocolError(
+    "no_such_checkpoint",
+    `thread ${short(threadId)} has no ${checkpointId === undefined ? "state" : `checkpoint ${short(checkpointId)}`} of a subgraph ${short(ns.join("|"))}`,
+  );
 }
 
 /** Checks what a new run names, before anything is written. */
@@ -271,10 +285,21 @@ async function startRequest(
   if (params.command !== undefined && params.input !== undefined) {
     throw new ProtocolError("invalid_argument", "run.start: give input or command, not both");
   }
-  const { input, modes, subgraphs, config, command } = params;
+  const { input, modes, subgraphs, config, command, interruptBefore, interruptAfter, timeoutMs } = params;
   refuseSerialised([input, config, command]);
   const request: RunRequest = JSON.parse(
-    JSON.stringify({ queue, input, checkpointId, modes, subgraphs, config, command }),
+    JSON.stringify({
+      queue,
+      input,
+      checkpointId,
+      modes,
+      subgraphs,
+      config,
+      command,
+      interruptBefore,
+      interruptAfter,
+      timeoutMs,
+    }),
   );
   return {
     agent,

@@ -1,4 +1,5 @@
 /** Which parts a subscription wants: see PROTOCOL.md, run.subscribe. */
+import { isNamed } from "@throughline/checkpoint";
 import type { Filter, Part } from "@throughline/protocol";
 
 /** Whether a part goes to a subscription with this filter. All that the filter names must match. */
@@ -6,7 +7,7 @@ export function matches(filter: Filter, part: Part): boolean {
   if (part.type === "lifecycle") return true;
   if (filter.modes !== undefined && !filter.modes.includes(part.type)) return false;
   const prefix = filter.ns ?? [];
-  if (part.ns.length < prefix.length || prefix.some((segment, i) => part.ns[i] !== segment)) return false;
+  if (!isNamed(part.ns.slice(0, prefix.length), prefix)) return false;
   if (filter.depth !== undefined && part.ns.length - prefix.length > filter.depth) return false;
   if (filter.nodes !== undefined && !nodesOf(part).some((node) => filter.nodes?.includes(node))) return false;
   if (filter.tags !== undefined && !tagsOf(part).some((tag) => filter.tags?.includes(tag))) return false;

@@ -24,7 +24,7 @@ interface ThreadUpdate extends StateUpdate {
 export async function updateThread(
   deps: CommandDeps,
   owner: string,
-  { threadId, checkpointId, values, asNode }: ThreadUpdate,
+  { threadId, checkpointId, values, asNode, ns = [] }: ThreadUpdate,
 ): Promise<string> {
   const { dispatcher, saver } = deps;
   const active = await dispatcher.active(threadId);
@@ -32,9 +32,12 @@ export async function updateThread(
     const message = `thread ${threadId} has an active run: its state is that run's until it ends`;
     throw new ProtocolError("thread_busy", message, { activeRunId: active });
   }
-  const agent = await graphOf(saver, { threadId, checkpointId });
+  const agent = await graphOf(saver, { threadId, checkpointId, ns });
   if (agent !== null)
-    return await updateGraph(deps, owner, agent, { threadId, checkpointId, values, asNode });
+    return await updateGraph(deps, owner, agent, { threadId, checkpointId, values, asNode, ns });
+  if (ns.length > 0) {
+    throw new ProtocolError("invalid_argument", `nobody knows whose subgraph ${ns.join("|")} is`);
+  }
   const { checkpointId: written } = await writeState(saver, {
     threadId,
     ...(checkpointId === undefined ? {} : { parentId: checkpointId }),

@@ -26,6 +26,8 @@ export class ForkView extends BaseCheckpointSaver {
   constructor(saver: BaseCheckpointSaver) {
     super(saver.serde);
     this.#saver = saver;
+    // LangGraph takes it off its saver, and calls it alone.
+    this.getNextVersion = this.getNextVersion.bind(this);
   }
 
   override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {

@@ -32,6 +32,7 @@ export { RedisStore, type RedisStoreOptions, type StorePutOptions } from "./stor
 export { NotSupportedError, type TtlPutOperation } from "./store-operations.ts";
 export {
   childCheckpoint,
+  findSubgraph,
   graphOf,
   newCheckpointId,
   type Position,

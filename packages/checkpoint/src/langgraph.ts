@@ -97,6 +97,9 @@ export interface GraphInside {
   outputChannels: string | string[];
   /** true: it keeps its state from call to call; false: it is never saved. */
   checkpointer?: unknown;
+  /** Nodes before or after which a run of it waits for somebody to go on. */
+  interruptBefore?: "*" | string[];
+  interruptAfter?: "*" | string[];
   builder?: { branches?: Record<string, Record<string, { path: Invokable }>> };
   getSubgraphs(namespace?: string, recurse?: boolean): Iterable<[name: string, graph: unknown]>;
 }
@@ -147,6 +150,21 @@ export function graphAt(graph: GraphInside, ns: string): GraphInside | undefined
   let inner: GraphInside | undefined = graph;
   for (const segment of pathOf(ns)) inner = inner && subgraphOf(inner, nodeOf(segment));
   return inner;
+}
+
+/** The graph at a namespace: nodes that are graphs, and graphs that nodes say they call. */
+export function declaredGraphAt(graph: GraphInside, ns: readonly string[]): GraphInside | undefined {
+  let inner: GraphInside | undefined = graph;
+  for (const segment of ns) {
+    const subgraphs: [string, unknown][] = inner === undefined ? [] : [...inner.getSubgraphs()];
+    inner = subgraphs.find(([name]) => name === nodeOf(segment))?.[1] as GraphInside | undefined;
+  }
+  return inner;
+}
+
+/** Whether a path is what a pattern says, in which the name of a node stands for any of its tasks. */
+export function isNamed(path: readonly string[], pattern: readonly string[]): boolean {
+  return path.length === pattern.length && isBelow(pattern, path);
 }
 
 /** The state's keys that a subgraph answers with. */

@@ -19,8 +19,10 @@ import {
   ERROR,
   finishedTasks,
   INTERRUPT,
+  isNamed,
   isStateKey,
   NO_WRITES,
+  pathOf,
   RESUME,
   RETURN,
   SENDS,
@@ -89,6 +91,27 @@ export interface Position {
   ns?: readonly string[] | undefined;
 }
 
+/**
+ * The path of the subgraph that a path means in which names of nodes stand for their tasks: the one that was last
+ * written to, of those that have the checkpoint where one is named. undefined: there is none.
+ */
+export async function findSubgraph(
+  saver: RedisCheckpointSaver,
+  { threadId, checkpointId, ns = [] }: Position,
+): Promise<string[] | undefined> {
+  if (ns.length === 0) return [];
+  const heads = [...(await saver.heads(threadId))].map(([key, head]) => ({ path: pathOf(key), head }));
+  const found = heads
+    .filter(({ path }) => isNamed(path, ns))
+    .sort((a, b) => (a.head < b.head ? 1 : -1))
+    .map(({ path }) => path);
+  if (checkpointId === undefined) return found[0];
+  for (const path of found) {
+    if ((await saver.getTuple(at(threadId, checkpointId, path))) !== undefined) return path;
+  }
+  return undefined;
+}
+
 /** The state at a checkpoint, by default the head; null where there is none. */
 export async function readState(saver: BaseCheckpointSaver, position: Position): Promise<ThreadState | null> {
   const { threadId, checkpointId, ns } = position;
@@ -118,9 +141,9 @@ export async function readHistory(
  */
 export async function graphOf(
   saver: BaseCheckpointSaver,
-  { threadId, checkpointId }: { threadId: string; checkpointId?: string | undefined },
+  { threadId, checkpointId, ns }: Position,
 ): Promise<string | null> {
-  const tuple = await saver.getTuple(at(threadId, checkpointId));
+  const tuple = await saver.getTuple(at(threadId, checkpointId, ns));
   if (tuple === undefined || Object.keys(tuple.checkpoint.versions_seen).length === 0) return null;
   const { agent } = (tuple.metadata ?? {}) as { agent?: unknown };
   return typeof agent === "string" ? agent : null;
@@ -176,7 +199,7 @@ async function threadState(
   tuple: CheckpointTuple,
 ): Promise<ThreadState> {
   const { shown } = marksOf(tuple);
-  const ns = String(tuple.config.configurable?.checkpoint_ns ?? "").split("|");
+  const ns = pathOf(String(tuple.config.configurable?.checkpoint_ns ?? ""));
   // A fork stands before the step that goes on: until that is over the thread shows what it showed when it was stopped.
   const seen = shown === undefined ? undefined : await saver.getTuple(at(threadId, shown, ns));
   const parentId: unknown = tuple.parentConfig?.configurable?.checkpoint_id;
@@ -185,7 +208,7 @@ async function threadState(
     threadId,
     checkpointId: tuple.checkpoint.id,
     parentId: typeof parentId === "string" ? parentId : null,
-    ns: ns[0] === "" ? [] : ns,
+    ns,
     values: valuesOf(seen ?? tuple),
     next: nextOf(tuple, tasks),
     interrupts: openInterrupts(tuple),

@@ -12,22 +12,25 @@ export class Thread {
     this.#call = call;
   }
 
-  /** The thread's state: its head, or that of `checkpointId`. Throws `no_such_thread`, `no_such_checkpoint`. */
-  get(options: { checkpointId?: string } = {}): Promise<ThreadState> {
+  /**
+   * The thread's state: its head, or that of `checkpointId`; with `ns` that of a subgraph, by its path (the name of a
+   * node stands for the latest of its tasks). Throws `no_such_thread`, `no_such_checkpoint`.
+   */
+  get(options: { checkpointId?: string; ns?: string[] } = {}): Promise<ThreadState> {
     return this.#call("thread.get", { threadId: this.threadId, ...options });
   }
 
-  /** The checkpoints, newest first. `before`: the checkpointId that the last page ended with. */
-  async history(options: { limit?: number; before?: string } = {}): Promise<ThreadState[]> {
+  /** The checkpoints, newest first; `ns` as for `get`. `before`: the checkpointId that the last page ended with. */
+  async history(options: { limit?: number; before?: string; ns?: string[] } = {}): Promise<ThreadState[]> {
     return (await this.#call("thread.history", { threadId: this.threadId, ...options })).checkpoints;
   }
 
   /**
-   * Writes a new checkpoint with these values. Not sent twice: throws ConnectionLostError where it may have been done.
+   * Writes a new checkpoint with these values; `ns` as for `get`. Not sent twice: throws ConnectionLostError where it may have been done.
    */
   update(
     values: Record<string, unknown>,
-    options: { asNode?: string; checkpointId?: string } = {},
+    options: { asNode?: string; checkpointId?: string; ns?: string[] } = {},
   ): Promise<Result<"thread.update">> {
     const params = { threadId: this.threadId, values, ...options } as Params<"thread.update">;
     return this.#call("thread.update", params);

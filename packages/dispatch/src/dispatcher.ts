@@ -6,7 +6,14 @@
  * waiting for a run of it: who has ended is taken out of line, and the first in line is put on the queue again.
  */
 import { createHash } from "node:crypto";
-import type { Keep, MultitaskStrategy, RunRecord, RunStatus } from "@throughline/protocol";
+import type {
+  GraphCommand,
+  Keep,
+  MultitaskStrategy,
+  RunConfig,
+  RunRecord,
+  RunStatus,
+} from "@throughline/protocol";
 import { isEnding, ProtocolError } from "@throughline/protocol";
 import {
   type Cancelled,
@@ -41,8 +48,13 @@ export interface RunRequest {
   checkpointId?: string;
   modes?: string[];
   subgraphs?: boolean;
-  config?: Record<string, unknown>;
-  command?: Record<string, unknown>;
+  config?: RunConfig;
+  command?: GraphCommand;
+  /** Nodes of a graph, or "*": the run ends `interrupted` before, or after, each of them. */
+  interruptBefore?: "*" | string[];
+  interruptAfter?: "*" | string[];
+  /** How long the run may take from its first attempt on, ms. */
+  timeoutMs?: number;
   /** In place of running the agent: what is to be written to its thread's state. */
   update?: StateUpdate;
 }
@@ -52,6 +64,8 @@ export interface StateUpdate {
   values: Record<string, unknown>;
   /** The node that it counts as written by. Default: the last one that wrote. */
   asNode?: string | undefined;
+  /** The subgraph that it is for, by its path. Default: the thread's own state. */
+  ns?: readonly string[] | undefined;
 }
 
 export interface Started {

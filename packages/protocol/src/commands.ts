@@ -28,13 +28,16 @@ const checkpointId = z.string().min(1).max(200);
 const agentName = z.string().min(1).max(128);
 const limit = z.int().min(1).max(200);
 
+/** A day, in ms. */
+const maxTimeoutMs = 24 * 60 * 60 * 1000;
+
 export const multitaskStrategy = z.enum(["reject", "enqueue", "interrupt", "rollback"]);
 export type MultitaskStrategy = z.infer<typeof multitaskStrategy>;
 
 /** Which parts a subscription wants. All that is given must match; lifecycle parts always do. */
 export const filter = z.object({
   modes: z.array(streamMode).max(16).optional(),
-  /** A prefix of the part's ns. */
+  /** A prefix of the part's ns. The name of a node stands for any of its tasks. */
   ns: z.array(z.string().max(400)).max(32).optional(),
   /** How many segments below the prefix may follow; 0: only the prefix itself. */
   depth: z.int().min(0).max(32).optional(),
@@ -45,13 +48,59 @@ export const filter = z.object({
 });
 export type Filter = z.infer<typeof filter>;
 
+/** A node to go to: with the thread's state, or with an input of its own. */
+const target = z.union([z.string(), z.object({ node: z.string(), input: json })]);
+
 /** A command to a LangGraph graph in place of input. */
 export const graphCommand = z.object({
   resume: json.optional(),
   update: json.optional(),
-  goto: z.union([z.string(), z.array(z.string())]).optional(),
+  goto: z.union([target, z.array(target).max(1000)]).optional(),
 });
 export type GraphCommand = z.infer<typeof graphCommand>;
+
+const recursionLimit = z.int().min(1).max(10_000);
+const maxConcurrency = z.int().min(1).max(10_000);
+
+/**
+ * What a run's agent is told beside its input. Names that LangGraph knows are checked; all others are the agent's. Of
+ * the two spellings of a name the first holds.
+ */
+export const runConfig = z
+  .object({
+    configurable: record.optional(),
+    /** How many steps a graph may take. */
+    recursionLimit: recursionLimit.optional(),
+    recursion_limit: recursionLimit.optional(),
+    /** How many tasks of a step may run at once. */
+    maxConcurrency: maxConcurrency.optional(),
+    max_concurrency: maxConcurrency.optional(),
+    tags: z.array(z.string()).optional(),
+    metadata: record.optional(),
+    durability: z.enum(["sync", "async", "exit"]).optional(),
+  })
+  .catchall(json);
+export type RunConfig = z.infer<typeof runConfig>;
+
+/** Names of a graph's nodes; `"*"`: all of them. */
+const nodes = z.union([z.literal("*"), z.array(z.string().min(1).max(200)).max(1000)]);
+
+/** The path of a subgraph. The name of a node stands for the latest of its tasks. */
+const subgraph = z.array(z.string().min(1).max(400)).max(32);
+
+/** A task of a checkpoint's next step. */
+export const taskState = z.looseObject({
+  id: z.string(),
+  name: z.string(),
+  /** What it asked a person, and whether that was answered. */
+  interrupts: z.array(z.looseObject({ id: z.string(), value: json, answered: z.boolean() })),
+  error: z.looseObject({ name: z.string(), message: z.string() }).optional(),
+  /** What it wrote; only of a task that has finished. */
+  result: json.optional(),
+  /** It was stopped in the middle of its answer: a run without input goes on behind it. */
+  cancelled: z.literal(true).optional(),
+});
+export type TaskState = z.infer<typeof taskState>;
 
 export const runRecord = z.looseObject({
   runId: z.string(),
@@ -81,9 +130,15 @@ export const threadState = z.looseObject({
   threadId: z.string(),
   checkpointId: z.string(),
   parentId: z.string().nullable(),
+  /** The path of the subgraph whose state it is; [] is the thread's own. Older gateways leave it out. */
+  ns: z.array(z.string()).optional(),
   values: record,
+  /** The nodes at which a run without input goes on. */
   next: z.array(z.string()),
+  /** What waits for a person's answer. */
   interrupts: z.array(interruptInfo),
+  /** The tasks of the next step, where the checkpoint knows them. Older gateways leave it out. */
+  tasks: z.array(taskState).optional(),
   metadata: record,
   createdAt: z.string(),
 });
@@ -107,9 +162,14 @@ export const commands = {
       checkpointId: checkpointId.optional(),
       modes: z.array(streamMode).min(1).max(16).optional(),
       subgraphs: z.boolean().optional(),
-      config: record.optional(),
+      config: runConfig.optional(),
       metadata: record.optional(),
       command: graphCommand.optional(),
+      /** The run ends `interrupted` before, or after, each of these nodes of its graph. */
+      interruptBefore: nodes.optional(),
+      interruptAfter: nodes.optional(),
+      /** How long the run may take from its first attempt on, ms. */
+      timeoutMs: z.int().min(1).max(maxTimeoutMs).optional(),
       multitaskStrategy: multitaskStrategy.optional(),
       idempotencyKey: z.string().min(1).max(256).optional(),
       subscribe: z.boolean().optional(),
@@ -159,7 +219,7 @@ export const commands = {
     result: z.looseObject({ runs: z.array(runRecord) }),
   },
   "thread.get": {
-    params: z.object({ threadId, checkpointId: checkpointId.optional() }),
+    params: z.object({ threadId, checkpointId: checkpointId.optional(), ns: subgraph.optional() }),
     result: threadState,
   },
   "thread.history": {
@@ -168,6 +228,7 @@ export const commands = {
       limit: limit.optional(),
       /** The checkpointId that the last page ended with. */
       before: checkpointId.optional(),
+      ns: subgraph.optional(),
     }),
     result: z.looseObject({ checkpoints: z.array(threadState) }),
   },
@@ -177,6 +238,7 @@ export const commands = {
       values: record,
       asNode: z.string().max(200).optional(),
       checkpointId: checkpointId.optional(),
+      ns: subgraph.optional(),
     }),
     result: checkpointRef,
   },

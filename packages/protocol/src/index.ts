@@ -13,9 +13,13 @@ export {
   multitaskStrategy,
   type Params,
   type Result,
+  type RunConfig,
   type RunRecord,
+  runConfig,
   runRecord,
+  type TaskState,
   type ThreadState,
+  taskState,
   threadId,
   threadState,
 } from "./commands.ts";

@@ -35,7 +35,16 @@ export class WorkerStoppingError extends Error {
   }
 }
 
-export type StopReason = RunCancelledError | AttemptLostError | WorkerStoppingError;
+/** The run took longer than it may: the reason that an agent finds in its signal. */
+export class RunTimeoutError extends Error {
+  override readonly name = "AbortError";
+  readonly code = "run_timeout";
+  constructor(timeoutMs: number) {
+    super(`the run took longer than its timeoutMs, ${timeoutMs}`);
+  }
+}
+
+export type StopReason = RunCancelledError | AttemptLostError | WorkerStoppingError | RunTimeoutError;
 
 export class Attempt {
   readonly runId: string;

@@ -1,4 +1,5 @@
 /** An attempt of a function agent. */
+import { InvalidArgumentError } from "@throughline/checkpoint";
 import type { CheckpointRef, FlatMessage, StreamMode } from "@throughline/protocol";
 import { defaultModes } from "@throughline/protocol";
 import type { AgentContext, FunctionAgent } from "./agent.ts";
@@ -38,6 +39,9 @@ export class FunctionSession implements Session {
   async run(): Promise<Finished> {
     const { run, request, attempt } = this.#work;
     const { runId, threadId, agent: name, metadata = {} } = run.record;
+    if (request.interruptBefore !== undefined || request.interruptAfter !== undefined) {
+      throw new InvalidArgumentError(`agent ${name} is a function: it has no nodes to interrupt a run at`);
+    }
     const { checkpointId, values, messages } = this.#base;
     const context: AgentContext = {
       input: request.input,

@@ -24,6 +24,7 @@ import {
   Attempt,
   AttemptLostError,
   RunCancelledError,
+  RunTimeoutError,
   type StopReason,
   WorkerStoppingError,
 } from "./attempt.ts";
@@ -71,6 +72,7 @@ export class Runner {
     const { control: channel } = runKeys(prefix, job.runId);
     let attempt: Attempt | undefined;
     let crashes = 0;
+    let timeout: NodeJS.Timeout | undefined;
     const wake = () => attempt?.stop(new RunCancelledError());
     await control.subscribe(channel, wake);
     try {
@@ -86,6 +88,7 @@ export class Runner {
       this.active.set(job.runId, attempt);
       if (run.record.cancel !== undefined) attempt.stop(new RunCancelledError());
       if (this.#leaving) attempt.stop(new WorkerStoppingError());
+      timeout = stopInTime(attempt, run);
       const outcome = await this.#attempt(run, attempt);
       if (outcome === "done") await dispatcher.ended(job.threadId, job.runId);
       return outcome;
@@ -113,6 +116,7 @@ export class Runner {
       if (!(cause instanceof Error) || isLost(cause)) await attempt?.writer.release().catch(() => {});
       return "lost";
     } finally {
+      clearTimeout(timeout);
       control.unsubscribe(channel, wake);
       if (attempt !== undefined && this.active.get(job.runId) === attempt) this.active.delete(job.runId);
     }
@@ -237,6 +241,12 @@ export class Runner {
       this.#logger(attempt.runId, attempt).info({ offset: attempt.writer.offset }, "run handed over");
       return "handed-over";
     }
+    if (reason instanceof RunTimeoutError) {
+      return await end("failed", {
+        event: "failed",
+        error: { name: "RunTimeoutError", message: reason.message },
+      });
+    }
     return await this.#cancelled(run, end);
   }
 
@@ -279,6 +289,18 @@ export class Runner {
   #logger(runId: string, attempt: Attempt | undefined): Logger {
     return this.#parts.logger.child({ runId, attempt: attempt?.writer.attempt });
   }
+}
+
+/** Stops an attempt when its run has taken as long as it may, by the clocks of its workers. */
+function stopInTime(attempt: Attempt, run: StoredRun): NodeJS.Timeout | undefined {
+  const { timeoutMs } = requestOf(run);
+  if (timeoutMs === undefined) return undefined;
+  const taken = Date.now() - Date.parse(run.record.startedAt!);
+  const stop = () => attempt.stop(new RunTimeoutError(timeoutMs));
+  const left = timeoutMs - Math.max(0, taken);
+  if (left > 0) return setTimeout(stop, left);
+  stop();
+  return undefined;
 }
 
 /** The session of an agent's kind. Where nobody knows the agent, one that can still keep what its run has streamed. */

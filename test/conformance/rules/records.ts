@@ -131,6 +131,92 @@ export const records: ConformanceTest[] = [
     assert.equal((await socket.refused("thread.update", bad)).error, "invalid_argument");
   }),
 
+  test("R108", "answers thread.get with the state of a subgraph", ["graph"], async (t) => {
+    const socket = await t.connect();
+    const { threadId, parts } = await t.run(socket, { agent: t.target.graph, input: {}, subgraphs: true });
+    const { ns } = parts.find((part) => part.ns.length > 0)!;
+    const inside = await socket.call("thread.get", { threadId, ns });
+    assert.deepEqual([inside.ns, inside.values.trail], [ns, ["before", "one", "two"]]);
+    assert.deepEqual(await socket.call("thread.get", { threadId, ns: ["inside"] }), inside);
+    const { checkpointId } = inside;
+    assert.deepEqual(await socket.call("thread.get", { threadId, ns: ["inside"], checkpointId }), inside);
+    // The latest of its tasks.
+    await t.run(socket, { agent: t.target.graph, input: {}, threadId });
+    const { values } = await socket.call("thread.get", { threadId, ns: ["inside"] });
+    assert.equal((values.trail as string[]).length, 7);
+    assert.deepEqual(await socket.call("thread.get", { threadId, ns: ["inside"], checkpointId }), inside);
+    const root = await socket.call("thread.get", { threadId });
+    assert.deepEqual(await socket.call("thread.get", { threadId, ns: [] }), root);
+    assert.deepEqual(root.ns, []);
+    for (const wrong of [
+      { ns: ["outside"] },
+      { ns: ["inside", "one"] },
+      { ns, checkpointId: root.checkpointId },
+    ]) {
+      assert.equal((await socket.refused("thread.get", { threadId, ...wrong })).error, "no_such_checkpoint");
+    }
+  }),
+
+  test("R109", "answers thread.get with the tasks of the next step", ["graph"], async (t) => {
+    const socket = await t.connect();
+    const agent = t.target.graph;
+    const { threadId, parts } = await t.run(socket, { agent, input: { ask: "Really?" } });
+    const asked = ending(parts, "interrupted").interrupts as { id: string; value: unknown }[];
+    assert.equal(asked[0]?.value, "Really?");
+    const state = await socket.call("thread.get", { threadId });
+    const interrupts = asked.map((each) => ({ ...each, answered: false }));
+    assert.deepEqual(
+      state.tasks?.map(({ id: _, ...task }) => task),
+      [{ name: "inside", interrupts }],
+    );
+    const { runId } = await socket.call("run.start", { agent, threadId, command: { resume: "yes" } });
+    await socket.ended(runId);
+    assert.deepEqual((await socket.call("thread.get", { threadId })).tasks, []);
+    const { checkpoints } = await socket.call("thread.history", { threadId });
+    const earlier = checkpoints.find(({ checkpointId }) => checkpointId === state.checkpointId);
+    const [task] = earlier?.tasks ?? [];
+    assert.equal(task?.interrupts[0]?.answered, true);
+    assert.deepEqual((task?.result as { trail?: unknown })?.trail, ["before", "one", "two"]);
+  }),
+
+  test("R110", "answers thread.history with the checkpoints of a subgraph", ["graph"], async (t) => {
+    const socket = await t.connect();
+    const { threadId } = await t.run(socket, { agent: t.target.graph, input: {} });
+    const { checkpoints } = await socket.call("thread.history", { threadId, ns: ["inside"] });
+    assert.deepEqual(checkpoints[0], await socket.call("thread.get", { threadId, ns: ["inside"] }));
+    const last = checkpoints.slice(0, 2).map(({ values }) => (values.trail as string[]).at(-1));
+    assert.deepEqual(last, ["two", "one"]);
+    const ids = checkpoints.map(({ checkpointId }) => checkpointId);
+    const page = { threadId, ns: ["inside"], before: ids[0]!, limit: 1 };
+    const next = (await socket.call("thread.history", page)).checkpoints;
+    assert.deepEqual(
+      next.map(({ checkpointId }) => checkpointId),
+      [ids[1]],
+    );
+    const unknown = await socket.refused("thread.history", { threadId, ns: ["outside"] });
+    assert.equal(unknown.error, "no_such_checkpoint");
+  }),
+
+  test("R111", "writes to the state of a subgraph, which goes on from it", ["graph"], async (t) => {
+    const socket = await t.connect();
+    const agent = t.target.graph;
+    const { threadId } = await t.run(socket, { agent, input: { ask: "Really?" } });
+    const before = await socket.call("thread.get", { threadId, ns: ["inside"] });
+    const values = { trail: ["by hand"] };
+    const written = await socket.call("thread.update", { threadId, ns: ["inside"], values });
+    const after = await socket.call("thread.get", { threadId, ns: ["inside"] });
+    assert.deepEqual([after.checkpointId, after.parentId], [written.checkpointId, before.checkpointId]);
+    assert.deepEqual(after.values.trail, ["before", "one", "by hand"]);
+    const { runId } = await socket.call("run.start", { agent, threadId, command: { resume: "yes" } });
+    await socket.ended(runId);
+    const done = await socket.call("thread.get", { threadId });
+    assert.deepEqual(done.values.trail, ["before", "one", "by hand", "two", "after"]);
+    for (const wrong of [{ ns: ["outside"] }, { ns: ["inside"], asNode: "three" }]) {
+      const { error } = await socket.refused("thread.update", { threadId, values, ...wrong });
+      assert.equal(error, wrong.asNode === undefined ? "no_such_checkpoint" : "invalid_argument");
+    }
+  }),
+
   test("R69", "lists the agents that live workers offer", [], async (t) => {
     const { agents } = await (await t.connect()).call("agent.list");
     const found = agents.find(({ name }) => name === t.agent);

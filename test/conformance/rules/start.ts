@@ -90,6 +90,109 @@ export const start: ConformanceTest[] = [
     await socket.call("run.cancel", { runId, keep: "discard" });
   }),
 
+  test("R103", "goes to nodes with inputs of their own", ["graph"], async (t) => {
+    const socket = await t.connect();
+    const agent = t.target.graph;
+    const { threadId } = await t.run(socket, { agent, input: {} });
+    const trail = async (goto: unknown) => {
+      const { runId } = await socket.call("run.start", { agent, threadId, command: { goto } });
+      ending(
+        (await socket.ended(runId)).map(({ part }) => part),
+        "completed",
+      );
+      return (await socket.call("thread.get", { threadId })).values.trail;
+    };
+    const whole = ["before", "one", "two", "after"];
+    assert.deepEqual(await trail("after"), [...whole, "after"]);
+    const sends = ["x", "y"].map((called) => ({ node: "after", input: { called } }));
+    assert.deepEqual(await trail(sends[0]), [...whole, "after", "x"]);
+    const all = await trail([...sends, "after"]);
+    assert.deepEqual((all as string[]).slice(6).toSorted(), ["after", "x", "y"]);
+    const nobody = { agent, threadId, command: { goto: { node: "after" } } };
+    assert.equal((await socket.refused("run.start", nobody)).error, "invalid_argument");
+  }),
+
+  test("R104", "refuses a config that no graph takes with invalid_argument", [], async (t) => {
+    const socket = await t.connect();
+    const wrong: Record<string, unknown>[] = [
+      { maxConcurrency: 0 },
+      { maxConcurrency: -1 },
+      { max_concurrency: 1.5 },
+      { recursionLimit: 0 },
+      { recursionLimit: 1e9 },
+      { recursion_limit: "25" },
+      { durability: "always" },
+      { tags: "one" },
+      { metadata: [] },
+      { configurable: "user" },
+    ];
+    for (const config of wrong) {
+      const { error, message } = await socket.refused("run.start", {
+        agent: t.agent,
+        input: { text },
+        config,
+      });
+      assert.equal(error, "invalid_argument", JSON.stringify(config));
+      assert.ok(message.includes(Object.keys(config)[0]!), message);
+    }
+    const config = {
+      configurable: { user: { id: 1 } },
+      recursionLimit: 50,
+      max_concurrency: 2,
+      own: [1, null],
+    };
+    ending((await t.run(socket, { config })).parts, "completed");
+  }),
+
+  test(
+    "R105",
+    "ends a run interrupted before or after the nodes that are named, and goes on there",
+    ["graph"],
+    async (t) => {
+      const socket = await t.connect();
+      const agent = t.target.graph;
+      const { threadId, parts } = await t.run(socket, { agent, input: {}, interruptBefore: ["inside"] });
+      assert.deepEqual(ending(parts, "interrupted").interrupts, []);
+      const state = () => socket.call("thread.get", { threadId });
+      assert.deepEqual([(await state()).values.trail, (await state()).next], [["before"], ["inside"]]);
+      const rest = await t.run(socket, { agent, threadId, input: null, interruptAfter: ["inside"] });
+      assert.deepEqual(ending(rest.parts, "interrupted").interrupts, []);
+      assert.deepEqual(
+        [(await state()).values.trail, (await state()).next],
+        [["before", "one", "two"], ["after"]],
+      );
+      ending((await t.run(socket, { agent, threadId, input: null })).parts, "completed");
+      assert.deepEqual((await state()).values.trail, ["before", "one", "two", "after"]);
+      const everywhere = await t.run(socket, { agent, input: {}, interruptBefore: "*" });
+      assert.deepEqual(ending(everywhere.parts, "interrupted").interrupts, []);
+      const nowhere = await t.run(socket, { agent, input: {}, interruptBefore: ["nowhere"] });
+      assert.match(JSON.stringify(ending(nowhere.parts, "failed").error), /nowhere.*before, inside, after/);
+    },
+  ),
+
+  test("R106", "ends a run that takes longer than timeoutMs with failed, RunTimeoutError", [], async (t) => {
+    const socket = await t.connect();
+    const { runId, threadId } = await t.startLong(socket, { timeoutMs: 1_500 });
+    const seen = (await socket.ended(runId)).map(({ part }) => part);
+    const { error, checkpoint } = ending(seen, "failed");
+    assert.deepEqual(error, {
+      name: "RunTimeoutError",
+      message: "the run took longer than its timeoutMs, 1500",
+    });
+    const { values } = await socket.call(
+      "thread.get",
+      checkpoint as { threadId: string; checkpointId: string },
+    );
+    assert.deepEqual(answers(values), [streamedText(seen)]);
+    assert.deepEqual((await socket.refused("thread.get", { threadId })).error, "no_such_checkpoint");
+    const late = await t.run(socket, { timeoutMs: 60_000 });
+    ending(late.parts, "completed");
+    for (const timeoutMs of [0, -1, 1.5, 1e9]) {
+      const params = { agent: t.agent, input: { text }, timeoutMs };
+      assert.equal((await socket.refused("run.start", params)).error, "invalid_argument");
+    }
+  }),
+
   test("R34", "refuses with thread_busy under reject while the thread has an active run", [], async (t) => {
     const socket = await t.connect();
     const { runId, threadId } = await t.startLong(socket);

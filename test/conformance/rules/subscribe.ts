@@ -248,6 +248,26 @@ export const subscribe: ConformanceTest[] = [
     assert.deepEqual(seen, []);
   }),
 
+  test("R107", "filters by the names of nodes in ns", ["variedRun"], async (t) => {
+    const socket = await t.connect();
+    const run = await t.target.variedRun();
+    const deep = run.parts.find(({ ns }) => ns.length > 1)!.ns;
+    const names = deep.map((segment) => segment.slice(0, segment.indexOf(":")));
+    assert.ok(deep.every((segment) => /.:./.test(segment)));
+    for (const length of [1, 2]) {
+      const path = deep.slice(0, length);
+      const below = ({ ns }: Part) => path.every((each, i) => ns[i] === each);
+      await filtered(socket, run, { ns: names.slice(0, length) }, below);
+      await filtered(socket, run, { ns: [...path.slice(0, -1), names[length - 1]!] }, below);
+      const part = path.at(-1)!.slice(0, -1);
+      const { seen } = await follow(socket, run.runId, { filter: { ns: [...path.slice(0, -1), part] } });
+      assert.ok(
+        partsOf(seen).every((each) => each === null || each.type === "lifecycle"),
+        `${part} is no name`,
+      );
+    }
+  }),
+
   test("R54", "sends nothing of a run after run.unsubscribe is answered", [], async (t) => {
     const [socket, watcher] = [await t.connect(), await t.connect()];
     const { runId } = await t.startLong(socket);

@@ -1,7 +1,14 @@
 /** A run's request as a graph takes it. */
-import { Command, type PregelOptions } from "@langchain/langgraph";
-import { type RedisCheckpointSaver, readState } from "@throughline/checkpoint";
+import { Command, type PregelOptions, Send } from "@langchain/langgraph";
+import {
+  END,
+  InvalidArgumentError,
+  type RedisCheckpointSaver,
+  readState,
+  START,
+} from "@throughline/checkpoint";
 import type { RunRequest } from "@throughline/dispatch";
+import type { GraphCommand, RunConfig } from "@throughline/protocol";
 import type { Graph } from "../agent.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: a graph's channels and context are known to who compiled it.
@@ -16,44 +23,65 @@ export type RequestedConfig = Pick<
 /** What names a place in a thread: that is said by threadId and checkpointId of `run.start`. */
 const places = new Set(["thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "run_id"]);
 
-/**
- * What of `config` in `run.start` is for the graph. LangGraph's server writes some names with underscores; both are
- * understood.
- */
-export function requestedConfig(config: Record<string, unknown> = {}): RequestedConfig {
-  const { configurable, tags, metadata, context } = config;
+/** What of `config` in `run.start` is for the graph. LangGraph's server writes some names with underscores. */
+export function requestedConfig(config: RunConfig = {}): RequestedConfig {
+  const { configurable = {}, tags, metadata, context, durability } = config;
   const recursionLimit = config.recursionLimit ?? config.recursion_limit;
   const maxConcurrency = config.maxConcurrency ?? config.max_concurrency;
-  const { durability } = config;
-  const own = Object.entries(isRecord(configurable) ? configurable : {}).filter(
-    ([key]) => !places.has(key) && !key.startsWith("__"),
-  );
+  const own = Object.entries(configurable).filter(([key]) => !places.has(key) && !key.startsWith("__"));
   return {
     configurable: Object.fromEntries(own),
-    ...(Array.isArray(tags) ? { tags: tags.map(String) } : {}),
-    ...(isRecord(metadata) ? { metadata } : {}),
-    ...(typeof recursionLimit === "number" ? { recursionLimit } : {}),
-    ...(typeof maxConcurrency === "number" ? { maxConcurrency } : {}),
+    ...(tags === undefined ? {} : { tags }),
+    ...(metadata === undefined ? {} : { metadata }),
+    ...(recursionLimit === undefined ? {} : { recursionLimit }),
+    ...(maxConcurrency === undefined ? {} : { maxConcurrency }),
     ...(context === undefined ? {} : { context }),
-    ...(durability === "sync" || durability === "async" || durability === "exit" ? { durability } : {}),
+    ...(durability === undefined ? {} : { durability }),
   };
 }
 
 /**
  * What the graph is run with: a command, the input, or null to go on where the thread stands. A string is a message of
  * the user's where the graph has messages.
+ *
+ * @throws InvalidArgumentError: the command names a node that there is not
  */
 export function graphInput(graph: Graph, { input, command }: RunRequest, runId: string): unknown {
-  if (command !== undefined) return new Command(command);
+  if (command !== undefined) {
+    checkTargets(graph, command);
+    return new Command(withSends(command));
+  }
   if (typeof input === "string" && "messages" in graph.channels) {
     return { messages: [{ role: "user", content: input, id: `${runId}-input-0` }] };
   }
   return input ?? null;
 }
 
+/** LangGraph passes over what it does not know, and the run would do nothing. */
+function checkTargets({ nodes }: Graph, { goto = [] }: GraphCommand): void {
+  const targets = [goto].flat().map((each) => (typeof each === "string" ? each : each.node));
+  const unknown = targets.filter((name) => !Object.hasOwn(nodes, name) && name !== END);
+  if (unknown.length === 0) return;
+  const known = Object.keys(nodes).filter((name) => name !== START);
+  throw new InvalidArgumentError(
+    `goto: there is no node ${unknown.join(", ")}; there are ${known.join(", ")}`,
+  );
+}
+
+function withSends({ goto, ...command }: GraphCommand): ConstructorParameters<typeof Command>[0] {
+  if (goto === undefined) return command as never;
+  const targets = [goto].flat();
+  return {
+    ...command,
+    goto: targets.map((each) => (typeof each === "string" ? each : new Send(each.node, each.input))),
+  } as never;
+}
+
 /**
  * LangGraph 1.4 takes an answer that is false, 0, "" or null for none, unless it comes with the id of what it answers:
  * where one thing is asked, it gets that.
+ *
+ * @throws InvalidArgumentError: more than one thing is asked
  */
 export async function withAnswerNamed(
   request: RunRequest,
@@ -63,10 +91,12 @@ export async function withAnswerNamed(
   const { command, checkpointId } = request;
   if (command === undefined || command.resume === undefined || command.resume) return request;
   const [asked, ...others] = (await readState(saver, { threadId, checkpointId }))?.interrupts ?? [];
-  if (asked === undefined || others.length > 0) return request;
+  if (asked === undefined) return request;
+  if (others.length > 0) {
+    const ids = [asked, ...others].map(({ id }) => id).join(", ");
+    throw new InvalidArgumentError(
+      `several questions are open (${ids}): name the one that is answered, as in {"resume": {"${asked.id}": ${JSON.stringify(command.resume)}}}`,
+    );
+  }
   return { ...request, command: { ...command, resume: { [asked.id]: command.resume } } };
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -64,10 +64,23 @@ export async function goOn(shown: CheckpointTuple, options: GoingOnOptions): Pro
   const inner: Fork[] = [];
   for (const [ns, id] of Object.entries(marksOf(shown).stop!.nested)) {
     const tuple = await saver.getTuple(at(threadId, ns, id));
-    if (tuple !== undefined) inner.push(await fork(tuple, ns, options));
+    // Where somebody wrote to a subgraph's state since, it goes on from that.
+    if (tuple === undefined || (await isUpdated(ns, id, options))) continue;
+    inner.push(await fork(tuple, ns, options));
   }
   // The root last: it is what a run finds first.
   for (const each of [...inner, root]) await write(each, options);
+}
+
+/** Whether a namespace's head is what updates by hand made of this checkpoint. */
+async function isUpdated(ns: string, id: string, { saver, threadId }: GoingOnOptions): Promise<boolean> {
+  const head = await saver.head(threadId, ns);
+  let each = head === null || head === id ? undefined : await saver.getTuple(at(threadId, ns, head));
+  while (each !== undefined && each.checkpoint.id !== id) {
+    if (each.metadata?.source !== "update" || marksOf(each).stop !== undefined) return false;
+    each = each.parentConfig && (await saver.getTuple(each.parentConfig));
+  }
+  return each !== undefined;
 }
 
 async function fork(shown: CheckpointTuple, ns: string, options: GoingOnOptions): Promise<Fork> {

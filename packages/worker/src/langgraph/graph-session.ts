@@ -18,6 +18,7 @@ import {
   flattenValues,
   type GraphInside,
   GraphSaver,
+  INTERRUPT,
   isToldAgain,
   type Marks,
   marksOf,
@@ -40,6 +41,7 @@ import type { Assignment, Finished, Outcome, Session } from "../session.ts";
 import { inputMessages, partial } from "../state.ts";
 import { Closing, type Said } from "./closing.ts";
 import { graphInput, requestedConfig, withAnswerNamed } from "./config.ts";
+import { gatesOf, hasGates, isAtGate, requestedGates } from "./gates.ts";
 import { goOn } from "./going-on.ts";
 import { Intake } from "./intake.ts";
 import { type Answers, noAnswers } from "./repair.ts";
@@ -91,6 +93,8 @@ export class GraphSession implements Session {
   /** What earlier attempts left behind the last checkpoint. */
   readonly #unfinished: Unfinished;
   #toTellAgain: Part[] = [];
+  /** Readers have been told, and were not told otherwise since, that the run waits. */
+  #toldGate = false;
   readonly #retries: Retries | undefined;
   readonly #interrupts: InterruptInfo[] = [];
   #interrupted = false;
@@ -138,6 +142,7 @@ export class GraphSession implements Session {
 
   recall(part: Part, offset: number): void {
     this.#remember(part, offset);
+    this.#toldGate ||= part.type === "updates" && part.ns.length === 0 && INTERRUPT in Object(part.data);
     this.#unfinished.add(part, offset);
   }
 
@@ -151,6 +156,7 @@ export class GraphSession implements Session {
     }
     const { attempt: number, offset } = attempt.writer;
     if (this.#unfinished.isEmpty) return { event: "resumed", attempt: number };
+    this.#toldGate = false;
     this.#toTellAgain = await this.#doneBehindCheckpoint();
     return { event: "rewound", attempt: number, to: Math.min(this.#unfinished.end, offset) };
   }
@@ -176,6 +182,14 @@ export class GraphSession implements Session {
 
   async run(): Promise<Finished> {
     for (const part of this.#toTellAgain) this.#tell(part);
+    if (await this.#isAtGate()) {
+      if (!this.#toldGate) {
+        // As LangGraph has it.
+        this.#takeChunk([[], "updates", { [INTERRUPT]: [] }]);
+        this.#takeChunk([[], "values", { [INTERRUPT]: [] }]);
+      }
+      return { event: "interrupted", interrupts: [] };
+    }
     try {
       // Never waited in: it holds no graph back, and what a stream that breaks off has not handed out is lost.
       await this.#intake.read(this.#stream(), (each) => {
@@ -189,6 +203,26 @@ export class GraphSession implements Session {
     if (this.#refused !== undefined) throw this.#refused;
     if (!this.#interrupted) return { event: "completed" };
     return { event: "interrupted", interrupts: this.#interrupts };
+  }
+
+  /** Whether an earlier attempt had come to where the run is to wait, and died before it could say so. */
+  async #isAtGate(): Promise<boolean> {
+    const { run, request, attempt, saver } = this.#work;
+    const { runId, threadId } = run.record;
+    const graph = this.#graph as unknown as GraphInside;
+    const gates = gatesOf(graph, request);
+    if (attempt.writer.attempt === 1 || !hasGates(graph, gates)) return false;
+    const tuple = await headOf(saver, threadId);
+    if (tuple === undefined) return false;
+    return await isAtGate(
+      { graph, tuple, ns: "", gates },
+      {
+        runId,
+        head: (ns) => headOf(saver, threadId, ns),
+        parent: async ({ parentConfig }) => parentConfig && (await saver.getTuple(parentConfig)),
+        tasksOf: (each) => this.#tasksOf(each),
+      },
+    );
   }
 
   /** What the thread's head holds: later attempts go on from it, or from what comes after it. */
@@ -226,12 +260,14 @@ export class GraphSession implements Session {
     this.#saver = new GraphSaver(fenced, (error) => this.#onRefusal(error));
     const graph = withSaver(this.#graph, this.#saver);
     const config = requestedConfig(request.config);
+    const gates = requestedGates(this.#graph as unknown as GraphInside, request);
     const signal = AbortSignal.any([attempt.signal, this.#broken.signal]);
     const { input, checkpointId } = await this.#begin({ ...config, signal });
     // Nobody is waited for here once the attempt is stopped: a router may have taken its time.
     attempt.signal.throwIfAborted();
     const options = {
       ...config,
+      ...gates,
       configurable: {
         ...config.configurable,
         thread_id: threadId,

@@ -3,11 +3,17 @@
  * that its reducers hold, and its edges say what follows.
  */
 import { InvalidUpdateError } from "@langchain/langgraph";
-import { ForkView, readState } from "@throughline/checkpoint";
+import {
+  declaredGraphAt,
+  ForkView,
+  type GraphInside,
+  readState,
+  SAVER,
+  START,
+} from "@throughline/checkpoint";
 import type { CheckpointRef, LifecycleData } from "@throughline/protocol";
-import type { GraphAgent } from "../agent.ts";
+import type { Graph, GraphAgent } from "../agent.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
-import { withSaver } from "./graph-session.ts";
 
 export class UpdateSession implements Session {
   readonly #agent: GraphAgent;
@@ -26,9 +32,10 @@ export class UpdateSession implements Session {
     const { run, request, attempt, saver } = this.#work;
     const { runId, threadId, agent } = run.record;
     const { checkpointId, update } = request;
-    const { values, asNode } = update!;
-    this.#check(asNode);
-    const head = await readState(saver, { threadId });
+    const { values, asNode, ns = [] } = update!;
+    const graph = this.#graphAt(ns);
+    checkNode(graph, asNode);
+    const head = await readState(saver, { threadId, ns });
     // An earlier attempt wrote it, and died before it could say so.
     if (head?.metadata.run_id === runId) return { event: "completed" };
     const { writer } = attempt;
@@ -39,32 +46,43 @@ export class UpdateSession implements Session {
     });
     const configurable = {
       thread_id: threadId,
-      checkpoint_ns: "",
+      checkpoint_ns: ns.join("|"),
       ...(checkpointId === undefined ? {} : { checkpoint_id: checkpointId }),
+      // A subgraph has no saver of its own.
+      [SAVER]: new ForkView(fenced),
     };
-    await withSaver(this.#agent.graph, new ForkView(fenced)).updateState({ configurable }, values, asNode);
+    await graph.updateState({ configurable }, values, asNode);
     return { event: "completed" };
   }
 
   async save(outcome: Outcome): Promise<CheckpointRef | null> {
-    const { run, attempt, saver } = this.#work;
+    const { run, request, attempt, saver } = this.#work;
     const { runId, threadId } = run.record;
-    const head = await readState(saver, { threadId });
-    const isWritten = head?.metadata.run_id === runId;
-    if (isWritten && typeof outcome === "object" && outcome.cancelled === "discard") {
-      const { head_before } = head.metadata as { head_before?: string | null };
+    const head = await readState(saver, { threadId, ns: request.update!.ns });
+    if (head?.metadata.run_id !== runId) return null;
+    if (typeof outcome === "object" && outcome.cancelled === "discard") {
+      const { head_before = null } = head.metadata as { head_before?: string | null };
       const fenced = saver.fenced({ runId, attempt: attempt.writer.fence });
-      await fenced.discardRun(threadId, runId, { head: head_before ?? null });
+      const root = head.ns.length === 0 ? head_before : await saver.head(threadId);
+      await fenced.discardRun(threadId, runId, { head: root });
       return null;
     }
-    return isWritten ? { threadId, checkpointId: head.checkpointId } : null;
+    return { threadId, checkpointId: head.checkpointId };
   }
 
-  /** LangGraph says that there is no such node, but not which there are. */
-  #check(asNode: string | undefined): void {
-    const { nodes } = this.#agent.graph;
-    if (asNode === undefined || asNode in nodes || asNode.startsWith("__")) return;
-    const names = Object.keys(nodes).filter((name) => name !== "__start__");
-    throw new InvalidUpdateError(`there is no node ${asNode}; there are ${names.join(", ")}`);
+  #graphAt(ns: readonly string[]): Graph {
+    const { graph } = this.#agent;
+    const found = declaredGraphAt(graph as unknown as GraphInside, ns);
+    if (found === undefined) {
+      throw new InvalidUpdateError(`there is no subgraph ${ns.join("|")} whose state can be written to`);
+    }
+    return found as unknown as Graph;
   }
+}
+
+/** LangGraph says that there is no such node, but not which there are. */
+function checkNode({ nodes }: Graph, asNode: string | undefined): void {
+  if (asNode === undefined || asNode in nodes || asNode.startsWith("__")) return;
+  const names = Object.keys(nodes).filter((name) => name !== START);
+  throw new InvalidUpdateError(`there is no node ${asNode}; there are ${names.join(", ")}`);
 }
