@@ -2,11 +2,10 @@
  * The worker as a process: the example agents, and those of the module that `--agents` or AGENTS names, served from the
  * queue in Redis until SIGTERM.
  */
-import { setMaxListeners } from "node:events";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { ConfigError, createLogger, readConfig, redisUrl, runService } from "@throughline/kit";
-import { type Agent, serve } from "@throughline/worker";
+import { type Agent, type StoreOptions, serve } from "@throughline/worker";
 import { z } from "zod";
 import { agents } from "./agents.ts";
 import { loadAgents } from "./load/load.ts";
@@ -31,13 +30,28 @@ const environment = z.object({
   RUN_IDLE_TTL_S: days.describe(
     "how long runs are kept while nothing happens, in seconds, a day (86400) at least",
   ),
+  STORE: z
+    .enum(["owner", "shared", "off"])
+    .default("owner")
+    .describe("whose the long-term store's items are: each owner's own, shared by all, or off"),
+  STORE_TTL_S: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(3_153_600_000)
+    .optional()
+    .describe("how long the store keeps an item that nobody writes again, in seconds"),
 });
 
 const logger = createLogger("worker");
-// LangGraph hangs a listener on a step's signal for each of its tasks: more than ten of them are no leak.
-setMaxListeners(0);
 /** Longer than an import takes that does not wait for somebody else. */
 const slowImportMs = 10_000;
+
+function storeOptions({ STORE, STORE_TTL_S }: z.output<typeof environment>): StoreOptions | false {
+  if (STORE === "off") return false;
+  const ttl = STORE_TTL_S === undefined ? {} : { defaultMs: STORE_TTL_S * 1000 };
+  return { shared: STORE === "shared", ttl };
+}
 
 /** The file that the command line names, else the environment; absolute. */
 function agentsFile(): string | undefined {
@@ -90,6 +104,7 @@ await runService({
       concurrency: env.CONCURRENCY,
       prefix: env.KEY_PREFIX,
       retention: { endedMs: env.RUN_TTL_S * 1000, idleMs: env.RUN_IDLE_TTL_S * 1000 },
+      store: storeOptions(env),
       logger,
     });
     return { close: () => worker.close(), detail: `offers ${Object.keys(offered).join(", ")}` };

@@ -16,6 +16,7 @@ export function contextOf(given: Partial<AgentContext> = {}): AgentContext {
     partial: null,
     metadata: {},
     config: {},
+    store: null,
     ...given,
   };
 }

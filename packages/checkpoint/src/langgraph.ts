@@ -191,31 +191,49 @@ export function wrapRouters(graph: GraphInside, around: <T>(run: () => T) => T):
 
 const wrapped = new WeakSet<object>();
 
+/** What of LangGraph's is used in another way where it is ours. */
+export interface Ours {
+  saver(saver: unknown): boolean;
+  store(store: unknown): boolean;
+}
+
 /**
- * LangGraph 1.4 runs all tasks of a subgraph's step again when the step goes on, those that had finished too: it takes
- * `checkpoint_id: undefined` in a task's config for a checkpoint that was asked for. 1.7 does not. Mended once for
- * each copy of the library, and for runs with this saver only.
+ * Mends two things in how a graph, and each of its subgraphs, begins. Once for each copy of the library, and only for
+ * what is ours.
+ *
+ * - LangGraph 1.4 runs all tasks of a subgraph's step again when the step goes on, those that had finished too: it takes
+ *   `checkpoint_id: undefined` in a task's config for a checkpoint that was asked for. 1.7 does not.
+ * - LangGraph wraps a store in one that gathers calls, for which a timer of 0 ms goes round for as long as the graph
+ *   runs, in each of its subgraphs too, whether or not anybody uses the store. Nodes get ours as it is.
  */
-export function skipFinishedTasksInside(graph: GraphInside, isOurs: (saver: unknown) => boolean): void {
+export function mendBeginning(graph: GraphInside, ours: Ours): void {
   let prototype: Record<string, unknown> | null = Object.getPrototypeOf(graph);
   while (prototype !== null && !Object.hasOwn(prototype, "_defaults")) {
     prototype = Object.getPrototypeOf(prototype);
   }
   if (prototype === null || mended.has(prototype)) return;
   mended.add(prototype);
-  const defaults = prototype._defaults as (config: { configurable?: Record<string, unknown> }) => unknown;
-  prototype._defaults = function (this: unknown, config: { configurable?: Record<string, unknown> }) {
+  const defaults = prototype._defaults as (this: unknown, config: GraphConfig) => unknown[];
+  prototype._defaults = function (this: { store?: unknown }, config: GraphConfig) {
     const { configurable } = config;
     if (
       configurable !== undefined &&
       configurable.checkpoint_id === undefined &&
       configurable[REPLAY] === undefined &&
-      isOurs(configurable[SAVER])
+      ours.saver(configurable[SAVER])
     ) {
       delete configurable.checkpoint_id;
     }
-    return defaults.call(this, config);
+    const store = config.store ?? this.store;
+    if (!ours.store(store)) return defaults.call(this, config);
+    // The graph's loop gets none, its tasks the one in the config.
+    return defaults.call(this, { ...config, store }).map((each) => (each === store ? undefined : each));
   };
+}
+
+interface GraphConfig {
+  configurable?: Record<string, unknown>;
+  store?: unknown;
 }
 
 const mended = new WeakSet<object>();

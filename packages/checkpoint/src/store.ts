@@ -98,8 +98,8 @@ export class RedisStore extends BaseStore {
   /**
    * Stores an item, or replaces its value and its lifetime. One round trip.
    *
-   * The nodes of a graph have LangGraph's wrapper of the store, which passes no options on: what they put has the
-   * store's default lifetime.
+   * A worker's graphs find the store itself, as `config.store`. Elsewhere LangGraph wraps it for its nodes, and passes
+   * no options on: what they put has the store's default lifetime.
    *
    * @throws InvalidNamespaceError (LangGraph's), InvalidArgumentError (key, value, TTL), NotSupportedError (`index` with
    * fields); nothing was written then

@@ -7,7 +7,7 @@
  *       yield `${input}!`;
  *     }
  */
-import type { Pregel } from "@langchain/langgraph";
+import type { BaseStore, LangGraphRunnableConfig, Pregel } from "@langchain/langgraph";
 import { type FlatMessage, type Part, type StreamMode, streamModes } from "@throughline/protocol";
 
 /** What an agent is told about its run. */
@@ -41,6 +41,8 @@ export interface AgentContext<Input = unknown> {
   readonly metadata: Readonly<Record<string, unknown>>;
   /** `config` of `run.start`. */
   readonly config: Readonly<Record<string, unknown>>;
+  /** What outlives threads: see `store` of `serve`. null where there is none. */
+  readonly store: BaseStore | null;
 }
 
 /** What an agent may yield: a part, or a string, which is a token. */
@@ -73,10 +75,17 @@ export type Graph = Pregel<any, any, any, any, any, any, any, any, any, any, any
 /** What can be said of a graph; all else is in the graph. */
 export type GraphOptions = Pick<AgentOptions, "description" | "modes">;
 
+/**
+ * Makes the graph of a run. `config` is the run's, as its nodes get it: `configurable` with `thread_id`, `metadata` with
+ * `run_id`, `store`, `signal`.
+ */
+export type GraphFactory = (config: LangGraphRunnableConfig) => Graph | Promise<Graph>;
+
 /** A graph with its options. */
-export interface GraphAgent extends Required<GraphOptions> {
+export interface GraphAgent<G extends Graph | GraphFactory = Graph | GraphFactory>
+  extends Required<GraphOptions> {
   readonly kind: "graph";
-  readonly graph: Graph;
+  readonly graph: G;
 }
 
 /** An agent with its options. */
@@ -86,7 +95,7 @@ export type Agent = FunctionAgent | GraphAgent;
  * An agent from a graph or a function, and its options. A bare graph or function in `serve({agents})` is one with the
  * defaults.
  */
-export function agent(graph: Graph, options?: GraphOptions): GraphAgent;
+export function agent(graph: Graph, options?: GraphOptions): GraphAgent<Graph>;
 export function agent<Input = unknown>(run: AgentFunction<Input>, options?: AgentOptions): FunctionAgent;
 export function agent(from: Graph | AgentFunction<never>, options: AgentOptions = {}): Agent {
   const { description = "", modes } = options;
@@ -98,6 +107,19 @@ export function agent(from: Graph | AgentFunction<never>, options: AgentOptions 
     modes: modes ?? ["messages", "updates", "custom"],
     takeover: options.takeover ?? "restart",
   };
+}
+
+/**
+ * An agent whose graph is made for each of its runs, and once more for each attempt at one: a graph that depends on the
+ * run's config. What the factory throws is why the run fails.
+ *
+ *     perRun(({ configurable }) => createReactAgent({ llm: modelOf(configurable?.plan), tools }))
+ */
+export function perRun(
+  make: GraphFactory,
+  { description = "", modes }: GraphOptions = {},
+): GraphAgent<GraphFactory> {
+  return { kind: "graph", graph: make, description, modes: modes ?? streamModes };
 }
 
 /** By the mark that LangGraph itself goes by: which copy of the library compiled it makes no difference. */

@@ -37,7 +37,7 @@ export class FunctionSession implements Session {
   }
 
   async run(): Promise<Finished> {
-    const { run, request, attempt } = this.#work;
+    const { run, request, attempt, store = null } = this.#work;
     const { runId, threadId, agent: name, metadata = {} } = run.record;
     if (request.interruptBefore !== undefined || request.interruptAfter !== undefined) {
       throw new InvalidArgumentError(`agent ${name} is a function: it has no nodes to interrupt a run at`);
@@ -55,6 +55,7 @@ export class FunctionSession implements Session {
       partial: this.#partial,
       metadata,
       config: request.config ?? {},
+      store,
     };
     const modes = new Set<StreamMode>((request.modes as StreamMode[] | undefined) ?? defaultModes);
     await drive(this.#agent!, name, context, attempt, modes);

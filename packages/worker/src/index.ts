@@ -8,13 +8,15 @@ export {
   type FunctionAgent,
   type Graph,
   type GraphAgent,
+  type GraphFactory,
   type GraphOptions,
   isGraph,
+  perRun,
   type TokenOptions,
   token,
   update,
   type Yielded,
 } from "./agent.ts";
-export { AttemptLostError, RunCancelledError, WorkerStoppingError } from "./attempt.ts";
+export { AttemptLostError, RunCancelledError, RunTimeoutError, WorkerStoppingError } from "./attempt.ts";
 export { BadYieldError } from "./generator.ts";
-export { type ServeOptions, serve, type WorkerHandle } from "./serve.ts";
+export { type ServeOptions, type StoreOptions, serve, type WorkerHandle } from "./serve.ts";

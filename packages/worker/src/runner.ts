@@ -6,6 +6,7 @@
  * - parts acknowledged → checkpoint saved → terminal part, in this order, whatever the ending;
  * - an attempt that lost its run writes nothing more, anywhere, and says nothing of an ending.
  */
+import type { BaseStore } from "@langchain/langgraph";
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
 import { type Dispatcher, type RunJob, requestOf } from "@throughline/dispatch";
 import { type CheckpointRef, Fold, type Keep, type LifecycleData, lifecycle } from "@throughline/protocol";
@@ -46,6 +47,8 @@ export interface RunnerParts {
   control: LiveSubscriber;
   dispatcher: Dispatcher;
   saver: RedisCheckpointSaver;
+  /** The long-term store of an owner. */
+  storeOf: (owner: string) => BaseStore | undefined;
   agents: ReadonlyMap<string, Agent>;
   logger: Logger;
   prefix: string;
@@ -169,7 +172,9 @@ export class Runner {
       throw new AttemptLostError("its thread has another active run");
     }
     const agent = agents.get(name);
-    const session = await openSession(agent, { run, request: requestOf(run), attempt, saver, logger });
+    const store = this.#parts.storeOf(run.owner);
+    const work = { run, request: requestOf(run), attempt, saver, store, logger };
+    const session = await openSession(agent, work);
     if (session.settled !== undefined) attempt.settled = () => session.settled!();
     const end = async (outcome: Outcome, data: LifecycleData): Promise<RunOutcome> => {
       await writer.flush();

@@ -1,6 +1,7 @@
 /** A worker process: takes runs off its queue and runs their agents, many at once. */
 import { hostname } from "node:os";
-import { RedisCheckpointSaver } from "@throughline/checkpoint";
+import type { BaseStore } from "@langchain/langgraph";
+import { RedisCheckpointSaver, RedisStore, type RedisStoreOptions } from "@throughline/checkpoint";
 import {
   AgentRegistry,
   Dispatcher,
@@ -45,8 +46,19 @@ export interface ServeOptions {
   drainMs?: number;
   /** How many workers a run may take down with it before it fails. Default 3. */
   maxCrashes?: number;
+  /**
+   * The long-term store: what graphs find as `config.store`, and functions as `store`. Default: on Redis, each owner's
+   * apart from all others'. A graph that was compiled with a store keeps its own. `false`: there is none.
+   */
+  store?: StoreOptions | BaseStore | false;
   /** Characters of JSON that a run's log holds before its beginning is folded into a snapshot. Default 64 Mi. */
   maxLog?: number;
+}
+
+/** How the store on Redis keeps its items. */
+export interface StoreOptions extends Pick<RedisStoreOptions, "ttl"> {
+  /** One store for all owners, in place of one for each. Default false. */
+  shared?: boolean;
 }
 
 export interface WorkerHandle {
@@ -76,7 +88,7 @@ const unknownAgentDelayMs = 1_000;
 /**
  * Starts a worker in this process.
  *
- * @throws RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError
+ * @throws RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError, InvalidArgumentError (`store`)
  */
 export async function serve(options: ServeOptions): Promise<WorkerHandle> {
   const logger = options.logger ?? createLogger("worker");
@@ -106,6 +118,7 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
   const registry = new AgentRegistry(commands, prefix);
   // A control message that was lost is found by the next append, or the next tick.
   const control = new LiveSubscriber(subscriber);
+  const storeOf = stores(options.store, commands, prefix);
   const runner = new Runner(
     {
       log: new LogWriter(commands, common),
@@ -113,6 +126,7 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
       control,
       dispatcher,
       saver: new RedisCheckpointSaver(commands, { prefix }),
+      storeOf,
       agents,
       logger,
       prefix,
@@ -208,6 +222,19 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
     },
     close: () => (closing ??= close()),
   };
+}
+
+/** The store of each owner. */
+function stores(
+  options: ServeOptions["store"] = {},
+  redis: ConstructorParameters<typeof RedisStore>[0],
+  prefix: string,
+): (owner: string) => BaseStore | undefined {
+  if (options === false) return () => undefined;
+  if ("batch" in options) return () => options;
+  const { shared = false, ttl = {} } = options;
+  const all = new RedisStore(redis, { prefix, ttl });
+  return (owner) => (shared ? all : new RedisStore(redis, { prefix, ttl, owner }));
 }
 
 /**

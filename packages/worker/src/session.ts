@@ -3,6 +3,7 @@
  * thread. One session, one attempt. When each is called, and that the parts are in the log by then, is the runner's
  * business.
  */
+import type { BaseStore } from "@langchain/langgraph";
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
 import type { RunRequest } from "@throughline/dispatch";
 import type {
@@ -23,6 +24,8 @@ export interface Assignment {
   readonly request: RunRequest;
   readonly attempt: Attempt;
   readonly saver: RedisCheckpointSaver;
+  /** Of the run's owner; undefined: the worker has none. */
+  readonly store: BaseStore | undefined;
   readonly logger: Logger;
 }
 

@@ -15,7 +15,7 @@ import {
   START,
   StateGraph,
 } from "@langchain/langgraph";
-import { agent, type GraphAgent } from "@throughline/worker";
+import { agent, type Graph, type GraphAgent } from "@throughline/worker";
 import { z } from "zod";
 import { type ChatSettings, chatSettings, type Environment } from "../completion.ts";
 import { InputError, type Message, parseInput, textOf } from "../input.ts";
@@ -173,7 +173,7 @@ function write(settings: ChatSettings | undefined) {
   };
 }
 
-export function research(env: Environment = process.env): GraphAgent {
+export function research(env: Environment = process.env): GraphAgent<Graph> {
   const settings = chatSettings(env);
   const reader = new StateGraph(Reading, { output: Annotation.Root({ findings }) })
     .addNode("search", search)

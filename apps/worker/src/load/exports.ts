@@ -1,7 +1,15 @@
 /** Which exports of a module are agents, and under what names. */
 import { readFileSync } from "node:fs";
 import { basename, extname } from "node:path";
-import { type Agent, agent, type GraphOptions, isGraph } from "@throughline/worker";
+import {
+  type Agent,
+  agent,
+  type Graph,
+  type GraphFactory,
+  type GraphOptions,
+  isGraph,
+  perRun,
+} from "@throughline/worker";
 import { AgentsError } from "./errors.ts";
 import { type Exports, explain } from "./module.ts";
 
@@ -12,9 +20,14 @@ const whatIsOne =
  * The agents of a module: those of its default export where it has one (a record of agents, or an agent), else all of
  * its named exports.
  *
+ * @param notes what the user should know
  * @throws AgentsError, with a line for each export that is no agent
  */
-export async function agentsOf(exports: Exports, path: string): Promise<Record<string, Agent>> {
+export async function agentsOf(
+  exports: Exports,
+  path: string,
+  notes: string[],
+): Promise<Record<string, Agent>> {
   const found = named(exports, path);
   if (Object.keys(found).length === 0) {
     throw new AgentsError([`${path}: exports no agent; ${whatIsOne}`]);
@@ -23,7 +36,7 @@ export async function agentsOf(exports: Exports, path: string): Promise<Record<s
   const problems: string[] = [];
   for (const [name, value] of Object.entries(found)) {
     try {
-      agents[name] = await toAgent(value, path, name);
+      agents[name] = await toAgent(value, path, name, notes);
     } catch (error) {
       if (!(error instanceof AgentsError)) throw error;
       problems.push(...error.lines);
@@ -45,34 +58,65 @@ function named(exports: Exports, path: string): Record<string, unknown> {
 }
 
 /**
- * The agent that an export is. A function that answers a graph is called once, with an empty config.
+ * The agent that an export is. A function that answers a graph is called for each run; and once now, with an empty
+ * config, to see whether it does. One that takes a config and throws then may need a real one: that is a note.
  *
+ * @param notes what the user should know
  * @throws AgentsError
  */
 export async function toAgent(
   value: unknown,
   path: string,
   name: string,
+  notes: string[],
   options?: GraphOptions,
 ): Promise<Agent> {
   if (isAgent(value)) return options === undefined ? value : { ...value, ...options };
   if (isAsyncGenerator(value)) return agent(value, options);
-  const isFunction = typeof value === "function" && !isClass(value);
-  if (!isFunction && !isGraph(value) && !isBuilder(value)) {
+  if (typeof value === "function" && !isClass(value)) {
+    return await madePerRun(value as (config: unknown) => unknown, path, name, notes, options);
+  }
+  if (!isGraph(value) && !isBuilder(value)) {
     const what = `${name} is ${describe(value)}, which is no agent`;
     throw new AgentsError([`${place(path, name)}: ${what}; ${whatIsOne}`]);
   }
-  let made: unknown;
   try {
-    made = isFunction ? await value({ configurable: {} }) : value;
-    if (isBuilder(made)) made = made.compile();
+    return agent(compiled(value) as Graph, options);
   } catch (error) {
-    const why = isFunction ? "was called for its graph" : "was compiled";
-    throw new AgentsError([`${explain(error, path)} (in ${name}, which ${why})`]);
+    throw new AgentsError([`${explain(error, path)} (in ${name}, which was compiled)`]);
   }
-  if (isGraph(made)) return agent(made, options);
-  const what = `${name} is a function that answers ${describe(made)} and no graph`;
+}
+
+async function madePerRun(
+  value: (config: unknown) => unknown,
+  path: string,
+  name: string,
+  notes: string[],
+  options?: GraphOptions,
+): Promise<Agent> {
+  const make = async (config: unknown) => compiled(await value(config));
+  const made = perRun(make as GraphFactory, options);
+  let first: unknown;
+  try {
+    first = await make({ configurable: {} });
+  } catch (error) {
+    const what = `${explain(error, path)} (in ${name}, which was called for its graph`;
+    if (!takesConfig(value)) throw new AgentsError([`${what})`]);
+    notes.push(`${what} with an empty config)`);
+    return made;
+  }
+  if (isGraph(first)) return made;
+  const what = `${name} is a function that answers ${describe(first)} and no graph`;
   throw new AgentsError([`${place(path, name)}: ${what}; ${whatIsOne}`]);
+}
+
+/** Whether a function has parameters: those that have defaults are not in its `length`. */
+function takesConfig(value: (config: unknown) => unknown): boolean {
+  return !/^[^(]*\(\s*\)/.test(Function.prototype.toString.call(value));
+}
+
+function compiled(value: unknown): unknown {
+  return isBuilder(value) ? value.compile() : value;
 }
 
 /** `file:line` where a name is exported; the file alone where that cannot be seen in its text. */
@@ -107,12 +151,12 @@ function isAgent(value: unknown): value is Agent {
   if (!isRecord(value)) return false;
   return (
     (value.kind === "function" && typeof value.run === "function") ||
-    (value.kind === "graph" && isGraph(value.graph))
+    (value.kind === "graph" && (isGraph(value.graph) || typeof value.graph === "function"))
   );
 }
 
 /** A StateGraph that nobody has compiled. */
-function isBuilder(value: unknown): value is { compile(): Parameters<typeof agent>[0] & object } {
+function isBuilder(value: unknown): value is { compile(): unknown } {
   return isRecord(value) && typeof value.compile === "function" && "nodes" in value;
 }
 

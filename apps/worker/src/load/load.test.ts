@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Agent } from "@throughline/worker";
+import { type Agent, type GraphAgent, type GraphFactory, isGraph } from "@throughline/worker";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { run } from "../testing.ts";
 import { AgentsError } from "./errors.ts";
@@ -88,9 +88,44 @@ describe.each([
     expect(agents.loud).toMatchObject({ description: "Shouts" });
     for (const name of ["compiled", "made"]) {
       expect(agents[name]).toMatchObject({ kind: "graph" });
-      const { graph } = agents[name] as Extract<Agent, { kind: "graph" }>;
+      const { graph: given } = agents[name] as Extract<Agent, { kind: "graph" }>;
+      const graph = isGraph(given) ? given : await given({ configurable: {} });
       expect((await graph.invoke({ messages: [] })).messages[0].content).toBe("fixed");
     }
+  });
+});
+
+describe("a function that answers a graph", () => {
+  const source = `${graph}
+    export const made = ({ configurable }: { configurable: { user: { name: string } } }) => {
+      globalThis.madeFor = [...(globalThis.madeFor ?? []), configurable.user.name];
+      return builder;
+    };
+    export async function optional(config = { configurable: {} }) {
+      if (config.configurable.user === undefined) throw new RangeError("whose?");
+      return builder.compile();
+    }`;
+
+  test("may need a config: it is made for each run, with that run's", async () => {
+    const { agents, notes } = await load({ "a.ts": source });
+    expect(notes.map((note) => note.replace(`${folder}/`, ""))).toEqual([
+      expect.stringMatching(
+        /^a\.ts:\d+: TypeError: .* \(in made, which was called .* with an empty config\)$/,
+      ),
+      expect.stringMatching(/^a\.ts:\d+: RangeError: whose\? \(in optional, which was called /),
+    ]);
+    const { graph: make } = agents.made as GraphAgent<GraphFactory>;
+    for (const name of ["ann", "bob"]) {
+      const made = await make({ configurable: { user: { name } } });
+      expect((await made.invoke({ messages: [] })).messages[0].content).toBe("fixed");
+    }
+    expect((globalThis as { madeFor?: string[] }).madeFor).toEqual(["ann", "bob"]);
+  });
+
+  test("is called once at the start: what answers none is no agent", async () => {
+    expect(
+      await problems({ "a.ts": `export const made = (config: object) => Object.keys(config);` }),
+    ).toEqual([expect.stringMatching(/^a\.ts:1: made is a function that answers an array and no graph; /)]);
   });
 });
 

@@ -33,7 +33,7 @@ export async function loadAgents(
   const loaded =
     basename(file) === projectFile || extname(file) === ".json"
       ? await loadProject(file, env)
-      : { agents: await loadModule(file), notes: [] };
+      : await loadModule(file);
   const clashes = Object.keys(loaded.agents).filter((name) => taken.includes(name));
   if (clashes.length > 0) {
     throw new AgentsError(
@@ -54,27 +54,29 @@ function existing(path: string): string {
   throw new AgentsError([`${path}: is a folder without a ${projectFile}; name a file`]);
 }
 
-async function loadModule(file: string): Promise<Record<string, Agent>> {
+async function loadModule(file: string): Promise<Loaded> {
   if (!modules.has(extname(file))) {
     const python = extname(file) === ".py" ? "; agents in Python cannot be run here" : "";
     throw new AgentsError([
       `${file}: is no module: name a .ts, .js or .mjs file, or a ${projectFile}${python}`,
     ]);
   }
-  return await agentsOf(await importModule(file), file);
+  const notes: string[] = [];
+  return { agents: await agentsOf(await importModule(file), file, notes), notes };
 }
 
 async function loadProject(file: string, env: NodeJS.ProcessEnv): Promise<Loaded> {
   const { graphs, env: variables, notes } = readProject(file);
   for (const [name, value] of Object.entries(variables)) env[name] ??= value;
   const agents: Record<string, Agent> = {};
-  for (const graph of graphs) agents[graph.name] = await loadGraph(graph, file);
+  for (const graph of graphs) agents[graph.name] = await loadGraph(graph, file, notes);
   return { agents, notes };
 }
 
 async function loadGraph(
   { name, module, exportName, description }: GraphEntry,
   file: string,
+  notes: string[],
 ): Promise<Agent> {
   if (!existsSync(module)) throw new AgentsError([`${file}: graph ${name}: there is no file ${module}`]);
   const exports = await importModule(module);
@@ -86,6 +88,7 @@ async function loadGraph(
     exports[exportName],
     module,
     exportName,
+    notes,
     description === undefined ? undefined : { description },
   );
 }

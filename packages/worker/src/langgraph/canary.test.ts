@@ -31,6 +31,7 @@ import {
   isLastValue,
   isStateKey,
   isToldAgain,
+  mendBeginning,
   NO_WRITES,
   namespaceBelow,
   outputKeys,
@@ -41,7 +42,6 @@ import {
   SENDS,
   START as START_NAME,
   segmentOf,
-  skipFinishedTasksInside,
   subgraphOf,
   triggerOf,
   wrapRouters,
@@ -273,7 +273,7 @@ test("in a subgraph too, what had finished is not run again", async () => {
   const graph = new StateGraph(State).addNode("team", inner).addEdge(START, "team").compile();
   const saver = new MemorySaver();
   graph.checkpointer = saver;
-  skipFinishedTasksInside(inside(graph), (each) => each === saver);
+  mendBeginning(inside(graph), { saver: (each) => each === saver, store: () => false });
   await graph.invoke({ sum: 1 }, thread);
   stuck = false;
   await graph.invoke(null, thread);

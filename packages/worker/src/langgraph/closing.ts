@@ -50,7 +50,8 @@ export interface Said {
 }
 
 export interface ClosingOptions {
-  graph: GraphInside;
+  /** undefined: its factory has not made it. Then only messages are saved, without its reducers. */
+  graph: GraphInside | undefined;
   /** What it writes through. A branch leaves the thread's head where it is. */
   saver: RedisCheckpointSaver;
   threadId: string;
@@ -119,6 +120,9 @@ export class Closing {
     if (graph !== undefined && isFunctional(graph)) {
       const shown = messagesIn(tuple.checkpoint.channel_values[END]);
       level.beside = { messages: [...shown, ...messages, ...said] };
+    } else if (graph === undefined && before === undefined) {
+      // Nobody knows yet what the state has.
+      if (messages.length + said.length > 0) channels.set("messages", [...messages, ...said]);
     } else channels.addMessages([...messages, ...said]);
     const id = await this.#write(level);
     return id === tuple.checkpoint.id && before === undefined ? null : id;

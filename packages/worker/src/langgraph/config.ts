@@ -9,7 +9,8 @@ import {
 } from "@throughline/checkpoint";
 import type { RunRequest } from "@throughline/dispatch";
 import type { GraphCommand, RunConfig } from "@throughline/protocol";
-import type { Graph } from "../agent.ts";
+import { type Graph, type GraphAgent, isGraph } from "../agent.ts";
+import type { Assignment } from "../session.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: a graph's channels and context are known to who compiled it.
 type Options = PregelOptions<any, any, any>;
@@ -38,6 +39,27 @@ export function requestedConfig(config: RunConfig = {}): RequestedConfig {
     ...(context === undefined ? {} : { context }),
     ...(durability === undefined ? {} : { durability }),
   };
+}
+
+/**
+ * The graph of a run: its agent's, or one that is made for it.
+ *
+ * @throws what the factory throws; InvalidArgumentError: it answers no graph
+ */
+export async function graphFor({ graph }: GraphAgent, work: Assignment): Promise<Graph> {
+  if (isGraph(graph)) return graph;
+  const { run, request, store, attempt } = work;
+  const { runId, threadId, agent } = run.record;
+  const config = requestedConfig(request.config);
+  const made: unknown = await graph({
+    ...config,
+    configurable: { ...config.configurable, thread_id: threadId },
+    metadata: { ...config.metadata, run_id: runId },
+    signal: attempt.signal,
+    ...(store === undefined ? {} : { store }),
+  });
+  if (isGraph(made)) return made;
+  throw new InvalidArgumentError(`the factory of agent ${agent} answers no compiled graph`);
 }
 
 /**

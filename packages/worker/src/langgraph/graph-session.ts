@@ -10,6 +10,8 @@
  * - what was not taken into the log, because the attempt was stopped, is in no checkpoint;
  * - nothing that the graph's author wrote is run to save what was streamed, but reducers, and what they throw is caught.
  */
+import { EventEmitter } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { BaseMessage } from "@langchain/core/messages";
 import type { CheckpointTuple } from "@langchain/langgraph";
 import {
@@ -22,8 +24,9 @@ import {
   isToldAgain,
   type Marks,
   marksOf,
+  mendBeginning,
   type RedisCheckpointSaver,
-  skipFinishedTasksInside,
+  RedisStore,
   toBaseMessage,
   type WriteToCome,
   wrapRouters,
@@ -40,7 +43,7 @@ import { AttemptLostError } from "../attempt.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
 import { inputMessages, partial } from "../state.ts";
 import { Closing, type Said } from "./closing.ts";
-import { graphInput, requestedConfig, withAnswerNamed } from "./config.ts";
+import { graphFor, graphInput, requestedConfig, withAnswerNamed } from "./config.ts";
 import { gatesOf, hasGates, isAtGate, requestedGates } from "./gates.ts";
 import { goOn } from "./going-on.ts";
 import { Intake } from "./intake.ts";
@@ -64,6 +67,14 @@ const always: readonly GraphMode[] = ["messages", "updates", "checkpoints", "tas
  */
 process.env.LANGCHAIN_CALLBACKS_BACKGROUND ??= "false";
 
+/**
+ * LangGraph makes a signal for each step, and hangs a listener on it for each of the step's tasks. More than Node's ten
+ * are no leak, but as many as it may run at once.
+ */
+if (EventEmitter.defaultMaxListeners > 0) {
+  EventEmitter.defaultMaxListeners = Math.max(EventEmitter.defaultMaxListeners, 10_000);
+}
+
 /** A message that was streamed. */
 interface Begun {
   /** The path of the task that streamed it. */
@@ -75,7 +86,9 @@ interface Begun {
 }
 
 export class GraphSession implements Session {
-  readonly #graph: Graph;
+  /** undefined: its factory did not make it, for a reason. */
+  readonly #made: Graph | undefined;
+  readonly #notMade: unknown;
   readonly #work: Assignment;
   /** The thread's head when the attempt began. */
   readonly #head: CheckpointTuple | undefined;
@@ -119,8 +132,9 @@ export class GraphSession implements Session {
     handleLLMNewToken: () => this.#behind,
   };
 
-  private constructor(agent: GraphAgent, work: Assignment, head: CheckpointTuple | undefined) {
-    this.#graph = agent.graph;
+  private constructor(made: Made, work: Assignment, head: CheckpointTuple | undefined) {
+    this.#made = made.graph;
+    this.#notMade = made.error;
     this.#work = work;
     this.#head = head;
     const marks = head === undefined ? {} : marksOf(head);
@@ -128,16 +142,30 @@ export class GraphSession implements Session {
     this.#own = isOwn && marks.prepares !== true ? head : undefined;
     this.#headBefore = isOwn ? (marks.head_before ?? null) : (head?.checkpoint.id ?? null);
     this.#unfinished = this.#own ? new Unfinished(marks.log_offset, marks.attempt) : new Unfinished();
-    this.#retries = Retries.for(agent.graph);
+    this.#retries = this.#made && Retries.for(this.#made);
     this.#modes = new Set(work.request.modes ?? defaultModes);
     this.#witness = new Witness(() => work.attempt.reason === undefined);
-    const inside = agent.graph as unknown as GraphInside;
+    const inside = this.#inside;
+    if (inside === undefined) return;
     wrapRouters(inside, asRouter);
-    skipFinishedTasksInside(inside, (saver) => saver instanceof ForkView);
+    mendBeginning(inside, {
+      saver: (saver) => saver instanceof ForkView,
+      store: (store) => store instanceof RedisStore,
+    });
   }
 
   static async open(agent: GraphAgent, work: Assignment): Promise<GraphSession> {
-    return new GraphSession(agent, work, await headOf(work.saver, work.run.record.threadId));
+    const [made, head] = await Promise.all([make(agent, work), headOf(work.saver, work.run.record.threadId)]);
+    return new GraphSession(made, work, head);
+  }
+
+  get #graph(): Graph {
+    if (this.#made === undefined) throw this.#notMade;
+    return this.#made;
+  }
+
+  get #inside(): GraphInside | undefined {
+    return this.#made as unknown as GraphInside | undefined;
   }
 
   recall(part: Part, offset: number): void {
@@ -182,6 +210,7 @@ export class GraphSession implements Session {
 
   async run(): Promise<Finished> {
     for (const part of this.#toTellAgain) this.#tell(part);
+    if (this.#made === undefined) throw this.#notMade;
     if (await this.#isAtGate()) {
       if (!this.#toldGate) {
         // As LangGraph has it.
@@ -209,7 +238,7 @@ export class GraphSession implements Session {
   async #isAtGate(): Promise<boolean> {
     const { run, request, attempt, saver } = this.#work;
     const { runId, threadId } = run.record;
-    const graph = this.#graph as unknown as GraphInside;
+    const graph = this.#inside!;
     const gates = gatesOf(graph, request);
     if (attempt.writer.attempt === 1 || !hasGates(graph, gates)) return false;
     const tuple = await headOf(saver, threadId);
@@ -254,13 +283,17 @@ export class GraphSession implements Session {
 
   /** The graph's chunks, and its events where the run is to have them: of one execution. */
   async #stream(): Promise<AsyncIterable<GraphChunk | GraphEvent>> {
-    const { run, request, attempt } = this.#work;
+    const { run, request, attempt, store } = this.#work;
     const { runId, threadId } = run.record;
     const fenced = this.#fenced({ before: (write) => this.#beforeWrite(write) });
     this.#saver = new GraphSaver(fenced, (error) => this.#onRefusal(error));
     const graph = withSaver(this.#graph, this.#saver);
-    const config = requestedConfig(request.config);
-    const gates = requestedGates(this.#graph as unknown as GraphInside, request);
+    const config = {
+      ...requestedConfig(request.config),
+      // A graph that has one of its own keeps it.
+      ...(store === undefined || graph.store !== undefined ? {} : { store }),
+    };
+    const gates = requestedGates(this.#inside!, request);
     const signal = AbortSignal.any([attempt.signal, this.#broken.signal]);
     const { input, checkpointId } = await this.#begin({ ...config, signal });
     // Nobody is waited for here once the attempt is stopped: a router may have taken its time.
@@ -533,7 +566,7 @@ export class GraphSession implements Session {
   }): Closing {
     return new Closing({
       ...options,
-      graph: this.#graph as unknown as GraphInside,
+      graph: this.#inside,
       threadId: this.#work.run.record.threadId,
       isAside: (id) => this.#witness.isAside(id),
       isInTool: (task) => this.#witness.isInTool(task),
@@ -604,6 +637,26 @@ export class GraphSession implements Session {
     const { run, attempt, saver } = this.#work;
     return saver.fenced({ ...options, runId: run.record.runId, attempt: attempt.writer.fence });
   }
+}
+
+/** A run's graph, or why there is none. */
+type Made = { graph: Graph; error?: undefined } | { graph?: undefined; error: unknown };
+
+/** How long a factory may still take when its run was stopped, ms. */
+const factoryGraceMs = 500;
+
+/** What is streamed is saved without the graph as well, though not as well as with it. */
+async function make(agent: GraphAgent, work: Assignment): Promise<Made> {
+  const { attempt } = work;
+  const making = graphFor(agent, work).then(
+    (graph): Made => ({ graph }),
+    (error: unknown): Made => ({ error }),
+  );
+  const stopped = attempt.stopped.then(async (reason): Promise<Made> => {
+    await sleep(factoryGraceMs, undefined, { ref: false });
+    return { error: reason };
+  });
+  return await Promise.race([making, stopped]);
 }
 
 /** The graph with another checkpointer; the one that it was compiled with stays as it is. */

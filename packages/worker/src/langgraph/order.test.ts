@@ -71,7 +71,14 @@ async function attemptAt(graph: Graph, input: unknown = "hi") {
     return await append(...args);
   }) as never;
   const attempt = new Attempt(writer, new Fold());
-  const work = { run, request: requestOf(run), attempt, saver: shop.saver, logger: testLogger };
+  const work = {
+    run,
+    request: requestOf(run),
+    attempt,
+    saver: shop.saver,
+    store: undefined,
+    logger: testLogger,
+  };
   const session = await GraphSession.open(agent(graph), work);
   void attempt.take(lifecycle({ event: "started", attempt: 1 }));
   return { threadId, runId, attempt, session };

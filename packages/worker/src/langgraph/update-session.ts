@@ -14,6 +14,7 @@ import {
 import type { CheckpointRef, LifecycleData } from "@throughline/protocol";
 import type { Graph, GraphAgent } from "../agent.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
+import { graphFor } from "./config.ts";
 
 export class UpdateSession implements Session {
   readonly #agent: GraphAgent;
@@ -33,7 +34,7 @@ export class UpdateSession implements Session {
     const { runId, threadId, agent } = run.record;
     const { checkpointId, update } = request;
     const { values, asNode, ns = [] } = update!;
-    const graph = this.#graphAt(ns);
+    const graph = subgraphAt(await graphFor(this.#agent, this.#work), ns);
     checkNode(graph, asNode);
     const head = await readState(saver, { threadId, ns });
     // An earlier attempt wrote it, and died before it could say so.
@@ -51,7 +52,8 @@ export class UpdateSession implements Session {
       // A subgraph has no saver of its own.
       [SAVER]: new ForkView(fenced),
     };
-    await graph.updateState({ configurable }, values, asNode);
+    const { store } = this.#work;
+    await graph.updateState({ configurable, ...(store && { store }) }, values, asNode);
     return { event: "completed" };
   }
 
@@ -69,15 +71,14 @@ export class UpdateSession implements Session {
     }
     return { threadId, checkpointId: head.checkpointId };
   }
+}
 
-  #graphAt(ns: readonly string[]): Graph {
-    const { graph } = this.#agent;
-    const found = declaredGraphAt(graph as unknown as GraphInside, ns);
-    if (found === undefined) {
-      throw new InvalidUpdateError(`there is no subgraph ${ns.join("|")} whose state can be written to`);
-    }
-    return found as unknown as Graph;
+function subgraphAt(graph: Graph, ns: readonly string[]): Graph {
+  const found = declaredGraphAt(graph as unknown as GraphInside, ns);
+  if (found === undefined) {
+    throw new InvalidUpdateError(`there is no subgraph ${ns.join("|")} whose state can be written to`);
   }
+  return found as unknown as Graph;
 }
 
 /** LangGraph says that there is no such node, but not which there are. */
