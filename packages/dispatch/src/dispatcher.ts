@@ -6,6 +6,7 @@
  * waiting for a run of it: who has ended is taken out of line, and the first in line is put on the queue again.
  */
 import { createHash } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import type {
   GraphCommand,
   Keep,
@@ -76,6 +77,9 @@ export interface Started {
   created: boolean;
 }
 
+/** How long a run that has ended is waited for whose input is still to be kept. */
+const inputWaitMs = 1_000;
+const inputPollMs = 20;
 const idempotencyTtlS = 24 * 60 * 60;
 
 export class Dispatcher {
@@ -145,13 +149,22 @@ export class Dispatcher {
     return { ...found(opened), runId };
   }
 
-  /** Asks for a cancel. A run that was only queued has ended when this answers, and its thread moved on. */
+  /**
+   * Asks for a cancel. A run that was only queued has ended when this answers. It stays in line until a worker has put
+   * its input where it belongs, behind what came before it.
+   */
   async cancel(runId: string, ask: { owner?: string; keep: Keep; reason?: string }): Promise<Cancelled> {
     const cancelled = await this.runs.cancel(runId, ask);
     if (cancelled.outcome === "ended" && cancelled.now) {
       const run = await this.runs.must(runId);
-      await this.#queue.remove(requestOf(run).queue, runId).catch(() => {}); // A worker has it: it will see the end.
-      await this.ended(run.record.threadId, runId);
+      const { threadId } = run.record;
+      if (keepsInput(run)) {
+        const first = await this.threads.active(threadId);
+        if (first !== null) await this.#heal(threadId, first);
+      } else {
+        await this.#queue.remove(requestOf(run).queue, runId).catch(() => {}); // A worker has it: it will see the end.
+        await this.ended(threadId, runId);
+      }
     }
     return cancelled;
   }
@@ -162,10 +175,19 @@ export class Dispatcher {
     if (first !== null) await this.#heal(threadId, first);
   }
 
-  /** The run whose turn it is in a thread; null where nobody waits. Its job is put back if it was lost. */
+  /**
+   * The run whose turn it is in a thread; null where nobody waits. Its job is put back if it was lost. One that has ended
+   * is waited for a moment: a worker is about to put its input into the thread.
+   */
   async active(threadId: string): Promise<string | null> {
-    const first = await this.threads.active(threadId);
-    return first === null ? null : await this.#heal(threadId, first);
+    for (let left = inputWaitMs; ; left -= inputPollMs) {
+      const first = await this.threads.active(threadId);
+      const next = first === null ? null : await this.#heal(threadId, first);
+      if (next === null || left <= 0) return next;
+      const run = await this.runs.get(next);
+      if (run !== null && !isEnding(run.record.status)) return next;
+      await sleep(inputPollMs);
+    }
   }
 
   /**
@@ -180,7 +202,10 @@ export class Dispatcher {
     if (entered.outcome === "in") await this.#heal(threadId, entered.before[0] ?? runId);
   }
 
-  /** Sees to it that the first in line is on its queue. Those that have ended or expired are passed over. */
+  /**
+   * Sees to it that the first in line is on its queue. Those that have ended or expired are passed over, but for those
+   * whose input is to be kept.
+   */
   async #heal(threadId: string, first: string): Promise<string | null> {
     let next: string | null = first;
     while (next !== null && !(await this.#enqueue(next))) next = await this.threads.leave(threadId, next);
@@ -255,10 +280,10 @@ export class Dispatcher {
     );
   }
 
-  /** Puts a run on its queue. false: it has ended, or its record has expired. */
+  /** Puts a run on its queue. false: it has ended and there is nothing left to do, or its record has expired. */
   async #enqueue(runId: string): Promise<boolean> {
     const run = await this.runs.get(runId);
-    if (run === null || isEnding(run.record.status)) return false;
+    if (run === null || (isEnding(run.record.status) && !keepsInput(run))) return false;
     await this.#queue.add(requestOf(run).queue, { runId, threadId: run.record.threadId });
     return true;
   }
@@ -266,6 +291,14 @@ export class Dispatcher {
   #ownerIndex(owner: string): string {
     return `${this.#prefix}:{owner-${digest(owner)}}:runs`;
   }
+}
+
+/** Whether a run was cancelled before any worker had it, and its input is to be kept. */
+export function keepsInput(run: StoredRun): boolean {
+  const { status, attempt, cancel } = run.record;
+  if (status !== "cancelled" || attempt > 0 || cancel?.keep === "discard") return false;
+  const { input } = requestOf(run);
+  return input !== undefined && input !== null;
 }
 
 /** What the worker is to know of a run. */

@@ -1,6 +1,7 @@
 export { AgentRegistry, type Offer, offerEveryMs, offerTtlMs } from "./agents.ts";
 export {
   Dispatcher,
+  keepsInput,
   type RunRequest,
   requestOf,
   type Started,

@@ -63,6 +63,15 @@ export class LogWriter {
     return { outcome: "claimed", run, writer: new RunWriter(this, keys, runId, { attempt, fence }, head) };
   }
 
+  /** The hand of a run that has ended: it takes nothing. */
+  ended(run: StoredRun): RunWriter {
+    const { runId, attempt, head } = run.record;
+    const keys = runKeys(this.prefix, runId);
+    const writer = new RunWriter(this, keys, runId, { attempt, fence: attempt + 1 }, head);
+    writer.seal();
+    return writer;
+  }
+
   /** Pushes a key's expiry out. Where it fails, the next minute's does. */
   touch(key: string, ttlMs: number): void {
     this.#redis.pexpire(key, ttlMs).catch(() => {});

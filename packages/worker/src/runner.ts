@@ -8,7 +8,7 @@
  */
 import type { BaseStore } from "@langchain/langgraph";
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
-import { type Dispatcher, type RunJob, requestOf } from "@throughline/dispatch";
+import { type Dispatcher, keepsInput, type RunJob, requestOf } from "@throughline/dispatch";
 import { type CheckpointRef, Fold, type Keep, type LifecycleData, lifecycle } from "@throughline/protocol";
 import {
   type LiveSubscriber,
@@ -81,6 +81,7 @@ export class Runner {
     try {
       const claimed = await log.claim(job.runId);
       if (claimed.outcome !== "claimed") {
+        await this.#keepInput(job.runId);
         await dispatcher.ended(job.threadId, job.runId);
         return "done";
       }
@@ -160,6 +161,28 @@ export class Runner {
     } catch (error) {
       if (!isLost(error))
         this.#logger(attempt.runId, attempt).warn({ err: error }, "a log could not be trimmed");
+    }
+  }
+
+  /** A run that was cancelled before any worker had it: what its input said is in the thread all the same. */
+  async #keepInput(runId: string): Promise<void> {
+    const { log, dispatcher, agents, saver, storeOf } = this.#parts;
+    const run = await dispatcher.runs.get(runId);
+    if (run === null || !keepsInput(run)) return;
+    const attempt = new Attempt(log.ended(run), new Fold());
+    attempt.stop(new RunCancelledError());
+    const { threadId, agent: name, cancel } = run.record;
+    const logger = this.#logger(runId, attempt);
+    const agent = agents.get(name);
+    const isFirst = await persist(() => dispatcher.threads.fence(threadId, runId, attempt.writer.fence));
+    if (agent === undefined || !isFirst) return;
+    const work = { run, request: requestOf(run), attempt, saver, store: storeOf(run.owner), logger };
+    try {
+      const session = await openSession(agent, work);
+      await persist(() => session.save({ cancelled: cancel?.keep ?? "thread" }));
+    } catch (error) {
+      if (!isInvalid(error) && !isLost(error)) throw error;
+      logger.warn({ err: error }, "the input of a cancelled run could not be kept");
     }
   }
 

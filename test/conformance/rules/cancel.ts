@@ -103,6 +103,30 @@ export const cancel: ConformanceTest[] = [
     assert.deepEqual(await other.ended(runId), seen, "the log moved after the answer");
   }),
 
+  test("R112", "keeps the messages of a run that was cancelled before it began", [], async (t) => {
+    const socket = await t.connect();
+    const said = (content: string) => ({ messages: [{ type: "human", content }], text, tokensPerSecond: 0 });
+    const first = await t.startLong(socket);
+    const { threadId } = first;
+    const waiting: string[] = [];
+    for (const content of ["one", "two", "three"]) {
+      waiting.push((await t.start(socket, said(content), { threadId })).runId);
+    }
+    const answer = await socket.call("run.cancel", { runId: waiting[0]! });
+    assert.deepEqual([answer.status, answer.offset], ["cancelled", 1]);
+    await socket.call("run.cancel", { runId: waiting[1]!, keep: "discard" });
+    assert.equal((await socket.call("run.get", { runId: first.runId })).status, "running");
+    await socket.call("run.cancel", { runId: first.runId });
+    await socket.ended(waiting[2]!);
+    const { values } = await socket.call("thread.get", { threadId });
+    const messages = values.messages as { type: string; content: string }[];
+    const partial = streamedText((await socket.ended(first.runId)).map(({ part }) => part));
+    assert.deepEqual(
+      messages.map(({ content }) => content),
+      [partial, "one", "three", text],
+    );
+  }),
+
   test("R60", "answers the cancel of a run that ended otherwise with that ending", [], async (t) => {
     const socket = await t.connect();
     const run = await t.run(socket);

@@ -39,7 +39,8 @@ export class Channels {
     const deltas = Object.keys(graph?.channels ?? {}).filter(
       (key) => isDelta(channelOf(graph!, key)) && !Object.hasOwn(values, key),
     );
-    if (deltas.length > 0) {
+    // A thread that has no checkpoint has no history.
+    if (deltas.length > 0 && tuple.config.configurable !== undefined) {
       const histories = await saver.getDeltaChannelHistory({ config: tuple.config, channels: deltas });
       for (const key of deltas) {
         const { seed, writes } = histories[key]!;
