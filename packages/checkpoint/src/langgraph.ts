@@ -145,6 +145,13 @@ export function subgraphOf(graph: GraphInside, node: string): GraphInside | unde
   return isGraph(bound) ? bound : undefined;
 }
 
+/** The function that a node runs, where it is one. */
+export function functionOf(graph: GraphInside, node: string): ((...args: never[]) => unknown) | undefined {
+  const bound = Object.hasOwn(graph.nodes, node) ? graph.nodes[node]!.bound : undefined;
+  const { func } = (bound ?? {}) as { func?: unknown };
+  return typeof func === "function" ? (func as (...args: never[]) => unknown) : undefined;
+}
+
 /** The subgraph at a namespace, where every step on the way is a node that is a graph. */
 export function graphAt(graph: GraphInside, ns: string): GraphInside | undefined {
   let inner: GraphInside | undefined = graph;

@@ -14,6 +14,7 @@ import {
   writeState,
 } from "@throughline/checkpoint";
 import type { CheckpointRef, FlatMessage, Fold, Keep } from "@throughline/protocol";
+import { withAnswers } from "./repair.ts";
 
 /** What the thread was when the run began. */
 export interface Base {
@@ -95,7 +96,10 @@ export async function saveOutcome(
     else if (message.content.length > 0) streamed.push(partial(message, keep !== undefined));
   }
   const update: Record<string, unknown> = { ...fold.values() };
-  if (input.length + streamed.length > 0) update.messages = [...input, ...streamed];
+  if (input.length + streamed.length > 0) {
+    // An agent that was done may leave a call to whoever reads it.
+    update.messages = whole ? [...input, ...streamed] : withAnswers([...input, ...streamed]);
+  }
   if (Object.keys(update).length === 0) {
     return base.checkpointId === null ? null : { threadId: base.threadId, checkpointId: base.checkpointId };
   }
@@ -114,11 +118,12 @@ export async function saveOutcome(
   });
 }
 
-/** A message that was not finished, and says so. */
+/** A message that was not finished, and says so. What some providers' models stream of calls is not in it. */
 export function partial(message: FlatMessage, cancelled: boolean): FlatMessage {
-  const marks = message.additional_kwargs as Record<string, unknown> | undefined;
+  const { additional_kwargs: given = {} } = message as { additional_kwargs?: Record<string, unknown> };
+  const { tool_calls: _, function_call: __, ...others } = given;
   return {
     ...message,
-    additional_kwargs: { ...marks, ...(cancelled ? { cancelled: true } : { incomplete: true }) },
+    additional_kwargs: { ...others, ...(cancelled ? { cancelled: true } : { incomplete: true }) },
   } as FlatMessage;
 }

@@ -6,7 +6,7 @@ import { Fold, type Keep, type Part } from "@throughline/protocol";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { ScriptedModel, stuckAfter } from "../../../test/support/graphs.ts";
 import { Workshop } from "../../../test/support/workers.ts";
-import type { AgentContext } from "./agent.ts";
+import { type AgentContext, update } from "./agent.ts";
 
 let shop: Workshop;
 beforeEach(() => {
@@ -118,4 +118,59 @@ test("a message that came whole is saved as it came, and is not marked as cut of
     answered,
     { type: "ai", id: "c", content: "It is h", additional_kwargs: { cancelled: true } },
   ]);
+});
+
+describe("a tool call that nobody answered", () => {
+  const calls = [
+    { id: "one", name: "search", args: { q: "a" }, type: "tool_call" },
+    { id: "two", name: "search", args: { q: "b" }, type: "tool_call" },
+  ];
+  const asks = { type: "ai", id: "a", content: "Let me look.", tool_calls: calls };
+  const answer = { type: "tool", id: "t", tool_call_id: "one", name: "search", content: "found" };
+
+  /** Calls two tools, of which one answers, and hangs. */
+  async function* looks({ signal }: AgentContext) {
+    yield update({ messages: [asks] });
+    yield update({ messages: [answer] });
+    await sleep(60_000, undefined, { signal });
+  }
+
+  test.each<Keep>(["thread", "branch"])("has an answer that says so, kept as %s", async (keep) => {
+    await shop.serve({ looks });
+    const { record } = await cancelled(await shop.start("looks", { input: "Hot?" }), 3, keep);
+    const { values } = (await readState(shop.saver, record.checkpoint!))!;
+    expect(values.messages).toMatchObject([
+      { type: "human" },
+      { type: "ai", tool_calls: calls },
+      { type: "tool", tool_call_id: "one", content: "found" },
+      { type: "tool", tool_call_id: "two", content: "cancelled", additional_kwargs: { cancelled: true } },
+    ]);
+    expect(values.messages).toHaveLength(4);
+  });
+
+  test("is the reader's, where the agent was done", async () => {
+    await shop.serve({
+      async *asks() {
+        yield update({ messages: [asks] });
+      },
+    });
+    const { record } = await shop.ended(await shop.start("asks", { input: "Hot?" }));
+    const { values } = (await readState(shop.saver, record.checkpoint!))!;
+    expect(values.messages).toHaveLength(2);
+  });
+
+  test("as some providers stream it beside the message, is not in what is kept", async () => {
+    const raw = [{ index: 0, id: "call", function: { name: "search", arguments: '{"q' } }];
+    await shop.serve({
+      async *raw({ signal }: AgentContext) {
+        yield chunk("a", "Let me", { additional_kwargs: { tool_calls: raw, function_call: {}, own: 1 } });
+        yield chunk("a", " look.");
+        await sleep(60_000, undefined, { signal });
+      },
+    });
+    const { record } = await cancelled(await shop.start("raw", { input: "Hot?" }), 3, "thread");
+    const { last } = await saved(record.checkpoint!);
+    expect(last).toMatchObject({ content: "Let me look." });
+    expect(last.additional_kwargs).toEqual({ own: 1, cancelled: true });
+  });
 });

@@ -9,6 +9,7 @@ import {
   Command,
   DeltaChannel,
   entrypoint,
+  InMemoryStore,
   interrupt,
   MemorySaver,
   MessagesAnnotation,
@@ -23,6 +24,7 @@ import {
   END,
   ERROR,
   finishedTasks,
+  functionOf,
   type GraphInside,
   graphAt,
   INTERRUPT,
@@ -57,6 +59,13 @@ const State = Annotation.Root({
 });
 const thread = { configurable: { thread_id: "t" } };
 const inside = (graph: unknown) => graph as GraphInside;
+
+/** A copy of LangGraph is mended once: what is ours grows. */
+const ours = new Set<unknown>();
+function mend(graph: unknown, own: unknown): void {
+  ours.add(own);
+  mendBeginning(inside(graph), { saver: (each) => ours.has(each), store: (each) => ours.has(each) });
+}
 
 /** Runs a graph until it ends, waits or fails, and answers the checkpoints, newest first. */
 async function checkpointsOf(graph: unknown, input: unknown): Promise<CheckpointTuple[]> {
@@ -273,11 +282,40 @@ test("in a subgraph too, what had finished is not run again", async () => {
   const graph = new StateGraph(State).addNode("team", inner).addEdge(START, "team").compile();
   const saver = new MemorySaver();
   graph.checkpointer = saver;
-  mendBeginning(inside(graph), { saver: (each) => each === saver, store: () => false });
+  mend(graph, saver);
   await graph.invoke({ sum: 1 }, thread);
   stuck = false;
   await graph.invoke(null, thread);
   expect(ran).toBe(1);
+});
+
+test("the function of a node", async () => {
+  const one = async () => ({});
+  const graph = inside(new StateGraph(State).addNode("one", one).addEdge(START, "one").compile());
+  expect(functionOf(graph, "one")).toBe(one);
+  expect(functionOf(graph, "two")).toBeUndefined();
+});
+
+test("a store of ours is found by nodes as it is, and the loop has none", async () => {
+  const store = new InMemoryStore();
+  const found: unknown[] = [];
+  const note = (_: unknown, config: { store?: unknown }) => {
+    found.push(config.store);
+    return {};
+  };
+  const inner = new StateGraph(State).addNode("deep", note).addEdge(START, "deep").compile();
+  const graph = new StateGraph(State)
+    .addNode("one", note)
+    .addNode("inner", inner)
+    .addEdge(START, "one")
+    .addEdge("one", "inner")
+    .compile();
+  mend(graph, store);
+  await graph.invoke({ sum: 1 }, { store });
+  expect(found.every((each) => each === store)).toBe(true);
+  expect(found).toHaveLength(2);
+  await graph.invoke({ sum: 1 }, { store: new InMemoryStore() });
+  expect(found[2]).not.toBeInstanceOf(InMemoryStore);
 });
 
 test("a graph that is lent a saver, and told the task, writes to it as that task's node", async () => {

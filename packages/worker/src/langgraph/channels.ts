@@ -15,6 +15,7 @@ import {
   isUntracked,
   type RedisCheckpointSaver,
 } from "@throughline/checkpoint";
+import { typeOf } from "../repair.ts";
 
 export class Channels {
   readonly #graph: GraphInside | undefined;
@@ -156,13 +157,4 @@ function isMessages(value: unknown): value is BaseMessage[] {
 /** Also plain objects, `{role, content}`: reducers of their author's own may keep what they are given. */
 function isMessage(value: unknown): value is BaseMessage {
   return typeof value === "object" && value !== null && typeOf(value as BaseMessage) !== undefined;
-}
-
-/** "human", "ai", "tool", …; undefined for what is no message. */
-export function typeOf(message: BaseMessage): string | undefined {
-  if (typeof message.getType === "function") return message.getType();
-  const { type, role } = message as { type?: unknown; role?: unknown };
-  const given = type ?? role;
-  if (typeof given !== "string" || !("content" in (message as object))) return undefined;
-  return { user: "human", assistant: "ai" }[given] ?? given;
 }

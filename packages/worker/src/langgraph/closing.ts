@@ -17,6 +17,7 @@ import {
   END,
   emptyCheckpoint,
   finishedTasks,
+  functionOf,
   type GraphInside,
   isBelow,
   isFunctional,
@@ -37,8 +38,9 @@ import {
   toBaseMessage,
   triggerOf,
 } from "@throughline/checkpoint";
-import { Channels, typeOf } from "./channels.ts";
-import { type Answers, isStandIn, withAnswers, withResults } from "./repair.ts";
+import { type Answers, isStandIn, typeOf, withAnswers, withResults } from "../repair.ts";
+import { Channels } from "./channels.ts";
+import { neverWritesMessages } from "./silent.ts";
 
 /** A message that a task streamed. */
 export interface Said {
@@ -200,10 +202,13 @@ export class Closing {
       return lift(closed, level);
     }
     const called = await this.#called(ns, segment);
-    const messages = inOrder(called.messages, said).filter(({ id }) => !level.stored.has(id));
+    const run = graph && functionOf(graph, name);
+    // What its models say is for another key, which it has not written: it is run again.
+    const isSilent = run !== undefined && neverWritesMessages(run);
+    const messages = isSilent ? [] : inOrder(called.messages, said).filter(({ id }) => !level.stored.has(id));
     const wasCut = said.some(({ isWhole, message }) => !isWhole && !called.stored.has(message.id));
     const hasSpoken = said.some((each) => each.task.length === task.length) && !this.#options.isInTool(task);
-    if ((wasCut || hasSpoken) && channels.holdsMessages) {
+    if (!isSilent && (wasCut || hasSpoken) && channels.holdsMessages) {
       stop.answers[id] = withResults(messages, this.#options.answers);
     } else
       for (const [each, head] of this.#heads) if (isBelow(pathOf(each), task)) stop.nested[each] ??= head;

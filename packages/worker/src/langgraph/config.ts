@@ -100,10 +100,8 @@ function withSends({ goto, ...command }: GraphCommand): ConstructorParameters<ty
 }
 
 /**
- * LangGraph 1.4 takes an answer that is false, 0, "" or null for none, unless it comes with the id of what it answers:
- * where one thing is asked, it gets that.
- *
- * @throws InvalidArgumentError: more than one thing is asked
+ * LangGraph 1.4 takes an answer that is false, 0, "" or null for none, unless it comes with the id of what it answers. It
+ * gets those of all that is open, which is what any other answer without an id is for.
  */
 export async function withAnswerNamed(
   request: RunRequest,
@@ -112,13 +110,11 @@ export async function withAnswerNamed(
 ): Promise<RunRequest> {
   const { command, checkpointId } = request;
   if (command === undefined || command.resume === undefined || command.resume) return request;
-  const [asked, ...others] = (await readState(saver, { threadId, checkpointId }))?.interrupts ?? [];
-  if (asked === undefined) return request;
-  if (others.length > 0) {
-    const ids = [asked, ...others].map(({ id }) => id).join(", ");
-    throw new InvalidArgumentError(
-      `several questions are open (${ids}): name the one that is answered, as in {"resume": {"${asked.id}": ${JSON.stringify(command.resume)}}}`,
-    );
-  }
-  return { ...request, command: { ...command, resume: { [asked.id]: command.resume } } };
+  const { resume } = command;
+  const open = (await readState(saver, { threadId, checkpointId }))?.interrupts ?? [];
+  if (open.length === 0) return request;
+  return {
+    ...request,
+    command: { ...command, resume: Object.fromEntries(open.map(({ id }) => [id, resume])) },
+  };
 }

@@ -40,6 +40,7 @@ import {
 } from "@throughline/protocol";
 import type { Graph, GraphAgent } from "../agent.ts";
 import { AttemptLostError } from "../attempt.ts";
+import { type Answers, noAnswers } from "../repair.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
 import { inputMessages, partial } from "../state.ts";
 import { Closing, type Said } from "./closing.ts";
@@ -47,7 +48,6 @@ import { graphFor, graphInput, requestedConfig, withAnswerNamed } from "./config
 import { gatesOf, hasGates, isAtGate, requestedGates } from "./gates.ts";
 import { goOn } from "./going-on.ts";
 import { Intake } from "./intake.ts";
-import { type Answers, noAnswers } from "./repair.ts";
 import { type Retraction, Retries } from "./retries.ts";
 import { Steps } from "./steps.ts";
 import { chunkPart, eventPart, type GraphChunk, type GraphEvent, type GraphMode, Origins } from "./stream.ts";

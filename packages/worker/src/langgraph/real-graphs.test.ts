@@ -1,8 +1,10 @@
 /** P3, P6 where most programs are: routers, agents in nodes, subgraphs in subgraphs, tools, the functional API. */
 import { setTimeout as sleep } from "node:timers/promises";
+import type { BaseMessage } from "@langchain/core/messages";
 import { tool } from "@langchain/core/tools";
 import {
   Annotation,
+  Command,
   END,
   entrypoint,
   getPreviousState,
@@ -463,6 +465,26 @@ describe("8: questions", () => {
   });
 });
 
+describe("8: an answer without an id, where two questions are open", () => {
+  test.each([false, 0, "", null, "yes"])("%j answers both", async (resume) => {
+    const ask = (name: string) => async () => ({
+      messages: [{ role: "ai", content: `${name} ${interrupt(`${name}?`)}` }],
+    });
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("one", ask("one"))
+      .addNode("two", ask("two"))
+      .addEdge(START, "one")
+      .addEdge(START, "two")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    await shop.ended(await shop.start("graph", { input: "x" }, { threadId }));
+    const { record } = await shop.ended(await shop.start("graph", { command: { resume } }, { threadId }));
+    expect(record.status).toBe("completed");
+    expect(await shown(threadId)).toEqual(["human:x", `ai:one ${resume}`, `ai:two ${resume}`]);
+  });
+});
+
 describe("9: the functional API", () => {
   const said = (name: string, script: Script) =>
     task(name, async (about: string) => {
@@ -657,6 +679,95 @@ describe("12, 13: what is on the way from node to node", () => {
     const threadId = shop.newThread();
     await cancelAt(await shop.start("graph", { input: "x" }, { threadId }), '"end"');
     expect(await shown(threadId)).toEqual(["human:x", "ai:whole"]);
+  });
+});
+
+describe("13: what models say for another key", () => {
+  const State = Annotation.Root({ ...MessagesAnnotation.spec, summary: Annotation<string> });
+  type State = typeof State.State;
+  const texts = (said: BaseMessage) => String(said.content);
+  const inner = (script: Script) =>
+    new StateGraph(MessagesAnnotation).addNode("say", llm("say", script)).addEdge(START, "say").compile();
+
+  /** A node that has a model say something, the first time for ever, and writes no message. */
+  const helpers: Record<string, (script: Script) => (state: State) => Promise<unknown>> = {
+    "a summary": (script) => async (state) => {
+      calls.push("helper");
+      const said = await new ScriptedModel(script).invoke(state.messages);
+      return { summary: texts(said) };
+    },
+    "a choice of the way": (script) => async (state) => {
+      calls.push("helper");
+      const said = await new ScriptedModel(script).invoke(state.messages);
+      return new Command({ update: { summary: texts(said) }, goto: "after" });
+    },
+    "a report of a graph that it calls": (script) => async (state) => {
+      calls.push("helper");
+      const { messages } = await inner(script).invoke(state);
+      return { summary: texts(messages.at(-1)!) };
+    },
+  };
+
+  test.each(Object.entries(helpers))(
+    "%s is not in the messages; the node is run again",
+    async (_, helper) => {
+      const script = inTurn(stuckAfter("in ", "short"), says("in short: x"));
+      const graph = new StateGraph(State)
+        .addNode("tell", llm("tell", says("whole")))
+        .addNode("helper", helper(script), { ends: ["after"] })
+        .addNode("after", llm("after", says("AFTER")))
+        .addEdge(START, "tell")
+        .addEdge("tell", "helper")
+        .addEdge("helper", "after")
+        .compile();
+      await shop.serve({ graph });
+      const threadId = shop.newThread();
+      await cancelAt(await shop.start("graph", { input: "x", ...all }, { threadId }), "short");
+      expect(await shown(threadId)).toEqual(["human:x", "ai:whole"]);
+      expect((await state(threadId)).next).toEqual(["helper"]);
+      const { record } = await shop.ended(await shop.start("graph", all, { threadId }));
+      expect(record.status).toBe("completed");
+      expect((await state(threadId)).values.summary).toBe("in short: x");
+      expect(await shown(threadId)).toEqual(["human:x", "ai:whole", "ai:AFTER"]);
+      const order = calls.map((each) => each.split("(")[0]).filter((each) => each !== "say");
+      expect(order).toEqual(["tell", "helper", "helper", "after"]);
+    },
+  );
+
+  test("a node that may write messages has its partial kept", async () => {
+    const answer = (messages: unknown) => ({ messages });
+    const graph = new StateGraph(State)
+      .addNode("tell", async ({ messages }) =>
+        answer([await new ScriptedModel(stuckAfter("so ", "far")).invoke(messages)]),
+      )
+      .addEdge(START, "tell")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    await cancelAt(await shop.start("graph", { input: "x" }, { threadId }), "far");
+    expect(await shown(threadId)).toEqual(["human:x", "ai:so far (cut)"]);
+  });
+
+  test("what is tagged `nostream` is in neither the stream nor the messages", async () => {
+    let asked = false;
+    const graph = new StateGraph(State)
+      .addNode("tell", async ({ messages }) => {
+        const script: Script = async function* (_, signal) {
+          yield "to myself";
+          asked = true;
+          yield* stuckAfter()(messages, signal);
+        };
+        const said = await new ScriptedModel(script, { tags: ["nostream"] }).invoke(messages);
+        return { messages: [said] };
+      })
+      .addEdge(START, "tell")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "x" }, { threadId });
+    const { parts } = await cancelWhen(runId, () => asked);
+    expect(parts.filter(({ type }) => type === "messages")).toEqual([]);
+    expect(await shown(threadId)).toEqual(["human:x"]);
   });
 });
 

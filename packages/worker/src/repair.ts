@@ -4,7 +4,7 @@
  */
 import type { BaseMessage } from "@langchain/core/messages";
 import { toBaseMessage } from "@throughline/checkpoint";
-import { typeOf } from "./channels.ts";
+import type { FlatMessage } from "@throughline/protocol";
 
 export interface Answers {
   /** What a tool had answered, in a node that did not finish. */
@@ -15,6 +15,9 @@ export interface Answers {
 
 export const noAnswers: Answers = { answer: () => undefined, said: () => "" };
 
+/** Of LangChain's classes, or flat. */
+type Message = BaseMessage | FlatMessage;
+
 /** The same messages, with what tools had answered to their calls. */
 export function withResults(messages: readonly BaseMessage[], { answer }: Answers): BaseMessage[] {
   return answered(messages, ({ id }) => answer(id));
@@ -24,17 +27,20 @@ export function withResults(messages: readonly BaseMessage[], { answer }: Answer
  * The same messages, with an answer to every call of the last turn that has none: behind the call, and the answers that
  * it has.
  */
-export function withAnswers(messages: readonly BaseMessage[], { answer, said }: Answers): BaseMessage[] {
+export function withAnswers<M extends Message>(
+  messages: readonly M[],
+  { answer, said }: Answers = noAnswers,
+): (M | BaseMessage)[] {
   return answered(messages, ({ id, name }) => answer(id) ?? cancelled(id, name, said(id)));
 }
 
-function answered(
-  messages: readonly BaseMessage[],
+function answered<M extends Message>(
+  messages: readonly M[],
   answerTo: (call: { id: string; name: string }) => BaseMessage | undefined,
-): BaseMessage[] {
+): (M | BaseMessage)[] {
   const known = new Set(messages.map(callIdOf));
   const turn = messages.findLastIndex((message) => typeOf(message) === "human");
-  const repaired: BaseMessage[] = [];
+  const repaired: (M | BaseMessage)[] = [];
   let open: { id: string; name: string }[] = [];
   const close = () => {
     repaired.push(...open.flatMap((call) => answerTo(call) ?? []));
@@ -48,6 +54,15 @@ function answered(
   }
   close();
   return repaired;
+}
+
+/** "human", "ai", "tool", …; undefined for what is no message. */
+export function typeOf(message: Message): string | undefined {
+  const { getType, type, role } = message as { getType?: unknown; type?: unknown; role?: unknown };
+  if (typeof getType === "function") return (message as BaseMessage).getType();
+  const given = type ?? role;
+  if (typeof given !== "string" || !("content" in (message as object))) return undefined;
+  return { user: "human", assistant: "ai" }[given] ?? given;
 }
 
 /** Whether a message stands for an answer that never came. */
@@ -69,11 +84,11 @@ function cancelled(id: string, name: string, said: string): BaseMessage {
   });
 }
 
-function callsOf(message: BaseMessage): { id: string; name: string }[] {
+function callsOf(message: Message): { id: string; name: string }[] {
   const { tool_calls: calls = [] } = message as { tool_calls?: { id?: string; name: string }[] };
   return calls.flatMap(({ id, name }) => (id === undefined ? [] : [{ id, name }]));
 }
 
-function callIdOf(message: BaseMessage): string | undefined {
+function callIdOf(message: Message): string | undefined {
   return typeOf(message) === "tool" ? (message as { tool_call_id?: string }).tool_call_id : undefined;
 }
