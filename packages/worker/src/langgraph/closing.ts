@@ -80,7 +80,8 @@ interface Level {
   /** The messages that are stored, in the state or by finished tasks. */
   stored: Map<string | undefined, BaseMessage>;
   stop: Stop;
-  beside?: Record<string, unknown>;
+  /** Of a functional graph: what is shown beside what it returned last. */
+  beside?: Record<string, unknown> | undefined;
 }
 
 export class Closing {
@@ -118,11 +119,10 @@ export class Closing {
     const said = this.#options.said(tuple).map(({ message }) => message);
     const stop: Stop = { at: null, writes: [], answers: {}, results: [], nested: {}, input };
     const channels = await Channels.at(graph, tuple, saver);
-    const level: Level = { tuple, ns: "", graph, tasks: [], channels, stored: new Map(), stop };
-    if (graph !== undefined && isFunctional(graph)) {
-      const shown = messagesIn(tuple.checkpoint.channel_values[END]);
-      level.beside = { messages: [...shown, ...messages, ...said] };
-    } else if (graph === undefined && before === undefined) {
+    const { beside } = marksOf(tuple);
+    const level: Level = { tuple, ns: "", graph, tasks: [], channels, stored: new Map(), stop, beside };
+    if (graph !== undefined && isFunctional(graph)) showReturned(level, [...messages, ...said]);
+    else if (graph === undefined && before === undefined) {
       // Nobody knows yet what the state has.
       if (messages.length + said.length > 0) channels.set("messages", [...messages, ...said]);
     } else channels.addMessages([...messages, ...said]);
@@ -171,11 +171,20 @@ export class Closing {
     return level;
   }
 
-  /** What was shown when an earlier run was stopped here, and went on without getting to the step's end. */
-  async #carryOver({ tuple, ns, channels }: Level): Promise<void> {
+  /**
+   * What was shown when an earlier run was stopped: here, where this one went on without getting to the step's end; or
+   * beside what a functional graph had returned.
+   */
+  async #carryOver(level: Level): Promise<void> {
+    const { tuple, ns, channels, graph } = level;
+    const { saver, threadId, marks } = this.#options;
+    if (ns !== "") return;
+    if (graph !== undefined && isFunctional(graph) && marks.head_before) {
+      const before = await saver.getTuple(at(threadId, ns, marks.head_before));
+      level.beside = before && marksOf(before).beside;
+    }
     const { shown } = marksOf(tuple);
-    if (shown === undefined || ns !== "") return;
-    const { saver, threadId } = this.#options;
+    if (shown === undefined) return;
     const before = await saver.getTuple(at(threadId, ns, shown));
     const { messages } = before?.checkpoint.channel_values ?? {};
     const known = new Set(channels.messages.map(({ id }) => id));
@@ -349,7 +358,8 @@ function lift({ graph, channels: inner }: Level, { channels: outer, stored }: Le
 function showMessages(level: Level, messages: readonly BaseMessage[], answers: Answers): void {
   const { channels, graph, stop, tuple } = level;
   if (graph !== undefined && isFunctional(graph)) {
-    showReturned(level, messages, answers);
+    const asked = messagesIn(tuple.checkpoint.channel_values[START]);
+    showReturned(level, [...asked, ...messages], answers);
     return;
   }
   if (!channels.holdsMessages) return;
@@ -370,13 +380,12 @@ function showMessages(level: Level, messages: readonly BaseMessage[], answers: A
  * A functional graph has no messages but those that it returns. What it was asked and said is shown beside what it
  * returned last, and is in what its next call finds saved, where that has a place for messages.
  */
-function showReturned(level: Level, said: readonly BaseMessage[], answers: Answers): void {
+function showReturned(level: Level, said: readonly BaseMessage[], answers?: Answers): void {
   const { channels, tuple } = level;
-  const { [START]: input, [END]: returned, [PREVIOUS]: saved } = tuple.checkpoint.channel_values;
-  const asked = messagesIn(input);
-  if (asked.length + said.length === 0) return;
-  const before = messagesIn(returned);
-  const turn = withAnswers([...before, ...asked, ...said], answers).slice(before.length);
+  const { [END]: returned, [PREVIOUS]: saved } = tuple.checkpoint.channel_values;
+  if (said.length === 0) return;
+  const before = messagesIn(level.beside?.messages ?? returned);
+  const turn = withAnswers([...before, ...said], answers).slice(before.length);
   level.beside = { messages: [...before, ...turn] };
   if (Array.isArray(saved) && saved.length > 0 && messagesIn(saved).length === saved.length) {
     channels.set(PREVIOUS, [...saved, ...turn]);

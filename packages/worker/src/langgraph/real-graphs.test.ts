@@ -539,7 +539,7 @@ describe("9: the functional API", () => {
   );
 
   test("what its next call finds saved has the turn that was stopped", async () => {
-    const script = inTurn(says("hello"), stuckAfter("cut "), says("more"));
+    const script = inTurn(says("hello"), stuckAfter("cut "), stuckAfter("once more "), says("more"));
     const chat = entrypoint("chat", async (input: { messages: { content: string }[] }) => {
       const before = getPreviousState<{ messages: { content: string }[] }>()?.messages ?? [];
       const messages = messagesStateReducer(before as never, input.messages as never);
@@ -553,8 +553,20 @@ describe("9: the functional API", () => {
     await shop.ended(await shop.start("chat", input("a"), { threadId }));
     await cancelAt(await shop.start("chat", input("b"), { threadId }), "cut ");
     expect(await shown(threadId)).toEqual(["human:a", "ai:hello", "human:b", "ai:cut  (cut)"]);
-    await shop.ended(await shop.start("chat", input("c"), { threadId }));
-    expect(calls.at(-1)).toBe("a|hello|b|cut |c");
+    const next = await shop.start("chat", input("c"), { threadId });
+    const waits = await shop.start("chat", input("d"), { threadId });
+    await shop.dispatcher.cancel(waits, { keep: "thread" });
+    await cancelAt(next, "once more ");
+    await until(async () => (await shop.dispatcher.active(threadId)) === null);
+    expect((await shown(threadId)).slice(3)).toEqual([
+      "ai:cut  (cut)",
+      "human:c",
+      "ai:once more  (cut)",
+      "human:d",
+    ]);
+    await shop.ended(await shop.start("chat", input("e"), { threadId }));
+    expect(calls.at(-1)).toBe("a|hello|b|cut |c|once more |d|e");
+    expect(await shown(threadId)).toHaveLength(9);
   });
 });
 
