@@ -3,7 +3,7 @@
  * A run is audited as soon as it has ended for all who followed it, and what they were told is let go.
  */
 import { isDeepStrictEqual } from "node:util";
-import { RedisCheckpointSaver, readHistory, readState } from "@throughline/checkpoint";
+import { pathOf, RedisCheckpointSaver, readHistory, readState } from "@throughline/checkpoint";
 import { type FlatMessage, isEnding, type RunRecord } from "@throughline/protocol";
 import { LogReader, RunStore, type StoredRun } from "@throughline/runlog";
 import type { Redis } from "ioredis";
@@ -11,7 +11,7 @@ import { auditExecutions, readExecutions } from "./executions.ts";
 import type { KnownRun, Ledger } from "./ledger.ts";
 import { isWanted, type LogPart, readStory, type Story } from "./oracle.ts";
 import { maxCrashes } from "./stage.ts";
-import { isGraph, plannedFailure, speakerOf, speakers, wholeStory } from "./text.ts";
+import { aside, isGraph, plannedFailure, speakerOf, speakers, wholeStory } from "./text.ts";
 import { auditSnapshot, readLog } from "./trimmed.ts";
 import type { Snapshot, View } from "./view.ts";
 
@@ -68,7 +68,7 @@ export class Auditor {
     }
     this.#auditCancels(run, record);
     const said = await this.#auditCheckpoint(run, record, story);
-    run.outcome = { record, texts: story.texts, said };
+    run.outcome = { record, texts: story.texts, values: story.values, said };
     if (isGraph(run.turn.agent)) await this.#auditExecutions(run, log);
     this.#ledger.count(`runs ${record.status}`);
     this.#ledger.count("takeovers", Math.max(0, log.filter(isTakeover).length));
@@ -157,8 +157,15 @@ export class Auditor {
   async #auditExecutions(run: KnownRun, log: readonly LogPart[]): Promise<void> {
     const { runId, threadId } = run;
     const executions = readExecutions(runId, log);
-    const states = await readHistory(this.#saver, { threadId });
-    const stored = states.filter(({ metadata }) => metadata.run_id === runId).map(({ values }) => values);
+    const stored: Record<string, unknown>[] = [];
+    for (const ns of (await this.#saver.heads(threadId)).keys()) {
+      const states = await readHistory(this.#saver, { threadId, ns: pathOf(ns) });
+      for (const { metadata, values, tasks } of states) {
+        if (metadata.run_id !== runId) continue;
+        stored.push(values);
+        for (const { result } of tasks) stored.push(...finishedBy(result));
+      }
+    }
     const problems = [...executions.problems, ...auditExecutions(runId, executions, stored)];
     for (const problem of problems.slice(0, shownProblems)) this.#violation(run, problem);
     this.#ledger.count("executions of nodes", [...executions.begun.values()].flat().length);
@@ -194,10 +201,12 @@ export class Auditor {
     const { checkpoint, status } = record;
     const { runId, turn } = run;
     const kept = status !== "cancelled" || record.cancel?.keep !== "discard";
+    const inputs = turn.input.messages.map(({ content }) => content);
     if (checkpoint === undefined) {
-      // A run that nobody had picked up has nothing to keep, nor has one that failed without a chance to save.
+      // A run that nobody had picked up has said nothing, nor has one that failed without a chance to save.
       if (kept && texts.size > 0) this.#violation(run, "it ended without a checkpoint");
-      return [];
+      // What its user said comes into its thread all the same.
+      return status === "cancelled" && kept && record.attempt === 0 ? inputs : [];
     }
     if (!kept) {
       this.#violation(run, `it was discarded, and has the checkpoint ${show(checkpoint)}`);
@@ -212,13 +221,14 @@ export class Auditor {
       this.#violation(run, `its client was shown ${cut(show(run.shown))}, not ${cut(show(state.values))}`);
     }
     const messages = (state.values.messages ?? []) as FlatMessage[];
-    const inputs = turn.input.messages.map(({ content }) => content);
     const own = messages.filter((each) => each.id?.startsWith(runId) || inputs.includes(nameOf(each)));
     const found = own.map(nameOf);
-    const told = [...texts].filter(([, text]) => text !== "").map(([id]) => id);
-    // A graph that was stopped before its first step, and before it said anything, has not taken its input.
-    const taken = !isGraph(turn.agent) || told.length > 0 || found.length > 0;
-    const expected = [...(taken ? inputs : []), ...inOrder(run, told, found)];
+    const told = [...texts]
+      .filter(([id, text]) => text !== "" && speakerOf(runId, id) !== aside)
+      .map(([id]) => id);
+    const expected = [...inputs, ...inOrder(run, told, found)];
+    const unanswered = unansweredCalls(messages);
+    if (unanswered.length > 0) this.#violation(run, `its checkpoint leaves calls open: ${unanswered.join()}`);
     if (!isDeepStrictEqual(found, expected)) {
       const instead = `where there should be ${expected.join(", ")}`;
       this.#violation(run, `its checkpoint has the messages ${found.join(", ")}, ${instead}`);
@@ -243,6 +253,19 @@ export class Auditor {
     const since = this.#ledger.at(startedAt);
     this.#ledger.violation(`run ${runId} (${turn.agent}, ${client}, since ${since}): ${what}`, startedAt);
   }
+}
+
+/** Which executions a task's result tells of: a functional task has them under `by`. */
+function finishedBy(result: unknown): Record<string, unknown>[] {
+  const values = (result ?? {}) as Record<string, unknown>;
+  return [values, (values.by ?? {}) as Record<string, unknown>];
+}
+
+/** The calls of tools that nobody answers: providers refuse them. */
+function unansweredCalls(messages: readonly FlatMessage[]): string[] {
+  const answered = messages.map(({ tool_call_id }) => tool_call_id);
+  const calls = messages.flatMap(({ tool_calls }) => (tool_calls ?? []) as { id: string }[]);
+  return calls.map(({ id }) => id).filter((id) => !answered.includes(id));
 }
 
 /** What a message is called in comparisons: the user's by what they say, for a graph gives them ids of its own. */
@@ -290,7 +313,9 @@ export function auditView(view: View, log: readonly LogPart[], story: Story): st
   }
   if (folded !== undefined && filter === undefined && view.after === 0 && complete) {
     const texts = new Map([...story.texts]);
-    if (!isDeepStrictEqual(folded, texts))
+    // A subgraph's answer, and a functional graph's, bring what they were given as well.
+    const own = new Map([...folded].filter(([id]) => texts.has(id) || id.startsWith(view.run.runId)));
+    if (!isDeepStrictEqual(own, texts))
       found.push(`folded ${cut(show([...folded]))}, not ${cut(show([...texts]))}`);
   }
   return found;

@@ -33,7 +33,8 @@ export function readExecutions(runId: string, log: readonly LogPart[]): Executio
     }
     kept.push({ offset, part });
     const execution = executionOf(part);
-    if (execution === undefined) continue;
+    // What a subgraph answers has all that it was given as well, of earlier runs.
+    if (!execution?.startsWith(`${runId}-`)) continue;
     const of = attempts.get(execution);
     if (of === undefined) {
       attempts.set(execution, attempt);
@@ -60,9 +61,9 @@ function executionOf(part: Part): string | undefined {
   const data = part.data as Record<string, unknown>;
   if (part.type === "custom") return data.execution as string;
   if (part.type !== "updates") return undefined;
-  const delta = Object.values(data)[0] as Record<string, unknown>;
-  const key = Object.keys(delta ?? {}).find((each) => each.endsWith("By"));
-  return key === undefined ? undefined : (delta[key] as string);
+  const [node, delta] = Object.entries(data)[0] as [string, Record<string, unknown> | null];
+  // Of a subgraph's, all of its nodes' stand there: they were told by themselves.
+  return delta?.[executionKey(node)] as string | undefined;
 }
 
 /**

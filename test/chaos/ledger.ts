@@ -20,6 +20,8 @@ export interface Outcome {
   readonly record: RunRecord;
   /** Streamed text by message id, in the order in which the messages began. */
   readonly texts: ReadonlyMap<string, string>;
+  /** The state, as its updates told of it. */
+  readonly values: Readonly<Record<string, unknown>>;
   /** The messages that the run brought into its checkpoint, by their names: see `nameOf`. */
   readonly said: readonly string[];
 }

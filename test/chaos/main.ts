@@ -1,17 +1,18 @@
 /**
  * Breaks a real line on purpose, and checks that nobody could tell: see docs/reliability.md.
  *
- *     npm run chaos [-- --seed S --minutes M --faults a,b,… --runs N --clients N --gateways N --workers N --keep-logs]
+ *     npm run chaos [-- --seed S --minutes M --faults a,b,… --runs N --clients N --graphs SHARE --gateways N --workers N --keep-logs]
  *
  * `--runs` plays that many rounds, with the seeds S-1, S-2, … Exits with 1 where a round broke a rule.
  */
 import { randomBytes } from "node:crypto";
 import { parseArgs } from "node:util";
 import { type FaultName, faultKinds, faultNames } from "./faults.ts";
+import { defaultGraphShare } from "./plan.ts";
 import { report } from "./report.ts";
 import { playRound, type RoundOptions } from "./round.ts";
 
-const usage = `usage: npm run chaos [-- --seed S --minutes M --faults a,b,… --runs N --clients N --gateways N --workers N --keep-logs]
+const usage = `usage: npm run chaos [-- --seed S --minutes M --faults a,b,… --runs N --clients N --graphs SHARE --gateways N --workers N --keep-logs]
 faults: ${faultNames.join(", ")}; none: --faults none`;
 
 const say = (line: string) => void process.stdout.write(`${line}\n`);
@@ -24,12 +25,13 @@ function readOptions(): { rounds: number; options: RoundOptions } {
       faults: { type: "string" },
       runs: { type: "string", default: "1" },
       clients: { type: "string", default: "200" },
+      graphs: { type: "string", default: String(defaultGraphShare) },
       gateways: { type: "string", default: "3" },
       workers: { type: "string", default: "3" },
       "keep-logs": { type: "boolean", default: false },
     },
   });
-  const number = (name: "minutes" | "runs" | "clients" | "gateways" | "workers") => {
+  const number = (name: "minutes" | "runs" | "clients" | "graphs" | "gateways" | "workers") => {
     const value = Number(values[name]);
     if (!(value > 0)) throw new Error(`--${name} ${values[name]}: it should be a number above 0`);
     return value;
@@ -40,6 +42,7 @@ function readOptions(): { rounds: number; options: RoundOptions } {
       seed: values.seed,
       minutes: number("minutes"),
       clients: number("clients"),
+      graphs: number("graphs"),
       gateways: number("gateways"),
       workers: number("workers"),
       faults: readFaults(values.faults),

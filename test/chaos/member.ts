@@ -11,7 +11,7 @@ import {
   planReading,
 } from "./plan.ts";
 import type { Random } from "./random.ts";
-import { answerTo } from "./text.ts";
+import { answerTo, isGraph } from "./text.ts";
 import { View } from "./view.ts";
 
 /** Between the tries of a command that was answered with `unavailable`, ms. */
@@ -24,16 +24,18 @@ export class Member implements Visitor {
   readonly #plan: Random;
   readonly #ledger: Ledger;
   readonly #door: Door;
+  readonly #graphShare: number;
   readonly #connection: Connection;
   /** What it follows now. */
   readonly views = new Set<View>();
 
-  constructor(name: string, random: Random, ledger: Ledger, door: Door) {
+  constructor(name: string, random: Random, ledger: Ledger, door: Door, graphShare: number) {
     this.name = name;
     this.random = random.fork("gateways");
     this.#plan = random;
     this.#ledger = ledger;
     this.#door = door;
+    this.#graphShare = graphShare;
     const backoff = random.fork("backoff");
     this.#connection = connect("ws://gateway", {
       WebSocket: door.classFor(this),
@@ -57,7 +59,10 @@ export class Member implements Visitor {
       await sleep(random.int(0, 4_000));
       if (isOver()) return;
       if (random.chance(0.35)) await this.#watchSomebody(random);
-      else await this.#converse(planConversation(random, `${this.name}-${n}`), `${this.name}-${n}`, isOver);
+      else {
+        const name = `${this.name}-${n}`;
+        await this.#converse(planConversation(random, name, this.#graphShare), name, isOver);
+      }
     }
   }
 
@@ -241,5 +246,9 @@ export class Member implements Visitor {
 
 export function startParams({ agent, input, answers, strategy }: PlannedTurn, threadId: string, key: string) {
   const brings = answers ? { command: { resume: answerTo(input) } } : { input };
-  return { agent, ...brings, threadId, multitaskStrategy: strategy, idempotencyKey: key };
+  // What subgraphs say is told as well; and where `team` goes is said by its run's config.
+  const asks = isGraph(agent)
+    ? { subgraphs: true, config: { configurable: { route: { to: "outer" } } } }
+    : {};
+  return { agent, ...brings, ...asks, threadId, multitaskStrategy: strategy, idempotencyKey: key };
 }

@@ -99,16 +99,20 @@ function addUp(kept: readonly LogPart[], base: Beginning | undefined): Pick<Stor
   const values: Record<string, unknown> = { ...(base?.values as object) };
   for (const { part } of kept) {
     if (part.type === "messages") {
-      const { id = "", content } = part.data[0];
-      texts.set(id, (texts.get(id) ?? "") + String(content));
-    } else if (part.type === "updates") {
+      const { id = "", type, content } = part.data[0];
+      // What a tool has answered comes whole.
+      if (type !== "tool") texts.set(id, (texts.get(id) ?? "") + String(content));
+    } else if (part.type === "updates" && part.ns.length === 0) {
       // A graph says there as well that it waits for a person, and that it tells of a node again.
       const {
         __interrupt__: _,
         __metadata__: __,
         ...deltas
       } = part.data as Record<string, Record<string, unknown>>;
-      for (const { messages: ___, ...delta } of Object.values(deltas)) Object.assign(values, delta);
+      // What a functional task has returned is not in the state.
+      for (const { messages: ___, message, by: ____, ...delta } of Object.values(deltas)) {
+        if (message === undefined) Object.assign(values, delta);
+      }
     }
   }
   return { texts, values };

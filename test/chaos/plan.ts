@@ -93,9 +93,17 @@ export interface PlannedReading {
   pause: { afterMs: number; forMs: number } | undefined;
 }
 
-/** How many conversations are with graphs. */
-const graphShare = 0.25;
-const graphWeights: Record<GraphName, number> = { essay: 3, asking: 1 };
+/** How many conversations are with graphs, where nobody says. */
+export const defaultGraphShare = 0.25;
+const graphWeights: Record<Exclude<GraphName, "flow">, number> = {
+  essay: 3,
+  asking: 2,
+  team: 3,
+  calling: 2,
+  tooling: 2,
+};
+/** How many of these are with the functional API. */
+const flowShare = 0.2;
 
 const agentWeights: Record<Exclude<AgentName, GraphName>, number> = {
   story: 30,
@@ -108,12 +116,24 @@ const agentWeights: Record<Exclude<AgentName, GraphName>, number> = {
   failing: 5,
 };
 
-/** A conversation is with graphs all along, or with functions: a graph's thread has its state. */
-export function planConversation(random: Random, name: string): PlannedTurn[] {
+/**
+ * A conversation is with graphs all along, or with functions: a graph's thread has its state. Those of state graphs are
+ * all alike; a functional graph has its own.
+ */
+export function planConversation(
+  random: Random,
+  name: string,
+  graphShare = defaultGraphShare,
+): PlannedTurn[] {
   const turns = random.int(1, 4);
   const withGraphs = random.chance(graphShare);
+  const withFlow = withGraphs && random.chance(flowShare);
+  const agentFor = () => {
+    if (withFlow) return "flow";
+    return withGraphs ? random.weighted(graphWeights) : random.weighted(agentWeights);
+  };
   return Array.from({ length: turns }, (_, i) => {
-    const agent = withGraphs ? random.weighted(graphWeights) : random.weighted(agentWeights);
+    const agent = agentFor();
     const turn = planTurn(random, agent, `${name}-${i}`, i < turns - 1);
     if (agent !== "asking") return [turn];
     // It is answered when it has come to its question.

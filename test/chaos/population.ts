@@ -19,19 +19,15 @@ export class Population {
   readonly #ledger: Ledger;
   #over = false;
 
-  constructor(clients: number, random: Random, ledger: Ledger, stage: Stage) {
+  /** @param graphShare how many conversations are with graphs: 0 to 1 */
+  constructor(clients: number, graphShare: number, random: Random, ledger: Ledger, stage: Stage) {
     this.#ledger = ledger;
     this.#door = new Door(stage, ledger);
     this.#members = Array.from({ length: clients }, (_, i) => {
       const own = random.fork(i);
-      if (i % rawEvery !== rawEvery - 1) return new Member(`client${i}`, own, ledger, this.#door);
-      return new RawMember(
-        `raw${i}`,
-        own,
-        ledger,
-        this.#door,
-        i % (rawEvery * validateEvery) === rawEvery - 1,
-      );
+      if (i % rawEvery !== rawEvery - 1) return new Member(`client${i}`, own, ledger, this.#door, graphShare);
+      const validate = i % (rawEvery * validateEvery) === rawEvery - 1;
+      return new RawMember(`raw${i}`, own, ledger, this.#door, { validate, graphShare });
     });
   }
 

@@ -33,18 +33,26 @@ export class RawMember implements Visitor {
   readonly #door: Door;
   /** Whether every frame is held to its schema. */
   readonly #validate: boolean;
+  readonly #graphShare: number;
   #client: TestClient | undefined;
   /** A socket that was opened, until the first part that it had missed has come. */
   #opened: Opened | undefined;
   #following: KnownRun | undefined;
 
-  constructor(name: string, random: Random, ledger: Ledger, door: Door, validate: boolean) {
+  constructor(
+    name: string,
+    random: Random,
+    ledger: Ledger,
+    door: Door,
+    { validate, graphShare }: { validate: boolean; graphShare: number },
+  ) {
     this.name = name;
     this.random = random.fork("gateways");
     this.#plan = random;
     this.#ledger = ledger;
     this.#door = door;
     this.#validate = validate;
+    this.#graphShare = graphShare;
   }
 
   get isBusy(): boolean {
@@ -55,13 +63,17 @@ export class RawMember implements Visitor {
     this.#opened = undefined;
   }
 
+  #plannedTurn(random: Random, name: string): PlannedTurn {
+    return planConversation(random, name, this.#graphShare)[0]!;
+  }
+
   async live(isOver: () => boolean): Promise<void> {
     for (let n = 0; !isOver(); n++) {
       const random = this.#plan.fork(n);
       await sleep(random.int(0, 4_000));
       if (isOver()) return;
       if (random.chance(0.6)) await this.#watchSomebody(random);
-      else await this.#talk(planConversation(random, `${this.name}-${n}`)[0]!, `${this.name}-${n}`);
+      else await this.#talk(this.#plannedTurn(random, `${this.name}-${n}`), `${this.name}-${n}`);
     }
   }
 

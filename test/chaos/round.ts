@@ -15,6 +15,8 @@ export interface RoundOptions extends StageSize {
   seed: string;
   minutes: number;
   clients: number;
+  /** How many conversations are with graphs: 0 to 1. */
+  graphs: number;
   faults: readonly FaultName[];
   /** Where the processes' logs stay, always; otherwise only where something broke a rule. */
   keepLogs: boolean;
@@ -36,7 +38,7 @@ const finishMs = 90_000;
 const wholeMs = 30_000;
 
 export async function playRound(options: RoundOptions): Promise<RoundResult> {
-  const { seed, minutes, clients, say } = options;
+  const { seed, minutes, clients, graphs, say } = options;
   const random = new Random(seed);
   const ledger = new Ledger();
   let population: Population | undefined;
@@ -57,7 +59,7 @@ export async function playRound(options: RoundOptions): Promise<RoundResult> {
     redisTroubled: (since) => ledger.redisTroubled(since),
   });
   try {
-    population = new Population(clients, random.fork("clients"), ledger, stage);
+    population = new Population(clients, graphs, random.fork("clients"), ledger, stage);
     const auditor = new Auditor(stage.redis, ledger);
     const stopAuditing = repeat(auditEveryMs, () => auditor.auditEnded(), ledger);
     const stopSaying = repeat(sayEveryMs, async () => say(progress(ledger, population!)), ledger);

@@ -1,8 +1,10 @@
 /** What the agents of the chaos worker say. It follows from a run's input, so that the checks know it as well. */
 import { hash } from "./random.ts";
 
-/** Agents that are graphs. */
-export const graphNames = ["essay", "asking"] as const;
+/** Agents that are graphs, of one state. */
+export const stateGraphNames = ["essay", "asking", "team", "calling", "tooling"] as const;
+/** All agents that are graphs. */
+export const graphNames = [...stateGraphNames, "flow"] as const;
 export type GraphName = (typeof graphNames)[number];
 
 export const agentNames = [
@@ -98,12 +100,23 @@ export function speakers({ agent, answers }: Telling): string[][] {
       return [["outline"], ["facts", "style"], ["draft"]];
     case "asking":
       return answers ? [["reply"]] : [["question"]];
+    case "team":
+      return [["plan"], ["first"], ["deep"], ["deeper"], ["closing"]];
+    case "calling":
+      return [["one"], ["two"]];
+    case "tooling":
+      return [["asker"], [aside], ["answerer"]];
+    case "flow":
+      return [["opening"], ["ending"]];
     case "colourful":
       return [["writer", "critic"]];
     default:
       return [["answer"]];
   }
 }
+
+/** Speaks inside of a tool: it is heard, and none of the conversation. */
+export const aside = "aside";
 
 /** What one of several speakers says. */
 export function lineOf<T extends Pick<Lines, "seed">>(lines: T, speaker: string): T {

@@ -25,11 +25,16 @@ export async function auditThreads(redis: Redis, ledger: Ledger): Promise<void> 
     // Of a graph that has failed, the steps stay that it had finished.
     const lost = failed.filter(({ turn }) => isGraph(turn.agent)).flatMap(({ outcome }) => outcome!.said);
     const found = ((head?.values.messages ?? []) as FlatMessage[])
+      .filter(({ type }) => type !== "tool")
       .map(nameOf)
       .filter((name) => !lost.includes(name));
-    const expected = expectedHead(order);
+    const expected = runs[0]?.turn.agent === "flow" ? expectedTurn(order) : expectedHead(order);
     if (found.join() !== expected.join()) {
       problems.push(`its head has the messages ${found.join(", ")}; it should have ${expected.join(", ")}`);
+    }
+    const { heard } = (head?.values ?? {}) as { heard?: string[] };
+    if (heard !== undefined && heard.join() !== expectedHeard(order).join()) {
+      problems.push(`it heard ${heard.join(", ")}; it should have heard ${expectedHeard(order).join(", ")}`);
     }
     for (const problem of problems) ledger.violation(`thread ${threadId}: ${problem}`);
     ledger.count("threads");
@@ -51,14 +56,33 @@ function* auditTurns(order: readonly KnownRun[]): Generator<string> {
 
 /** The names of the messages that the thread's line adds up to. */
 function expectedHead(order: readonly KnownRun[]): string[] {
-  return order.flatMap(({ outcome }) => {
-    if (outcome === undefined) return [];
-    const { record, said } = outcome;
-    const { status } = record;
-    const isKept =
-      status === "completed" ||
-      status === "interrupted" ||
-      (status === "cancelled" && record.cancel?.keep === "thread");
-    return isKept ? said : [];
-  });
+  return order.filter(isKept).flatMap(({ outcome }) => outcome!.said);
+}
+
+/** A functional graph answers its last turn; those that were stopped since are shown beside it. */
+function expectedTurn(order: readonly KnownRun[]): string[] {
+  const kept = order.filter(isKept);
+  const last = kept.findLastIndex(isAnswered);
+  return expectedHead(kept.slice(Math.max(last, 0)));
+}
+
+/**
+ * What its last turn had heard: all that came before, from its first answer on. What it saves has no shape that anybody
+ * knows until it has saved something.
+ */
+function expectedHeard(order: readonly KnownRun[]): string[] {
+  const kept = order.filter(isKept);
+  return expectedHead(kept.slice(kept.findIndex(isAnswered), kept.findLastIndex(isAnswered)));
+}
+
+/** The functional graph has come to its end, whether or not somebody stopped the run then. */
+function isAnswered({ outcome }: KnownRun): boolean {
+  return outcome !== undefined && "heard" in outcome.values;
+}
+
+function isKept({ outcome }: KnownRun): boolean {
+  if (outcome === undefined) return false;
+  const { status, cancel } = outcome.record;
+  if (status === "cancelled") return cancel?.keep === "thread";
+  return status === "completed" || status === "interrupted";
 }

@@ -1,6 +1,8 @@
 /** Our gateway and worker against the suite, with every hook given: nothing is skipped. */
 import { createHmac, randomBytes } from "node:crypto";
 import { connect } from "node:net";
+import { DynamicStructuredTool } from "@langchain/core/tools";
+import { FakeListChatModel } from "@langchain/core/utils/testing";
 import { Annotation, interrupt, START, StateGraph } from "@langchain/langgraph";
 import { agents } from "@throughline/example-worker";
 import { type Gateway, gatewayConfig, startGateway } from "@throughline/gateway";
@@ -140,6 +142,8 @@ function trail() {
     trail: Annotation<string[]>({ reducer: append, default: () => [] }),
     called: Annotation<string>(),
     ask: Annotation<string>(),
+    aside: Annotation<string>(),
+    messages: Annotation<unknown[]>({ reducer: (before, more) => [...before, ...more], default: () => [] }),
   });
   type State = typeof State.State;
   const adds = (name: string) => (state: State) => ({ trail: [state.called ?? name] });
@@ -152,10 +156,24 @@ function trail() {
     .addEdge(START, "one")
     .addEdge("one", "two")
     .compile();
+  const consult = new DynamicStructuredTool({
+    name: "consult",
+    description: "Asks a model.",
+    schema: { type: "object", properties: { said: { type: "string" } } },
+    func: async ({ said }, _, config) => {
+      await new FakeListChatModel({ responses: [said] }).invoke([]);
+      const { signal } = config ?? {};
+      await new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
+    },
+  });
   return new StateGraph(State)
     .addNode("before", adds("before"))
     .addNode("inside", inside)
-    .addNode("after", adds("after"))
+    .addNode("after", async (state: State) => {
+      const call = { type: "tool_call" as const, id: "aside", name: "consult" };
+      if (state.aside !== undefined) await consult.invoke({ ...call, args: { said: state.aside } });
+      return adds("after")(state);
+    })
     .addEdge(START, "before")
     .addEdge("before", "inside")
     .addEdge("inside", "after")

@@ -42,7 +42,8 @@ export interface Hooks {
   /**
    * The name of an agent whose graph is `before` → `inside` → `after`, `inside` being a graph of `one` → `two`. Each
    * node adds its name to the list `trail`, or what its input has as `called`. Where the input has `ask`, `two` asks
-   * that first.
+   * that first. Where it has `aside`, `after` runs a tool, called with the id `aside`, in which a model says that, and
+   * does not end before its run is cancelled.
    */
   graph: string;
   /** A run that has ended, with parts of several modes, namespaces, nodes and tags. */

@@ -370,13 +370,13 @@ export function newCheckpointId(step: number): string {
   return uuid6(Math.max(step, 0));
 }
 
-/** A checkpoint like `parent`, in which these channels have new values. */
+/** A checkpoint like `parent`, in which these channels have new values, under a new version. */
 export function childCheckpoint(
   parent: Checkpoint | undefined,
   step: number,
   changed: ReadonlyMap<string, unknown>,
   saver: BaseCheckpointSaver,
-): { checkpoint: Checkpoint; newVersions: ChannelVersions } {
+): { checkpoint: Checkpoint; newVersions: ChannelVersions; version: number } {
   const old = parent ?? emptyCheckpoint();
   const versions = Object.values(old.channel_versions);
   // Above every channel's, as LangGraph counts: a version tells when in the thread a channel changed.
@@ -394,6 +394,7 @@ export function childCheckpoint(
       channel_versions: { ...old.channel_versions, ...newVersions },
     },
     newVersions,
+    version,
   };
 }
 

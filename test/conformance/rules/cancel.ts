@@ -127,6 +127,29 @@ export const cancel: ConformanceTest[] = [
     );
   }),
 
+  test(
+    "R113",
+    "marks what is said for a tool or a router, and keeps it out of the conversation",
+    ["graph"],
+    async (t) => {
+      const socket = await t.connect();
+      const input = { aside: text, messages: [] };
+      const { runId, threadId } = await t.start(socket, input, { agent: t.target.graph });
+      await socket.until(
+        "all that the model says",
+        () => streamedText(socket.parts(runId).map(({ part }) => part)) === text,
+      );
+      await socket.call("run.cancel", { runId });
+      const parts = (await socket.ended(runId)).map(({ part }) => part);
+      assert.equal(streamedText(parts), text);
+      for (const part of parts) {
+        if (part?.type === "messages") assert.deepEqual(part.data[1].aside, { tool_call_id: "aside" });
+      }
+      const { values } = await socket.call("thread.get", { threadId });
+      assert.deepEqual([values.messages, values.trail], [[], ["before", "one", "two"]]);
+    },
+  ),
+
   test("R60", "answers the cancel of a run that ended otherwise with that ending", [], async (t) => {
     const socket = await t.connect();
     const run = await t.run(socket);

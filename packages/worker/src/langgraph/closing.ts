@@ -284,10 +284,11 @@ export class Closing {
     const { saver, threadId, marks } = this.#options;
     const step = (tuple.metadata?.step ?? -1) + 1;
     const { as: _, shown: __, prepares: ___, ...inherited } = marksOf(tuple);
-    const { checkpoint, newVersions } = childCheckpoint(tuple.checkpoint, step, changes, saver);
+    const child = childCheckpoint(tuple.checkpoint, step, changes, saver);
+    const { checkpoint, newVersions } = closed(child, graph);
     await saver.put(
       tuple.config.configurable === undefined ? at(threadId, ns) : at(threadId, ns, tuple.checkpoint.id),
-      closed(checkpoint, graph),
+      checkpoint,
       {
         ...inherited,
         parents: tuple.metadata?.parents ?? {},
@@ -408,17 +409,17 @@ function messagesIn(value: unknown): BaseMessage[] {
   });
 }
 
-/** The checkpoint as one in which no task waits. */
-function closed<T extends CheckpointTuple["checkpoint"]>(checkpoint: T, graph: GraphInside | undefined): T {
-  const { channel_values: values, channel_versions: versions, versions_seen } = checkpoint;
-  const kept = Object.entries(values).filter(([channel, value]) => {
-    if (channel === START || channel === SENDS) return false;
-    const trigger = triggerOf(channel);
-    if (trigger === undefined) return true;
-    // A join that waits for others still goes on waiting.
-    const { joins } = trigger;
-    return joins !== undefined && Array.isArray(value) && joins.some((name) => !value.includes(name));
-  });
+/**
+ * The checkpoint as one in which no task waits: what would begin one is gone, also what a join has seen of a step that
+ * will never come to its end. It gets a new version, for what is stored under the old one would be found again.
+ */
+function closed({ checkpoint, newVersions, version }: Child, graph: GraphInside | undefined): Child {
+  const { channel_values: values, versions_seen } = checkpoint;
+  const isTrigger = (channel: string) =>
+    channel === START || channel === SENDS || triggerOf(channel) !== undefined;
+  const gone = Object.keys(values).filter((channel) => isTrigger(channel) && values[channel] !== null);
+  const emptied = Object.fromEntries(gone.map((channel) => [channel, version]));
+  const versions = { ...checkpoint.channel_versions, ...emptied };
   const seen = { ...versions_seen };
   for (const [node, { triggers = [] }] of Object.entries(graph?.nodes ?? {})) {
     const known = triggers.filter((trigger) => versions[trigger] !== undefined);
@@ -427,8 +428,20 @@ function closed<T extends CheckpointTuple["checkpoint"]>(checkpoint: T, graph: G
       ...Object.fromEntries(known.map((trigger) => [trigger, versions[trigger]!])),
     };
   }
-  return { ...checkpoint, channel_values: Object.fromEntries(kept), versions_seen: seen };
+  const kept = Object.entries(values).filter(([channel]) => !gone.includes(channel));
+  return {
+    checkpoint: {
+      ...checkpoint,
+      channel_values: Object.fromEntries(kept),
+      channel_versions: versions,
+      versions_seen: seen,
+    },
+    newVersions: { ...newVersions, ...emptied },
+    version,
+  };
 }
+
+type Child = ReturnType<typeof childCheckpoint>;
 
 /** LangGraph counts how long ago it stored a delta channel whole: those that are stored now need no count. */
 function withoutCounters(metadata: unknown, changes: ReadonlyMap<string, unknown>): Record<string, unknown> {

@@ -465,3 +465,63 @@ describe("states of other kinds", () => {
     expect(await shown(threadId)).toEqual(["x", "ONE", "TWO… (cut)"]);
   });
 });
+
+describe("a graph whose nodes wait for each other", () => {
+  /** `left` and `right` at once, and then `both`; which says nothing more when it has come to `stuckIn`. */
+  const joining = (stuckIn: string) => {
+    const script = (name: string): Script =>
+      inTurn(name === stuckIn ? stuckAfter(`${name}…`) : says(name), says(name));
+    return new StateGraph(MessagesAnnotation)
+      .addNode("left", llm("left", script("left")))
+      .addNode("right", llm("right", script("right")))
+      .addNode("late", llm("late", script("late")))
+      .addNode("both", llm("both", script("both")))
+      .addEdge(START, "left")
+      .addEdge(START, "right")
+      .addEdge("right", "late")
+      .addEdge(["left", "late"], "both")
+      .compile();
+  };
+
+  test.each(["left", "late", "both"])(
+    "stopped in %s: the next turn runs each of them once",
+    async (stuckIn) => {
+      await shop.serve({ graph: joining(stuckIn) });
+      const threadId = shop.newThread();
+      await cancelAt(await shop.start("graph", { input: "x", ...all }, { threadId }), `${stuckIn}…`);
+      calls.length = 0;
+      const { record } = await shop.ended(await shop.start("graph", { input: "y", ...all }, { threadId }));
+      expect(record.status).toBe("completed");
+      expect(ran().sort()).toEqual(["both", "late", "left", "right"]);
+      expect(ran().at(-1)).toBe("both");
+      // And the one after.
+      calls.length = 0;
+      await shop.ended(await shop.start("graph", { input: "z", ...all }, { threadId }));
+      expect(ran().sort()).toEqual(["both", "late", "left", "right"]);
+      expect(ran().at(-1)).toBe("both");
+    },
+  );
+
+  test.each(["left", "late", "both"])(
+    "stopped in %s: what goes on waits for all of them",
+    async (stuckIn) => {
+      await shop.serve({ graph: joining(stuckIn) });
+      const threadId = shop.newThread();
+      await cancelAt(await shop.start("graph", { input: "x", ...all }, { threadId }), `${stuckIn}…`);
+      await shop.ended(await shop.start("graph", all, { threadId }));
+      expect(ran().sort()).toEqual(["both", "late", "left", "right"]);
+      expect(ran().at(-1)).toBe("both");
+    },
+  );
+});
+
+test("what was told before a Stop is not told again when its graph goes on and ends", async () => {
+  await shop.serve({ graph: stuckThrice() });
+  const threadId = shop.newThread();
+  await cancelAt(await shop.start("graph", { input: "x", ...all }, { threadId }), "FIRST…");
+  await cancelAt(await shop.start("graph", all, { threadId }), "SECOND…");
+  await cancelAt(await shop.start("graph", all, { threadId }), "THIRD…");
+  const { parts } = await shop.ended(await shop.start("graph", all, { threadId }));
+  const texts = parts.flatMap((part) => (part.type === "messages" ? [part.data[0].content] : []));
+  expect(texts.join("")).toBe("AFTER");
+});

@@ -12,6 +12,7 @@
  */
 import { EventEmitter } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import type { BaseMessage } from "@langchain/core/messages";
 import type { CheckpointTuple } from "@langchain/langgraph";
 import {
@@ -123,6 +124,8 @@ export class GraphSession implements Session {
   #rootRun: string | undefined;
   /** What the thread showed where the run goes on from a stop: told in place of the state before the step. */
   #shown: CheckpointTuple | undefined;
+  /** The messages that readers have had before this attempt, by their ids: what they say. */
+  readonly #told = new Map<string, FlatMessage["content"]>();
   readonly #broken = new AbortController();
   /** Until the log has caught up. The stream itself is never waited in, but its models are: for each of their tokens. */
   #behind: Promise<void> | undefined;
@@ -170,6 +173,7 @@ export class GraphSession implements Session {
 
   recall(part: Part, offset: number): void {
     this.#remember(part, offset);
+    if (part.type === "messages") this.#witness.recall(part.data[0].id ?? "", part.data[1]);
     this.#toldGate ||= part.type === "updates" && part.ns.length === 0 && INTERRUPT in Object(part.data);
     this.#unfinished.add(part, offset);
   }
@@ -209,7 +213,10 @@ export class GraphSession implements Session {
   }
 
   async run(): Promise<Finished> {
+    this.#witness.begin();
     for (const part of this.#toTellAgain) this.#tell(part);
+    for (const { message } of this.#work.attempt.fold.messages())
+      this.#told.set(message.id ?? "", message.content);
     if (this.#made === undefined) throw this.#notMade;
     if (await this.#isAtGate()) {
       if (!this.#toldGate) {
@@ -350,7 +357,7 @@ export class GraphSession implements Session {
     if (request.command !== undefined && request.command.resume === undefined) return { input, ...place };
     if (stop?.at === null) return { input: request.command === undefined ? stop.input : input, ...place };
     if (isPrepared && as !== undefined) {
-      this.#shown = await tupleAt(saver, threadId, marksOf(from!).shown!);
+      this.#goOnFrom((await tupleAt(saver, threadId, marksOf(from!).shown!))!);
       return { input };
     }
     if (stop === undefined) return { input, ...place };
@@ -361,8 +368,14 @@ export class GraphSession implements Session {
       marks: this.#marks(0),
       config: { ...config, metadata: { ...config.metadata, run_id: runId } },
     });
-    this.#shown = from;
+    this.#goOnFrom(from!);
     return { input };
+  }
+
+  #goOnFrom(shown: CheckpointTuple): void {
+    this.#shown = shown;
+    const { messages } = flattenValues(shown.checkpoint.channel_values) as { messages?: FlatMessage[] };
+    if (Array.isArray(messages)) for (const { id = "", content } of messages) this.#told.set(id, content);
   }
 
   /** New input begins a new turn: what an unfinished one had finished stays in the thread. */
@@ -394,8 +407,21 @@ export class GraphSession implements Session {
     if (mode !== "messages") this.#look(chunk);
     // Most of what is not asked for does not become a part at all.
     if (!this.#modes.has(mode) && mode !== "messages" && mode !== "updates") return;
+    if (mode === "messages") this.#witness.mark(...namesOf(chunk[2]));
     const told = this.#shown === undefined || ns.length > 0 ? chunk : this.#asShown(chunk, this.#shown);
-    if (told !== undefined) this.#put(chunkPart(told, this.#origins));
+    if (told === undefined) return;
+    const part = chunkPart(told, this.#origins);
+    if (!this.#isToldWhole(part)) this.#put(part);
+  }
+
+  /**
+   * What a graph's nodes had said in an earlier attempt or run, LangGraph takes for news when the graph ends as a node of
+   * another: each message once more, as a whole.
+   */
+  #isToldWhole(part: Part): boolean {
+    if (part.type !== "messages") return false;
+    const [{ id = "", content }] = part.data;
+    return this.#told.has(id) && isDeepStrictEqual(this.#told.get(id), content);
   }
 
   /** What a chunk tells of the graph, beside what it tells readers. */
@@ -675,6 +701,12 @@ function isNewTurn({ input }: Assignment["request"]): boolean {
 function withMessages(input: unknown, messages: readonly BaseMessage[]): unknown {
   if (messages.length === 0) return input;
   return typeof input === "object" ? { ...input, messages } : { messages };
+}
+
+/** The id of a streamed message, and its metadata: one object for all chunks of the message. */
+function namesOf(payload: unknown): [id: string | undefined, metadata: Record<string, unknown>] {
+  const [message, metadata] = payload as [BaseMessage, Record<string, unknown>];
+  return [message.id, metadata];
 }
 
 function messagesOfUpdate(payload: unknown): BaseMessage[] {

@@ -50,7 +50,10 @@ export class Origins {
 
   /** A graph said something of itself. */
   see(ns: readonly string[]): void {
-    this.#graphs.add(ns.join("|"));
+    const graph = ns.join("|");
+    if (this.#graphs.has(graph)) return;
+    this.#graphs.add(graph);
+    this.#known.clear();
   }
 
   /** Of what has a task's metadata; undefined outside of a graph. */

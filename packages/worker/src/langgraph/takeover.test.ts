@@ -1,8 +1,12 @@
 /** P1, P4, P6 with graphs: a lost worker's run goes on from its last checkpoint, and no reader sees anything twice. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
+import { AIMessage, type BaseMessage } from "@langchain/core/messages";
+import { tool } from "@langchain/core/tools";
+import { entrypoint, MessagesAnnotation, START, StateGraph, task } from "@langchain/langgraph";
+import { ToolNode } from "@langchain/langgraph/prebuilt";
 import { RedisCheckpointSaver, readHistory, readState } from "@throughline/checkpoint";
 import type { Part } from "@throughline/protocol";
+import type { Graph } from "@throughline/worker";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Gate } from "../../../../test/support/agents.ts";
 import { type Script, ScriptedModel, stuckAfter } from "../../../../test/support/graphs.ts";
@@ -225,6 +229,86 @@ test("inside of a subgraph: its finished steps are not run again, and what they 
   expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:one whole", "ai:two whole"]);
 });
 
+describe("taken over again and again, far inside", () => {
+  /** `one` → `two`, which is stuck the first three times that it is asked. */
+  const row = (name = "one") => {
+    let asked = 0;
+    const stubborn: Script = async function* (messages, signal) {
+      if (asked++ < 3) yield* stuckAfter("two ", "par")(messages, signal);
+      else yield* ["two ", "whole"];
+    };
+    const one: Script = async function* () {
+      yield* ["one ", "whole"];
+    };
+    return new StateGraph(MessagesAnnotation)
+      .addNode(name, llm(name, one))
+      .addNode("two", llm("two", stubborn))
+      .addEdge(START, name)
+      .addEdge(name, "two")
+      .compile();
+  };
+  const around = (inner: unknown) =>
+    new StateGraph(MessagesAnnotation)
+      .addNode("inner", inner as never)
+      .addEdge(START, "inner")
+      .compile();
+  const graphs: Record<string, () => Graph> = {
+    "a subgraph": () => around(row()),
+    "a subgraph of a subgraph": () => around(around(row())),
+    "a graph that a node calls": () => {
+      const inner = row();
+      return around(async ({ messages }: Messages) => {
+        const { messages: all } = await inner.invoke({ messages });
+        return { messages: all.slice(messages.length) };
+      });
+    },
+    "a graph that a functional graph calls": () => {
+      const inner = row();
+      const call = task(
+        "call",
+        async (messages: BaseMessage[]) => (await inner.invoke({ messages })).messages,
+      );
+      return entrypoint("flow", async (input: { messages: BaseMessage[] }) => ({
+        messages: await call(input.messages),
+      })) as unknown as Graph;
+    },
+  };
+
+  test.each(Object.entries(graphs))("%s: each message is told once in the end", async (_, make) => {
+    const graph = make();
+    const threadId = shop.newThread();
+    const input = { messages: [{ role: "user", content: "hi" }] };
+    const runId = await shop.start(
+      "graph",
+      { input, subgraphs: true, modes: ["messages", "updates"] },
+      { threadId },
+    );
+    for (let attempt = 1; attempt <= 3; attempt++) {
+      const worker = await shop.serve({ graph });
+      await until(async () => {
+        const all: Part[] = [];
+        for await (const { part } of shop.reader.parts(runId)) all.push(part);
+        return JSON.stringify(all).split('"par"').length > attempt;
+      });
+      await worker.close();
+    }
+    await shop.serve({ graph });
+    const { parts, record } = await shop.ended(runId);
+    expect(record.status).toBe("completed");
+    expect(calls.filter((each) => each.startsWith("one"))).toHaveLength(1);
+    const { texts, kept } = told(parts);
+    expect(texts).toEqual(["one whole", "two whole"]);
+    // Each stands in the path of its graph, whoever told it.
+    const paths = new Set(
+      kept.filter(({ part }) => part.type === "messages").map(({ part }) => part.ns.join()),
+    );
+    expect(paths.size).toBe(1);
+    expect([...paths][0]).toMatch(/^(inner|call|flow)/);
+    const all = (await readState(shop.saver, { threadId }))!.values.messages as { content: string }[];
+    expect(all.map(({ content }) => content)).toEqual(["hi", "one whole", "two whole"]);
+  });
+});
+
 test("handed over while what a finished node wrote is on its way to the saver: it is not run again", async () => {
   const gate = new Gate();
   const { fenced } = RedisCheckpointSaver.prototype;
@@ -272,6 +356,33 @@ test("it was being cancelled: the run ends as cancelled, with what the dead work
   expect(record.status).toBe("cancelled");
   expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:one whole", "ai:two par"]);
   expect(calls).toHaveLength(2);
+});
+
+test("it was being cancelled inside of a tool: what a model had said there is the call's answer, and no message", async () => {
+  const consult = tool(() => new ScriptedModel(stuckOnce("so ", "far")).invoke([]), {
+    name: "consult",
+    schema: { type: "object", properties: {} },
+  });
+  const ask = new AIMessage({ content: "I ask", tool_calls: [{ id: "call", name: "consult", args: {} }] });
+  const graph = new StateGraph(MessagesAnnotation)
+    .addNode("ask", () => ({ messages: [ask] }))
+    .addNode("tools", new ToolNode([consult]))
+    .addEdge(START, "ask")
+    .addEdge("ask", "tools")
+    .compile();
+  const first = await shop.serve({ graph });
+  const threadId = shop.newThread();
+  const runId = await shop.start("graph", { input: "hi", modes: ["messages"] }, { threadId });
+  await shop.reached(runId, 4);
+  await crash(runId, threadId);
+  await first.close();
+  await shop.dispatcher.cancel(runId, { keep: "thread" });
+  await shop.serve({ graph });
+  const { record, parts } = await shop.ended(runId);
+  expect(record.status).toBe("cancelled");
+  expect(told(parts).texts).toEqual(["I ask", "so far"]);
+  const messages = await shop.messages(threadId);
+  expect(messages).toEqual(["human:hi", "ai:I ask", expect.stringMatching(/^tool:.*so far/s)]);
 });
 
 test.each(["sync", "async", "exit"] as const)(

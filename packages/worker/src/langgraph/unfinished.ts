@@ -7,13 +7,23 @@
  * tasks) is not told twice. `custom` and `tools` parts of the root do not say which task they are of: where one
  * task of a step was finished and another was not, they go.
  */
+import { isDeepStrictEqual } from "node:util";
 import type { Part } from "@throughline/protocol";
 import { taskOf } from "./stream.ts";
+
+interface Told {
+  part: Part;
+  offset: number;
+  /** Where it was told for the first time: subgraphs' checkpoints know that offset. */
+  first: number;
+}
 
 export class Unfinished {
   #end: number;
   readonly #attempt: number;
-  #parts: { part: Part; offset: number }[] = [];
+  #parts: Told[] = [];
+  /** What was taken back last, and may be told again: that comes first, and in the same order. */
+  #takenBack: Told[] = [];
 
   /** @param end the last offset of what the checkpoint holds, @param attempt the attempt that wrote it: 0 for none */
   constructor(end = 0, attempt = 0) {
@@ -28,7 +38,8 @@ export class Unfinished {
 
   add(part: Part, offset: number): void {
     if (part.type !== "lifecycle") {
-      if (offset > this.#end) this.#parts.push({ part, offset });
+      const first = this.#toldAgain(part) ?? offset;
+      if (offset > this.#end) this.#parts.push({ part, offset, first });
       return;
     }
     const { data } = part;
@@ -36,7 +47,17 @@ export class Unfinished {
     if ("attempt" in data && this.#attempt > 0 && (data.attempt as number) > this.#attempt) {
       this.#end = Math.min(this.#end, offset);
     }
-    if (data.event === "rewound") this.#parts = this.#parts.filter((each) => each.offset <= data.to);
+    if (data.event !== "rewound") return;
+    this.#takenBack = this.#parts.filter((each) => each.offset > data.to);
+    this.#parts = this.#parts.filter((each) => each.offset <= data.to);
+  }
+
+  /** Where a part was told for the first time, if it was taken back since. */
+  #toldAgain(part: Part): number | undefined {
+    const at = this.#takenBack.findIndex((each) => isDeepStrictEqual(each.part, part));
+    const first = this.#takenBack[at]?.first;
+    this.#takenBack = at === -1 ? [] : this.#takenBack.slice(at + 1);
+    return first;
   }
 
   get isEmpty(): boolean {
@@ -60,11 +81,11 @@ export class Unfinished {
     allFinished: boolean,
     ends: ReadonlyMap<string, number>,
   ): Part[] {
-    const isDone = ({ part, offset }: { part: Part; offset: number }): boolean => {
+    const isDone = ({ part, first }: Told): boolean => {
       const { type, ns } = part;
       const task = type === "messages" ? (taskOf(part.data[1]) ?? ns) : ns;
       if (task.some(isFinished)) return true;
-      if (ns.some((_, i) => offset <= (ends.get(ns.slice(0, i + 1).join("|")) ?? 0))) return true;
+      if (ns.some((_, i) => first <= (ends.get(ns.slice(0, i + 1).join("|")) ?? 0))) return true;
       return allFinished && ns.length === 0 && (type === "custom" || type === "tools" || type === "events");
     };
     return this.#parts.filter(isDone).map(({ part }) => part);

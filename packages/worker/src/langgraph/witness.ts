@@ -15,6 +15,11 @@ export function asRouter<T>(run: () => T): T {
   return routing.run(true, run);
 }
 
+/** For whom a message was said that is none of the conversation: a tool's call, or else a router. On the wire as it is. */
+interface Aside {
+  tool_call_id?: string;
+}
+
 interface Tool {
   callId: string | undefined;
   /** The namespace of the task that runs it. */
@@ -33,7 +38,10 @@ export class Witness {
   readonly #aside = new Map<string, { tool: Tool | undefined; known: boolean }>();
   readonly #whole = new Map<string, BaseMessage>();
   readonly #answers = new Map<string, BaseMessage>();
-  readonly #helpers = new Set<string>();
+  /** By the ids of their messages. */
+  readonly #helpers = new Map<string, Aside>();
+  /** The runs of tools that a lost attempt had begun: they stand for their calls until this one begins. */
+  #lost: string[] = [];
 
   /** @param isLive whether what comes now is still taken into the log */
   constructor(isLive: () => boolean) {
@@ -48,6 +56,33 @@ export class Witness {
   /** Whether a message was said for a tool or a router. */
   isAside(id: string): boolean {
     return this.#helpers.has(id);
+  }
+
+  /** Notes in a message's metadata for whom it was said: who takes the run over knows it from there. */
+  mark(id: string | undefined, metadata: Record<string, unknown>): void {
+    if (this.#helpers.size === 0 || metadata.aside !== undefined) return;
+    const aside = this.#helpers.get(id ?? "");
+    if (aside !== undefined) metadata.aside = aside;
+  }
+
+  /** A message with such metadata is in the log, from an earlier attempt. */
+  recall(id: string, { aside, langgraph_checkpoint_ns: task }: Record<string, unknown>): void {
+    if (typeof aside !== "object" || aside === null || this.#helpers.has(id)) return;
+    this.#helpers.set(id, aside);
+    const { tool_call_id: callId } = aside as Aside;
+    const known = [...this.#tools.values()].find((tool) => tool.callId === callId && tool.task === task);
+    if (known !== undefined) known.said.push(id);
+    else if (callId !== undefined) {
+      const run = `lost ${callId} ${task}`;
+      this.#lost.push(run);
+      this.#tools.set(run, { callId, task, said: [id] });
+    }
+  }
+
+  /** An attempt begins: none of the tools runs that an earlier one had begun. */
+  begin(): void {
+    for (const run of this.#lost) this.#tools.delete(run);
+    this.#lost = [];
   }
 
   /** What a tool answered to a call. */
@@ -143,7 +178,8 @@ export class Witness {
     if (model.known) return true;
     model.known = true;
     const id = message?.id ?? idOf(runId);
-    this.#helpers.add(id);
+    const callId = model.tool?.callId;
+    this.#helpers.set(id, callId === undefined ? {} : { tool_call_id: callId });
     model.tool?.said.push(id);
     return true;
   }
