@@ -17,6 +17,8 @@ export interface Stop {
   writes: CheckpointPendingWrite[];
   /** By the task's id: the messages of those that were cut off in their answer. It counts as their answer. */
   answers: Record<string, BaseMessage[]>;
+  /** By the task's id: what it had answered beside messages. */
+  values?: Record<string, Record<string, unknown>>;
   /** What tools had answered inside of tasks that were not cut off, but did not finish. */
   results: BaseMessage[];
   /** By namespace: the checkpoints in which subgraphs stood that go on inside. */

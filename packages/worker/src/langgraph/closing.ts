@@ -66,6 +66,11 @@ export interface ClosingOptions {
   isAside: (id: string) => boolean;
   /** Whether a task had called a tool that did not answer: what it had said is not all of its answer. */
   isInTool: (task: readonly string[]) => boolean;
+  /**
+   * What nodes had answered by what readers were told, though it is not stored: their worker died in between. `ns`: the
+   * path of their graph.
+   */
+  told: (ns: readonly string[]) => readonly [node: string, delta: unknown][];
   /** The tasks of a checkpoint that does not know them. */
   tasksOf: (tuple: CheckpointTuple) => Promise<[id: string, name: string][]>;
 }
@@ -161,7 +166,15 @@ export class Closing {
     // A worker that died may have been ahead of its checkpoints: what it streamed there is of tasks that nobody knows.
     const paths = tasks.map(([id, name]) => [...path, segmentOf({ id, name })]);
     const strays = here.filter(({ task }) => !paths.some((known) => isBelow(task, known)));
-    const others = strays.map(({ message }) => message).filter(({ id }) => !level.stored.has(id));
+    const names = tasks.map(([, name]) => name);
+    const ahead = this.#told(level, path).filter(([node]) => !names.includes(node));
+    for (const [, , values] of ahead) {
+      for (const [key, value] of Object.entries(values)) channels.update(key, [value]);
+    }
+    const streamed = strays.map(({ message }) => message);
+    const known = new Set(streamed.map(({ id }) => id));
+    const answered = ahead.flatMap(([, messages]) => messages).filter(({ id }) => !known.has(id));
+    const others = [...streamed, ...answered].filter(({ id }) => !level.stored.has(id));
     if (others.length > 0) {
       messages.push(...others);
       const last = open.map(([id]) => stop.answers[id]).findLast((answer) => answer !== undefined);
@@ -210,6 +223,18 @@ export class Closing {
       Object.assign(stop.nested, closed.stop.nested);
       return lift(closed, level);
     }
+    const [answer, another] = this.#told(level, task.slice(0, -1)).filter(([node]) => node === name);
+    if (
+      answer !== undefined &&
+      another === undefined &&
+      level.tasks.filter((each) => each[1] === name).length === 1
+    ) {
+      const [, messages, values] = answer;
+      for (const [key, value] of Object.entries(values)) channels.update(key, [value]);
+      stop.values = { ...stop.values, [id]: values };
+      stop.answers[id] = withResults(messages, this.#options.answers);
+      return messages;
+    }
     const called = await this.#called(ns, segment);
     const run = graph && functionOf(graph, name);
     // What its models say is for another key, which it has not written: it is run again.
@@ -222,6 +247,20 @@ export class Closing {
     } else
       for (const [each, head] of this.#heads) if (isBelow(pathOf(each), task)) stop.nested[each] ??= head;
     return messages;
+  }
+
+  /** What nodes were told to have answered, where that is a change of the state. */
+  #told(
+    { graph, channels }: Level,
+    path: readonly string[],
+  ): [node: string, messages: BaseMessage[], values: Record<string, unknown>][] {
+    if (graph === undefined || isFunctional(graph)) return [];
+    return this.#options.told(path).flatMap(([node, delta]) => {
+      if (!Object.hasOwn(graph.nodes, node) || !isRecord(delta)) return [];
+      const { messages, ...others } = delta;
+      const values = Object.entries(others).filter(([key]) => isStateKey(key) && channels.has(key));
+      return [[node, messagesIn(messages), Object.fromEntries(values)] as const];
+    }) as [string, BaseMessage[], Record<string, unknown>][];
   }
 
   /**

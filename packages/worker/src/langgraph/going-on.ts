@@ -94,14 +94,14 @@ async function fork(shown: CheckpointTuple, ns: string, options: GoingOnOptions)
   };
   const stood = (await saver.getTuple(at(threadId, ns, stop.at!)))!;
   const tasks = (marksOf(shown).tasks ?? []).filter(([id]) => Object.hasOwn(stop.answers, id));
-  const routed = await route(tasks, stop.answers, stood, ns, options);
+  const routed = await route(tasks, stop, stood, ns, options);
   return { ns, shown, stood, writes: [...stop.writes, ...routed], results: stop.results };
 }
 
-/** What the nodes of these tasks would have written, had these messages been their answers. */
+/** What the nodes of these tasks would have written, had these been their answers. */
 async function route(
   tasks: [id: string, name: string][],
-  answers: Stop["answers"],
+  { answers, values: told = {} }: Stop,
   stood: CheckpointTuple,
   ns: string,
   { graph: root, saver, threadId, config }: GoingOnOptions,
@@ -112,9 +112,10 @@ async function route(
   const replaces = isLastValue(channelOf(graph, "messages"));
   const updates = tasks.map(([taskId, asNode]) => {
     const messages = replaces ? [...before.messages, ...answers[taskId]!] : answers[taskId]!;
+    const update = { ...told[taskId], ...(before.holdsMessages ? { messages } : {}) };
     // A node that says itself where to go has no edges: where there is one way only, that is the way.
     const { ends = [] } = graph.nodes[asNode]!;
-    const values = ends.length === 1 ? new Command({ update: { messages }, goto: ends[0]! }) : { messages };
+    const values = ends.length === 1 ? new Command({ update, goto: ends[0]! }) : update;
     return { values, asNode, taskId };
   });
   const made = new Map<string, [channel: string, value: unknown][]>(tasks.map(([id]) => [id, []]));

@@ -107,6 +107,8 @@ export class GraphSession implements Session {
   /** What earlier attempts left behind the last checkpoint. */
   readonly #unfinished: Unfinished;
   #toTellAgain: Part[] = [];
+  /** The graph runs, or has run. */
+  #isBegun = false;
   /** Readers have been told, and were not told otherwise since, that the run waits. */
   #toldGate = false;
   readonly #retries: Retries | undefined;
@@ -213,6 +215,7 @@ export class GraphSession implements Session {
   }
 
   async run(): Promise<Finished> {
+    this.#isBegun = true;
     this.#witness.begin();
     for (const part of this.#toTellAgain) this.#tell(part);
     for (const { message } of this.#work.attempt.fold.messages())
@@ -596,6 +599,7 @@ export class GraphSession implements Session {
       threadId: this.#work.run.record.threadId,
       isAside: (id) => this.#witness.isAside(id),
       isInTool: (task) => this.#witness.isInTool(task),
+      told: (ns) => (this.#isBegun ? [] : this.#unfinished.updates(ns)),
       tasksOf: (tuple) => this.#tasksOf(tuple),
     });
   }

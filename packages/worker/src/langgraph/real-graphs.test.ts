@@ -1,7 +1,7 @@
 /** P3, P6 where most programs are: routers, agents in nodes, subgraphs in subgraphs, tools, the functional API. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { BaseMessage } from "@langchain/core/messages";
-import { tool } from "@langchain/core/tools";
+import { DynamicStructuredTool, tool } from "@langchain/core/tools";
 import {
   Annotation,
   Command,
@@ -637,11 +637,19 @@ describe("10: tools", () => {
     expect(saved.at(-1)).toBe("ai:fine");
   });
 
-  test("what a model says inside of a tool is no message of the conversation", async () => {
-    const asking = tool(
-      async () => String((await new ScriptedModel(stuckAfter("let me ", "think ")).invoke("q")).content),
-      { name: "asking", schema: { type: "object", properties: {} } },
-    );
+  const aboutThat = async (script: Script) => String((await new ScriptedModel(script).invoke("q")).content);
+  const schema = { type: "object" as const, properties: {} };
+  /** One whose author does not hand the config of the call on. */
+  const byClass = (name: string, script: Script) =>
+    new DynamicStructuredTool({ name, description: name, schema, func: () => aboutThat(script) });
+
+  test.each(
+    Object.entries({
+      "made by tool()": (name: string, script: Script) => tool(() => aboutThat(script), { name, schema }),
+      "of a class": byClass,
+    }),
+  )("what a model says inside of a tool %s is no message of the conversation", async (_, make) => {
+    const asking = make("asking", stuckAfter("let me ", "think "));
     await shop.serve({ graph: agentWith(says(call("c1", "asking", {})), [asking]) });
     const threadId = shop.newThread();
     await cancelAt(await shop.start("graph", { input: "x" }, { threadId }), "think ");
@@ -650,6 +658,40 @@ describe("10: tools", () => {
       "ai:+c1",
       "tool:cancelled; so far it had said: let me think =c1 (cut)",
     ]);
+  });
+
+  test("nor is it with two of a class at once, of which nobody knows which one speaks", async () => {
+    const both: Script = async function* () {
+      yield { toolCall: { type: "tool_call_chunk", index: 0, id: "c1", name: "one", args: "{}" } };
+      yield { toolCall: { type: "tool_call_chunk", index: 1, id: "c2", name: "two", args: "{}" } };
+    };
+    const tools = ["one", "two"].map((name) => byClass(name, stuckAfter(`${name} `, "thinks ")));
+    await shop.serve({ graph: agentWith(both, tools) });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "x" }, { threadId });
+    await until(async () => {
+      const all: string[] = [];
+      for await (const { part } of shop.reader.parts(runId)) all.push(JSON.stringify(part));
+      return all.filter((part) => part.includes('"thinks "')).length === 2;
+    });
+    await cancelWhen(runId, () => true);
+    const saved = await shown(threadId);
+    expect(saved.map((each) => each.split(":")[0])).toEqual(["human", "ai", "tool", "tool"]);
+  });
+
+  test("what a node says when a tool has failed is a message", async () => {
+    const failing = tool(() => Promise.reject(new Error("no luck")), { name: "failing", schema });
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("agent", async () => {
+        await failing.invoke({ type: "tool_call", id: "c1", name: "failing", args: {} }).catch(() => {});
+        return { messages: [await new ScriptedModel(stuckAfter("it ", "failed ")).invoke("q")] };
+      })
+      .addEdge(START, "agent")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    await cancelAt(await shop.start("graph", { input: "x" }, { threadId }), "failed ");
+    expect(await shown(threadId)).toEqual(["human:x", "ai:it failed  (cut)"]);
   });
 });
 

@@ -14,7 +14,7 @@ export interface Step {
  * Where in the log the steps of a graph, and of its subgraphs, end.
  *
  * A step's checkpoint is on its way to the saver when its `values` and `checkpoints` come: these tell of the next
- * step's beginning, and come again when a later attempt begins there.
+ * step's beginning. They come again when a later attempt begins there, and say nothing new then.
  */
 export class Steps {
   /** By namespace and step. */
@@ -36,9 +36,11 @@ export class Steps {
     else if (mode === "updates") this.#beforeValues.delete(graph);
     else {
       const { metadata, tasks = [] } = payload as {
-        metadata?: { step?: number };
+        metadata?: { step?: number; log_offset?: number };
         tasks?: { id: string; name: string }[];
       };
+      // One that was stored before, and is told again: it knows where it ends.
+      if (metadata?.log_offset !== undefined) return;
       this.#steps.set(key(graph, metadata?.step), {
         end: this.#beforeValues.get(graph) ?? offset,
         begun,

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { AIMessage, type BaseMessage } from "@langchain/core/messages";
 import { tool } from "@langchain/core/tools";
-import { entrypoint, MessagesAnnotation, START, StateGraph, task } from "@langchain/langgraph";
+import { Annotation, entrypoint, MessagesAnnotation, START, StateGraph, task } from "@langchain/langgraph";
 import { ToolNode } from "@langchain/langgraph/prebuilt";
 import { RedisCheckpointSaver, readHistory, readState } from "@throughline/checkpoint";
 import type { Part } from "@throughline/protocol";
@@ -356,6 +356,111 @@ test("it was being cancelled: the run ends as cancelled, with what the dead work
   expect(record.status).toBe("cancelled");
   expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:one whole", "ai:two par"]);
   expect(calls).toHaveLength(2);
+});
+
+describe("it was being cancelled when its worker died", () => {
+  const whole: Script = async function* () {
+    yield* ["one ", "whole"];
+  };
+  const speaks = (name: string, script: Script) => async () => {
+    calls.push(name);
+    return await new ScriptedModel(script).invoke([]);
+  };
+
+  test.each([
+    { place: "in its last checkpoint's step", isAhead: false },
+    { place: "ahead of its last checkpoint", isAhead: true },
+  ])(
+    "readers had been told what a node answered that is not stored, $place: the thread has it",
+    async ({ isAhead }) => {
+      const { fenced } = RedisCheckpointSaver.prototype;
+      const stuck = vi.spyOn(RedisCheckpointSaver.prototype, "fenced").mockImplementation(function (
+        this: RedisCheckpointSaver,
+        { before, ...fence },
+      ) {
+        const inTime: typeof before = async (write) => {
+          const isStored = isAhead ? write.kind === "checkpoint" && write.step! < 0 : calls.length === 0;
+          return isStored ? await before!(write) : null;
+        };
+        return fenced.call(this, { ...fence, ...(before === undefined ? {} : { before: inTime }) });
+      });
+      const State = Annotation.Root({ ...MessagesAnnotation.spec, topic: Annotation<string> });
+      const one = speaks("one", whole);
+      const after = speaks("after", stuckAfter());
+      let topicThen: unknown;
+      const graph = new StateGraph(State)
+        .addNode("one", async () => {
+          if (!isAhead) await until(async () => (await shop.history(threadId)).length === 2);
+          return { messages: [await one()], topic: "tea" };
+        })
+        .addNode("after", async ({ topic }) => {
+          topicThen = topic;
+          return { messages: [await after()] };
+        })
+        .addEdge(START, "one")
+        .addEdge("one", "after")
+        .compile();
+      const threadId = shop.newThread();
+      const first = await shop.serve({ graph });
+      const runId = await shop.start("graph", { input: "hi", modes: ["updates"] }, { threadId });
+      try {
+        await shop.reached(runId, 2);
+        await crash(runId, threadId);
+        await first.close();
+      } finally {
+        stuck.mockRestore();
+      }
+      await shop.dispatcher.cancel(runId, { keep: "thread" });
+      await shop.serve({ graph });
+      expect((await shop.ended(runId)).record.status).toBe("cancelled");
+      const { values } = (await readState(shop.saver, { threadId }))!;
+      expect(values.topic).toBe("tea");
+      expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:one whole"]);
+      calls = [];
+      const next = await shop.start("graph", {}, { threadId });
+      await until(() => calls.includes("after"));
+      await shop.dispatcher.cancel(next, { keep: "discard" });
+      expect([calls, topicThen]).toEqual([isAhead ? ["one", "after"] : ["after"], "tea"]);
+    },
+  );
+
+  const inFlow = (opening: () => Promise<BaseMessage>, ending: () => Promise<BaseMessage>) => {
+    const [first, last] = [task("opening", opening), task("ending", ending)];
+    return entrypoint("flow", async () => [await first(), await last()]) as unknown as Graph;
+  };
+  const inNode = (opening: () => Promise<BaseMessage>, ending: () => Promise<BaseMessage>) => {
+    const [first, last] = [task("opening", opening), task("ending", ending)];
+    return new StateGraph(MessagesAnnotation)
+      .addNode("tell", async () => ({ messages: [await first(), await last()] }))
+      .addEdge(START, "tell")
+      .compile();
+  };
+  test.each(Object.entries({ inFlow, inNode }))(
+    "a task had finished in the attempt before: what it said is shown as well (%s)",
+    async (_, make) => {
+      const graph = make(speaks("opening", whole), speaks("ending", stuckAfter("two ", "par")));
+      const threadId = shop.newThread();
+      const first = await shop.serve({ graph });
+      const runId = await shop.start(
+        "graph",
+        { input: { messages: ["hi"] }, modes: ["messages"] },
+        { threadId },
+      );
+      await shop.reached(runId, 5);
+      await first.close();
+      await shop.serve({ graph });
+      await until(() => calls.length === 3);
+      await until(async () => {
+        const parts: Part[] = [];
+        for await (const { part } of shop.reader.parts(runId)) parts.push(part);
+        return told(parts).texts.join().endsWith("par") && JSON.stringify(parts).split('"par"').length > 2;
+      });
+      await shop.dispatcher.cancel(runId, { keep: "thread" });
+      expect((await shop.ended(runId)).record.status).toBe("cancelled");
+      expect(calls).toEqual(["opening", "ending", "ending"]);
+      expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:one whole", "ai:two par"]);
+    },
+  );
 });
 
 test("it was being cancelled inside of a tool: what a model had said there is the call's answer, and no message", async () => {

@@ -60,6 +60,13 @@ export class Unfinished {
     return first;
   }
 
+  /** What nodes were told to have answered, by the path of their graph, in order. */
+  updates(ns: readonly string[]): [node: string, delta: unknown][] {
+    return this.#parts.flatMap(({ part }) =>
+      part.type === "updates" && isDeepStrictEqual(part.ns, ns) ? Object.entries(Object(part.data)) : [],
+    );
+  }
+
   get isEmpty(): boolean {
     return this.#parts.length === 0;
   }

@@ -26,6 +26,8 @@ interface Tool {
   task: unknown;
   /** The messages that models said inside of it. */
   said: string[];
+  /** What it threw is its task's to deal with: that speaks next, or fails as well. */
+  hasFailed?: true;
 }
 
 export class Witness {
@@ -142,9 +144,12 @@ export class Witness {
       },
       handleToolError: (_, runId) => {
         this.#parents.delete(runId);
+        const tool = this.#tools.get(runId);
+        if (tool !== undefined && this.#isLive()) tool.hasFailed = true;
       },
-      handleChatModelStart: (...[, , runId, parent]) => {
-        const tool = this.#toolAround(parent);
+      handleChatModelStart: (...[, , runId, parent, , , metadata]) => {
+        const tool = this.#toolAround(parent) ?? this.#toolIn(metadata?.langgraph_checkpoint_ns);
+        if (tool === undefined) this.#leaveFailed(metadata?.langgraph_checkpoint_ns);
         if (tool !== undefined || routing.getStore() === true) this.#aside.set(runId, { tool, known: false });
       },
       handleLLMNewToken: (...[, , runId, , , fields]) => {
@@ -167,9 +172,23 @@ export class Witness {
   #toolAround(runId: string | undefined): Tool | undefined {
     for (let at = runId; at !== undefined; at = this.#parents.get(at)) {
       const tool = this.#tools.get(at);
-      if (tool !== undefined) return tool;
+      if (tool !== undefined && !tool.hasFailed) return tool;
     }
     return undefined;
+  }
+
+  /** A tool whose author does not hand its config on is known by its task only: of several it may be any. */
+  #toolIn(task: unknown): Tool | undefined {
+    if (this.#tools.size === 0 || typeof task !== "string") return undefined;
+    const open = [...this.#tools.values()].filter(
+      (tool) => task === tool.task || task.startsWith(`${tool.task}|`),
+    );
+    return open.length > 1 ? { callId: undefined, task, said: [] } : open[0];
+  }
+
+  #leaveFailed(task: unknown): void {
+    for (const [runId, tool] of this.#tools)
+      if (tool.hasFailed && tool.task === task) this.#tools.delete(runId);
   }
 
   #saidAside(runId: string, message: BaseMessage | undefined): boolean {
