@@ -181,7 +181,7 @@ export class Witness {
   #toolIn(task: unknown): Tool | undefined {
     if (this.#tools.size === 0 || typeof task !== "string") return undefined;
     const open = [...this.#tools.values()].filter(
-      (tool) => task === tool.task || task.startsWith(`${tool.task}|`),
+      (tool) => !tool.hasFailed && (task === tool.task || task.startsWith(`${tool.task}|`)),
     );
     return open.length > 1 ? { callId: undefined, task, said: [] } : open[0];
   }
