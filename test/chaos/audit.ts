@@ -161,7 +161,8 @@ export class Auditor {
     for (const ns of (await this.#saver.heads(threadId)).keys()) {
       const states = await readHistory(this.#saver, { threadId, ns: pathOf(ns) });
       for (const { metadata, values, tasks } of states) {
-        if (metadata.run_id !== runId) continue;
+        // What is kept aside of a lost attempt has what readers were told: the attempt may have died before it was stored.
+        if (metadata.run_id !== runId || metadata.partial === "taken-over") continue;
         stored.push(values);
         for (const { result } of tasks) stored.push(...finishedBy(result));
       }

@@ -87,6 +87,8 @@ interface Level {
   stop: Stop;
   /** Of a functional graph: what is shown beside what it returned last. */
   beside?: Record<string, unknown> | undefined;
+  /** It is a functional graph that has returned in this turn: that is all there is to show. */
+  hasReturned?: boolean;
 }
 
 export class Closing {
@@ -192,9 +194,11 @@ export class Closing {
     const { tuple, ns, channels, graph } = level;
     const { saver, threadId, marks } = this.#options;
     if (ns !== "") return;
-    if (graph !== undefined && isFunctional(graph) && marks.head_before) {
-      const before = await saver.getTuple(at(threadId, ns, marks.head_before));
-      level.beside = before && marksOf(before).beside;
+    if (graph !== undefined && isFunctional(graph)) {
+      const before = marks.head_before && (await saver.getTuple(at(threadId, ns, marks.head_before)));
+      const { [END]: version } = tuple.checkpoint.channel_versions;
+      level.hasReturned = version !== (before ? before.checkpoint.channel_versions[END] : undefined);
+      if (before && !level.hasReturned) level.beside = marksOf(before).beside;
     }
     const { shown } = marksOf(tuple);
     if (shown === undefined) return;
@@ -368,7 +372,8 @@ function takeInput({ tuple, graph, channels }: Level): void {
 }
 
 /** What finished tasks wrote, in the order of the tasks. */
-function takeWrites({ tasks, stop, channels, graph }: Level, finished: ReadonlySet<string>): void {
+function takeWrites(level: Level, finished: ReadonlySet<string>): void {
+  const { tasks, stop, channels, graph } = level;
   const byKey = new Map<string, unknown[]>();
   const ids = tasks.length > 0 ? tasks.map(([id]) => id) : [...finished].filter((id) => id !== NO_TASK);
   for (const id of ids.filter((each) => finished.has(each))) {
@@ -376,9 +381,21 @@ function takeWrites({ tasks, stop, channels, graph }: Level, finished: ReadonlyS
       if (task === id && isStateKey(key)) byKey.set(key, [...(byKey.get(key) ?? []), value]);
     }
   }
+  if (graph !== undefined && isFunctional(graph)) takeReturned(level, finished);
   for (const [key, values] of byKey) {
     if (graph !== undefined) channels.update(key, values);
     else if (key === "messages") channels.addMessages(values.flat() as BaseMessage[]);
+  }
+}
+
+/** A functional graph was done, but for the checkpoint that says so. */
+function takeReturned(level: Level, finished: ReadonlySet<string>): void {
+  for (const [task, key, value] of level.stop.writes) {
+    if (!finished.has(task) || (key !== END && key !== PREVIOUS)) continue;
+    level.channels.set(key, value);
+    if (key !== END) continue;
+    level.hasReturned = true;
+    level.beside = undefined;
   }
 }
 
@@ -398,6 +415,7 @@ function lift({ graph, channels: inner }: Level, { channels: outer, stored }: Le
 function showMessages(level: Level, messages: readonly BaseMessage[], answers: Answers): void {
   const { channels, graph, stop, tuple } = level;
   if (graph !== undefined && isFunctional(graph)) {
+    if (level.hasReturned) return;
     const asked = messagesIn(tuple.checkpoint.channel_values[START]);
     showReturned(level, [...asked, ...messages], answers);
     return;

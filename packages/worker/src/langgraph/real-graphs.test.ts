@@ -16,9 +16,10 @@ import {
   task,
 } from "@langchain/langgraph";
 import { createReactAgent, ToolNode } from "@langchain/langgraph/prebuilt";
-import { readState } from "@throughline/checkpoint";
+import { RedisCheckpointSaver, readState } from "@throughline/checkpoint";
 import type { FlatMessage, Keep } from "@throughline/protocol";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { Gate } from "../../../../test/support/agents.ts";
 import { type Said, type Script, ScriptedModel, stuckAfter } from "../../../../test/support/graphs.ts";
 import { until } from "../../../../test/support/until.ts";
 import { Workshop } from "../../../../test/support/workers.ts";
@@ -538,18 +539,67 @@ describe("9: the functional API", () => {
     },
   );
 
-  test("what its next call finds saved has the turn that was stopped", async () => {
-    const script = inTurn(says("hello"), stuckAfter("cut "), stuckAfter("once more "), says("more"));
-    const chat = entrypoint("chat", async (input: { messages: { content: string }[] }) => {
+  const chatOf = (...scripts: Script[]) => {
+    const script = inTurn(...scripts);
+    return entrypoint("chat", async (input: { messages: { content: string }[] }) => {
       const before = getPreviousState<{ messages: { content: string }[] }>()?.messages ?? [];
       const messages = messagesStateReducer(before as never, input.messages as never);
       calls.push(messages.map(({ content }) => content).join("|"));
       const answer = await new ScriptedModel(script).invoke(messages);
       return { messages: [...messages, answer] };
     });
+  };
+  const input = (content: string) => ({ input: { messages: [{ role: "user", content }] } });
+
+  test.each(["by its own worker", "when its worker had died"])(
+    "stopped when it had returned, and before its run could end, %s: what it returned is shown",
+    async (by) => {
+      const chat = chatOf(says("hello"), stuckAfter("cut "), says("whole"), says("more"));
+      const worker = await shop.serve({ chat });
+      const threadId = shop.newThread();
+      await shop.ended(await shop.start("chat", input("a"), { threadId }));
+      await cancelAt(await shop.start("chat", input("b"), { threadId }), "cut ");
+
+      const gate = new Gate();
+      const { fenced } = RedisCheckpointSaver.prototype;
+      const held = vi.spyOn(RedisCheckpointSaver.prototype, "fenced").mockImplementation(function (
+        this: RedisCheckpointSaver,
+        { before, ...fence },
+      ) {
+        const last: typeof before = async (write) => {
+          if (write.kind !== "checkpoint" || calls.length < 3) return await before!(write);
+          await gate.passed;
+          return by === "by its own worker" ? await before!(write) : null;
+        };
+        return fenced.call(this, { ...fence, ...(before === undefined ? {} : { before: last }) });
+      });
+      const runId = await shop.start("chat", { ...input("c"), modes: ["updates"] }, { threadId });
+      try {
+        await shop.reached(runId, 2);
+        if (by !== "by its own worker") {
+          await sleep(50); // what it wrote is stored by now; its checkpoint is not
+          const { attempt } = await shop.claimAndDie(runId);
+          await shop.dispatcher.threads.fence(threadId, runId, attempt);
+        }
+        await shop.dispatcher.cancel(runId, { keep: "thread" });
+        gate.open();
+        if (by !== "by its own worker") await worker.close();
+      } finally {
+        held.mockRestore();
+      }
+      if (by !== "by its own worker") await shop.serve({ chat });
+      expect((await shop.ended(runId)).record.status).toBe("cancelled");
+      const whole = ["human:a", "ai:hello", "human:b", "ai:cut  (cut)", "human:c", "ai:whole"];
+      expect(await shown(threadId)).toEqual(whole);
+      await shop.ended(await shop.start("chat", input("d"), { threadId }));
+      expect(await shown(threadId)).toEqual([...whole, "human:d", "ai:more"]);
+    },
+  );
+
+  test("what its next call finds saved has the turn that was stopped", async () => {
+    const chat = chatOf(says("hello"), stuckAfter("cut "), stuckAfter("once more "), says("more"));
     await shop.serve({ chat });
     const threadId = shop.newThread();
-    const input = (content: string) => ({ input: { messages: [{ role: "user", content }] } });
     await shop.ended(await shop.start("chat", input("a"), { threadId }));
     await cancelAt(await shop.start("chat", input("b"), { threadId }), "cut ");
     expect(await shown(threadId)).toEqual(["human:a", "ai:hello", "human:b", "ai:cut  (cut)"]);
