@@ -184,9 +184,29 @@ test("the graph that asks, and the built-in one: asked, answered, done", async (
   await end(started.program);
 }, 60_000);
 
+test("a graph for each run, and one that remembers", async () => {
+  const plans = await npmStart("npm start -- --agents ./by-plan.ts");
+  const command = `npm run cli -- run helper 'Which plan am I on?' --config '{"configurable":{"plan":"gold"}}'`;
+  expect((await cli(plans, command)).out).toContain("You are on the plan gold.");
+  await end(plans.program);
+
+  const memory = await npmStart("npm start -- --agents ./memory.ts");
+  await cli(memory, `npm run cli -- run memory '{"note":"likes tea"}'`);
+  const second = await cli(memory, `npm run cli -- run memory '{"note":"allergic to nuts"}'`);
+  expect(second.err).toContain('"all":["allergic to nuts","likes tea"]');
+
+  const waits = await cli(
+    memory,
+    "npm run cli -- run chat-graph 'Tell me a story' --interrupt-before model --timeout 60",
+  );
+  expect(waits.err).toContain("waits");
+  await end(memory.program);
+}, 60_000);
+
 test("every file of the guide is used, and every command known", () => {
-  expect([...files.keys()]).toEqual(["my-graph.ts", "page.html", "page.js", "ask.ts"]);
+  const used = ["my-graph.ts", "page.html", "page.js", "ask.ts", "by-plan.ts", "memory.ts"];
+  expect([...files.keys()]).toEqual(used);
   // Tried above, all but the one that waits for somebody to press Ctrl-C.
-  expect(commands).toHaveLength(9);
+  expect(commands).toHaveLength(15);
   expect(commands).toContain("npm run cli -- run chat-graph 'Tell me a story'");
 });

@@ -1,4 +1,4 @@
-/** P3, P6: see test/support/stops. With the LangGraph that is pinned here; test/langgraph-latest has the newest. */
+/** P3, P6: see test/support/stops. With the LangGraph that is pinned here; infra/langgraph-latest has the newest. */
 import * as chatModels from "@langchain/core/language_models/chat_models";
 import * as messages from "@langchain/core/messages";
 import * as outputs from "@langchain/core/outputs";
