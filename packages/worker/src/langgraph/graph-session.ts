@@ -12,7 +12,6 @@
  */
 import { EventEmitter } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
-import { isDeepStrictEqual } from "node:util";
 import type { BaseMessage } from "@langchain/core/messages";
 import type { CheckpointTuple } from "@langchain/langgraph";
 import {
@@ -43,13 +42,14 @@ import type { Graph, GraphAgent } from "../agent.ts";
 import { AttemptLostError } from "../attempt.ts";
 import { type Answers, noAnswers } from "../repair.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
-import { inputMessages, partial } from "../state.ts";
+import { inputMessages } from "../state.ts";
 import { Closing, type Said } from "./closing.ts";
 import { graphFor, graphInput, requestedConfig, withAnswerNamed } from "./config.ts";
 import { gatesOf, hasGates, isAtGate, requestedGates } from "./gates.ts";
 import { goOn } from "./going-on.ts";
 import { Intake } from "./intake.ts";
 import { type Retraction, Retries } from "./retries.ts";
+import { Spoken } from "./spoken.ts";
 import { Steps } from "./steps.ts";
 import { chunkPart, eventPart, type GraphChunk, type GraphEvent, type GraphMode, Origins } from "./stream.ts";
 import { Unfinished } from "./unfinished.ts";
@@ -76,16 +76,6 @@ if (EventEmitter.defaultMaxListeners > 0) {
   EventEmitter.defaultMaxListeners = Math.max(EventEmitter.defaultMaxListeners, 10_000);
 }
 
-/** A message that was streamed. */
-interface Begun {
-  /** The path of the task that streamed it. */
-  task: readonly string[];
-  /** How many had begun before it. */
-  order: number;
-  /** Of its first part in the log. */
-  offset: number;
-}
-
 export class GraphSession implements Session {
   /** undefined: its factory did not make it, for a reason. */
   readonly #made: Graph | undefined;
@@ -101,9 +91,7 @@ export class GraphSession implements Session {
   readonly #steps = new Steps();
   readonly #origins = new Origins();
   readonly #witness: Witness;
-  /** By their ids. */
-  readonly #begun = new Map<string, Begun>();
-  #order = 0;
+  readonly #spoken: Spoken;
   /** What earlier attempts left behind the last checkpoint. */
   readonly #unfinished: Unfinished;
   #toTellAgain: Part[] = [];
@@ -126,8 +114,6 @@ export class GraphSession implements Session {
   #rootRun: string | undefined;
   /** What the thread showed where the run goes on from a stop: told in place of the state before the step. */
   #shown: CheckpointTuple | undefined;
-  /** The messages that readers have had before this attempt, by their ids: what they say. */
-  readonly #told = new Map<string, FlatMessage["content"]>();
   readonly #broken = new AbortController();
   /** Until the log has caught up. The stream itself is never waited in, but its models are: for each of their tokens. */
   #behind: Promise<void> | undefined;
@@ -150,6 +136,7 @@ export class GraphSession implements Session {
     this.#retries = this.#made && Retries.for(this.#made);
     this.#modes = new Set(work.request.modes ?? defaultModes);
     this.#witness = new Witness(() => work.attempt.reason === undefined);
+    this.#spoken = new Spoken(work.attempt.fold, this.#witness);
     const inside = this.#inside;
     if (inside === undefined) return;
     wrapRouters(inside, asRouter);
@@ -218,8 +205,7 @@ export class GraphSession implements Session {
     this.#isBegun = true;
     this.#witness.begin();
     for (const part of this.#toTellAgain) this.#tell(part);
-    for (const { message } of this.#work.attempt.fold.messages())
-      this.#told.set(message.id ?? "", message.content);
+    this.#spoken.hear(this.#work.attempt.fold.messages().map(({ message }) => message));
     if (this.#made === undefined) throw this.#notMade;
     if (await this.#isAtGate()) {
       if (!this.#toldGate) {
@@ -378,7 +364,7 @@ export class GraphSession implements Session {
   #goOnFrom(shown: CheckpointTuple): void {
     this.#shown = shown;
     const { messages } = flattenValues(shown.checkpoint.channel_values) as { messages?: FlatMessage[] };
-    if (Array.isArray(messages)) for (const { id = "", content } of messages) this.#told.set(id, content);
+    if (Array.isArray(messages)) this.#spoken.hear(messages);
   }
 
   /** New input begins a new turn: what an unfinished one had finished stays in the thread. */
@@ -414,23 +400,13 @@ export class GraphSession implements Session {
     const told = this.#shown === undefined || ns.length > 0 ? chunk : this.#asShown(chunk, this.#shown);
     if (told === undefined) return;
     const part = chunkPart(told, this.#origins);
-    if (!this.#isToldWhole(part)) this.#put(part);
-  }
-
-  /**
-   * What a graph's nodes had said in an earlier attempt or run, LangGraph takes for news when the graph ends as a node of
-   * another: each message once more, as a whole.
-   */
-  #isToldWhole(part: Part): boolean {
-    if (part.type !== "messages") return false;
-    const [{ id = "", content }] = part.data;
-    return this.#told.has(id) && isDeepStrictEqual(this.#told.get(id), content);
+    if (!this.#spoken.isHeard(part)) this.#put(part);
   }
 
   /** What a chunk tells of the graph, beside what it tells readers. */
   #look(chunk: GraphChunk): void {
     const [ns, mode, payload] = chunk;
-    this.#steps.mark(chunk, this.#work.attempt.writer.offset, this.#order);
+    this.#steps.mark(chunk, this.#work.attempt.writer.offset, this.#spoken.count);
     if (mode === "tasks" || mode === "checkpoints" || mode === "values") this.#origins.see(ns);
     if (mode === "checkpoints" && ns.length === 0) this.#retries?.stepEnded();
     if (mode !== "updates") return;
@@ -449,7 +425,7 @@ export class GraphSession implements Session {
    */
   #asShown(chunk: GraphChunk, shown: CheckpointTuple): GraphChunk | undefined {
     const [ns, mode, payload] = chunk;
-    if (mode === "values" && this.#begun.size === 0) {
+    if (mode === "values" && this.#spoken.isEmpty) {
       const { channel_values: values } = shown.checkpoint;
       const state = Object.entries(payload as object).map(([key, value]) => [
         key,
@@ -484,7 +460,7 @@ export class GraphSession implements Session {
   /** A node failed, and begins its answer anew. */
   #retract({ to, again, messageIds }: Retraction): void {
     const { attempt } = this.#work;
-    for (const id of messageIds) this.#begun.delete(id);
+    this.#spoken.delete(messageIds);
     attempt.rewind(to)?.catch(() => {});
     for (const part of again) this.#tell(part);
   }
@@ -492,9 +468,7 @@ export class GraphSession implements Session {
   #remember(part: Part, offset: number): void {
     if (part.type !== "messages") return;
     const [{ id }, metadata] = part.data;
-    if (id === undefined || this.#begun.has(id)) return;
-    const task = this.#origins.of(metadata)?.task;
-    if (task !== undefined) this.#begun.set(id, { task, order: this.#order++, offset });
+    this.#spoken.add(id, this.#origins.of(metadata)?.task, offset);
   }
 
   /** What no checkpoint holds is there for the nodes that follow, and gone for a worker that takes over. */
@@ -556,7 +530,7 @@ export class GraphSession implements Session {
         partial: keep !== undefined ? "cancelled" : (occasion as "failed" | "taken-over"),
       },
       said: (tuple) => this.#said(tuple, keep !== undefined),
-      answers: this.#answers,
+      answers: this.#spoken.answers,
     });
     let checkpointId: string | null;
     if (!hasBegun && isNewTurn(request)) {
@@ -604,40 +578,12 @@ export class GraphSession implements Session {
     });
   }
 
-  /** What tasks streamed behind a checkpoint of theirs, with the marks of what was cut off. */
+  /** What tasks streamed behind a checkpoint of theirs. */
   #said(tuple: CheckpointTuple, cancelled: boolean): Said[] {
-    const { run, attempt } = this.#work;
     const ns = String(tuple.config.configurable?.checkpoint_ns ?? "");
-    const step = this.#steps.at(ns, tuple.metadata?.step);
     const { run_id, log_offset = 0 } = marksOf(tuple);
-    const end = run_id === run.record.runId ? log_offset : 0;
-    return attempt.fold.messages().flatMap(({ message, complete }): Said[] => {
-      const { id = "" } = message;
-      const begun = this.#begun.get(id);
-      if (begun === undefined || this.#witness.isAside(id)) return [];
-      if (step === undefined ? begun.offset <= end : begun.order < step.begun) return [];
-      const whole = complete ? message : this.#wholeOf(message);
-      if (whole === undefined && message.content.length === 0) return [];
-      const like = whole ?? partial(message, cancelled);
-      return [{ message: toBaseMessage(like as never), task: begun.task, isWhole: whole !== undefined }];
-    });
-  }
-
-  /** The message as its model finished it, if all of its text was taken. */
-  #wholeOf({ id, content }: FlatMessage): FlatMessage | undefined {
-    const message = this.#witness.whole(id ?? "");
-    if (message === undefined) return undefined;
-    const whole = flattenValues(message) as FlatMessage;
-    const isTaken = typeof content !== "string" || content === whole.content;
-    return isTaken ? { ...whole, id: id! } : undefined;
-  }
-
-  get #answers(): Answers {
-    const said = (callId: string) => {
-      const texts = this.#witness.saidFor(callId).map((id) => this.#work.attempt.fold.text(id));
-      return texts.filter((text) => text !== "").join("\n");
-    };
-    return { answer: (callId) => this.#witness.answer(callId), said };
+    const end = run_id === this.#work.run.record.runId ? log_offset : 0;
+    return this.#spoken.behind(this.#steps.at(ns, tuple.metadata?.step), end, cancelled);
   }
 
   /** The tasks of a checkpoint that does not know them: asked of LangGraph, which runs channels' reducers for it. */
