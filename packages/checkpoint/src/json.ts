@@ -13,6 +13,7 @@
  * | regular expression | its source, as a string |
  * | function, symbol, undefined | left out; null in a list |
  * | what contains itself | `"[Circular]"` where it comes again |
+ * | what throws when it is read | `"[Unreadable: …]"`, with what it throws |
  * | an instance of a class | what its `toJSON` says, else its own fields |
  */
 export type Special = (value: object) => { value: unknown } | undefined;
@@ -36,6 +37,8 @@ function convert(value: unknown, special: Special, above: object[]): unknown {
   above.push(value);
   try {
     return convertObject(value, (inner) => convert(inner, special, above));
+  } catch (error) {
+    return `[Unreadable: ${(error as Error)?.message ?? error}]`;
   } finally {
     above.pop();
   }

@@ -19,6 +19,8 @@ export interface Stop {
   answers: Record<string, BaseMessage[]>;
   /** By the task's id: what it had answered beside messages. */
   values?: Record<string, Record<string, unknown>>;
+  /** What tasks had said that came behind the step: their worker died before it had stored that there was one. */
+  ahead?: BaseMessage[];
   /** What tools had answered inside of tasks that were not cut off, but did not finish. */
   results: BaseMessage[];
   /** By namespace: the checkpoints in which subgraphs stood that go on inside. */

@@ -156,13 +156,16 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     const runId = (metadata as { run_id?: unknown }).run_id ?? this.#runId(config);
     const marked = runId === undefined ? metadata : { ...metadata, run_id: runId };
     const { channel_values: values, ...rest } = checkpoint;
-    const versions = Object.entries(checkpoint.channel_versions);
+    // A channel without a value keeps its version: what was stored under that is no part of this checkpoint.
+    const versions = Object.entries(checkpoint.channel_versions).filter(([channel]) =>
+      isStorable(values[channel]),
+    );
     const fresh = Object.entries(newVersions).filter(([channel]) => isStorable(values[channel]));
     // Nothing may be awaited before this: the caller is free to change what it gave once put() has returned.
     const [body, plainMeta, ...blobs] = await Promise.all([
-      dump(this.serde, rest),
-      dump(this.serde, marked),
-      ...fresh.map(([channel]) => dump(this.serde, values[channel])),
+      dump(this.serde, rest, "a checkpoint"),
+      dump(this.serde, marked, "a checkpoint's metadata"),
+      ...fresh.map(([channel]) => dump(this.serde, values[channel], `key ${channel} of the state`)),
     ]);
     const more = await this.#fence?.before?.({
       kind: "checkpoint",
@@ -172,7 +175,10 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     });
     const stored = { configurable: { thread_id: threadId, checkpoint_ns: ns, checkpoint_id: id } };
     if (more === null) return stored;
-    const meta = more === undefined ? plainMeta : await dump(this.serde, { ...marked, ...more });
+    const meta =
+      more === undefined
+        ? plainMeta
+        : await dump(this.serde, { ...marked, ...more }, "a checkpoint's metadata");
     const answer = await this.#redis.tlCheckpointPut(
       ...keys,
       this.#token(),
@@ -208,7 +214,9 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     const { threadId, keys } = this.#thread(config);
     const id = getCheckpointId(config);
     if (id === "") throw new InvalidArgumentError("the config names no checkpoint_id to put writes to");
-    const values = await Promise.all(writes.map(([, value]) => dump(this.serde, value)));
+    const values = await Promise.all(
+      writes.map(([channel, value]) => dump(this.serde, value, `key ${channel} of the state`)),
+    );
     if (this.#fence?.branch && !this.#branched.has(id)) return;
     const write: WriteToCome = { kind: "writes", ns: namespace(config), step: undefined, task: taskId };
     if ((await this.#fence?.before?.(write)) === null) return;

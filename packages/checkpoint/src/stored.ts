@@ -19,17 +19,22 @@ const marked = "json+bigint";
 /**
  * What no store can hold is left out: a function or a symbol is stored as undefined. A BigInt comes back as one.
  *
- * @throws InvalidArgumentError: the serializer cannot say what the value is
+ * @param name what it is, for the error
+ * @throws InvalidArgumentError: the serializer cannot say what the value is, or the value throws when it is read
  */
-export async function dump(serde: SerializerProtocol, value: unknown): Promise<Buffer> {
+export async function dump(serde: SerializerProtocol, value: unknown, name: string): Promise<Buffer> {
   const stored = typeof value === "function" || typeof value === "symbol" ? undefined : value;
-  let [type, bytes] = await serde.dumpsTyped(stored);
-  if (isRefused(type, bytes)) {
-    [type, bytes] = await serde.dumpsTyped(markBigInts(stored, []));
-    if (isRefused(type, bytes)) throw new InvalidArgumentError("a value of the state cannot be stored");
-    type = marked;
+  try {
+    let [type, bytes] = await serde.dumpsTyped(stored);
+    if (isRefused(type, bytes)) {
+      [type, bytes] = await serde.dumpsTyped(markBigInts(stored, []));
+      if (isRefused(type, bytes)) throw new Error("it is no JSON, and throws when it is made one");
+      type = marked;
+    }
+    return Buffer.concat([Buffer.from(`${type}\0`), bytes]);
+  } catch (error) {
+    throw new InvalidArgumentError(`${name} cannot be stored: ${(error as Error)?.message ?? error}`);
   }
-  return Buffer.concat([Buffer.from(`${type}\0`), bytes]);
 }
 
 export async function load(serde: SerializerProtocol, dumped: Buffer): Promise<unknown> {

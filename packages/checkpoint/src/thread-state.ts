@@ -23,7 +23,6 @@ import {
   isStateKey,
   NO_WRITES,
   pathOf,
-  RESUME,
   RETURN,
   SENDS,
   START,
@@ -244,11 +243,9 @@ function tasksOf(tuple: CheckpointTuple): TaskState[] {
     const own = writes.filter(([task]) => task === id);
     const isCut = stop !== undefined && Object.hasOwn(stop.answers, id);
     const error = own.find(([, channel]) => channel === ERROR)?.[2];
-    const interrupts = interruptsOf(own).map((each) => ({
-      ...each,
-      answered:
-        finished.has(id) || isCut || writes.some(([task, channel]) => task === each.id && channel === RESUME),
-    }));
+    // A task that was stopped with its answer in hand asks again; and a second question has the first one's id.
+    const answered = finished.has(id) || isCut;
+    const interrupts = interruptsOf(own).map((each) => ({ ...each, answered }));
     return {
       id,
       name,

@@ -49,14 +49,24 @@ export const filter = z.object({
 export type Filter = z.infer<typeof filter>;
 
 /** A node to go to: with the thread's state, or with an input of its own. */
-const target = z.union([z.string(), z.object({ node: z.string(), input: json })]);
+const target = z.union([z.string(), z.object({ node: z.string(), input: json })], {
+  error: "a target is a node's name, or {node, input}",
+});
 
 /** A command to a LangGraph graph in place of input. */
-export const graphCommand = z.object({
-  resume: json.optional(),
-  update: json.optional(),
-  goto: z.union([target, z.array(target).max(1000)]).optional(),
-});
+export const graphCommand = z
+  .object({
+    resume: json.optional(),
+    update: json.optional(),
+    goto: z
+      .union([target, z.array(target).min(1).max(1000)], {
+        error: "where to go is a node's name, {node, input}, or a list of these",
+      })
+      .optional(),
+  })
+  .refine(({ resume, update, goto }) => resume !== undefined || update !== undefined || goto !== undefined, {
+    error: "a command has at least one of resume, update and goto",
+  });
 export type GraphCommand = z.infer<typeof graphCommand>;
 
 const recursionLimit = z.int().min(1).max(10_000);
@@ -83,7 +93,9 @@ export const runConfig = z
 export type RunConfig = z.infer<typeof runConfig>;
 
 /** Names of a graph's nodes; `"*"`: all of them. */
-const nodes = z.union([z.literal("*"), z.array(z.string().min(1).max(200)).max(1000)]);
+const nodes = z.union([z.literal("*"), z.array(z.string().min(1).max(200)).max(1000)], {
+  error: 'nodes are a list of names, or "*" by itself for all of them',
+});
 
 /** The path of a subgraph. The name of a node stands for the latest of its tasks. */
 const subgraph = z.array(z.string().min(1).max(400)).max(32);

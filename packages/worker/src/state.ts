@@ -122,8 +122,16 @@ export async function saveOutcome(
 export function partial(message: FlatMessage, cancelled: boolean): FlatMessage {
   const { additional_kwargs: given = {} } = message as { additional_kwargs?: Record<string, unknown> };
   const { tool_calls: _, function_call: __, ...others } = given;
+  const { content } = message;
   return {
     ...message,
+    ...(typeof content === "string" ? {} : { content: content.filter((block) => !isUnsigned(block)) }),
     additional_kwargs: { ...others, ...(cancelled ? { cancelled: true } : { incomplete: true }) },
   } as FlatMessage;
+}
+
+/** A thought that was cut off before its signature: providers that sign their thoughts refuse one without. */
+function isUnsigned(block: unknown): boolean {
+  const { type, signature } = (block ?? {}) as Record<string, unknown>;
+  return type === "thinking" && typeof signature !== "string";
 }

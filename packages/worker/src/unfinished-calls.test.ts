@@ -159,6 +159,24 @@ describe("a tool call that nobody answered", () => {
     expect(values.messages).toHaveLength(2);
   });
 
+  test("nor is a thought that was cut off before it was signed: providers refuse one in a history", async () => {
+    const thinking = (more: object) => [{ type: "thinking", index: 0, ...more }];
+    await shop.serve({
+      async *thinks({ signal }: AgentContext) {
+        yield chunk("a", thinking({ thinking: "signed", signature: "s" }) as never);
+        yield chunk("b", thinking({ thinking: "not yet" }) as never);
+        yield chunk("b", "So", {});
+        await sleep(60_000, undefined, { signal });
+      },
+    });
+    const { record } = await cancelled(await shop.start("thinks", { input: "Hot?" }), 4, "thread");
+    const { values } = (await readState(shop.saver, record.checkpoint!))!;
+    const [, signed, unsigned] = values.messages as { content: unknown }[];
+    expect(JSON.stringify(signed!.content)).toContain("signature");
+    expect(JSON.stringify(unsigned!.content)).not.toContain("not yet");
+    expect(JSON.stringify(unsigned!.content)).toContain("So");
+  });
+
   test("as some providers stream it beside the message, is not in what is kept", async () => {
     const raw = [{ index: 0, id: "call", function: { name: "search", arguments: '{"q' } }];
     await shop.serve({

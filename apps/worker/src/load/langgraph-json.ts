@@ -54,7 +54,8 @@ export function readProject(path: string): Project {
     notes.push(`${path}: asks for Node ${node_version}; this is Node ${process.versions.node}`);
   }
   const missed = Object.keys(rest).filter((key) => !unmissed.has(key));
-  if (missed.length > 0) notes.push(`${path}: ${missed.join(", ")} are for LangGraph's own server: left out`);
+  if (missed.length > 0)
+    notes.push(`${path}: ${missed.join(", ")} left out: for LangGraph's own server only`);
   const folder = dirname(path);
   return {
     graphs: Object.entries(graphs).map(([name, each]) => graphEntry(name, each, path, folder)),

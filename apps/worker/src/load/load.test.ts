@@ -321,7 +321,7 @@ describe("langgraph.json", () => {
     expect(env).toEqual({ N: "1" });
     expect(notes).toEqual([
       `${folder}/langgraph.json: asks for Node 99; this is Node ${process.versions.node}`,
-      `${folder}/langgraph.json: auth are for LangGraph's own server: left out`,
+      `${folder}/langgraph.json: auth left out: for LangGraph's own server only`,
     ]);
   });
 

@@ -180,7 +180,9 @@ export class Closing {
     if (others.length > 0) {
       messages.push(...others);
       const last = open.map(([id]) => stop.answers[id]).findLast((answer) => answer !== undefined);
-      last?.push(...others);
+      // Nobody goes on behind them, for nobody knows where that is: who goes on does it again, behind what is shown.
+      if (last === undefined) stop.ahead = others;
+      else last.push(...others);
     }
     showMessages(level, messages, this.#options.answers);
     return level;
@@ -429,8 +431,10 @@ function showMessages(level: Level, messages: readonly BaseMessage[], answers: A
   channels.set("messages", answered);
   // Calls that the step began with: who goes on need not call again what has answered.
   const stood = callsIn(tuple.checkpoint.channel_values.messages);
-  stop.results = answered.filter(
-    (message) => !all.includes(message) && !isStandIn(message) && stood.has(callIdOf(message)),
+  stop.results.push(
+    ...answered.filter(
+      (message) => !all.includes(message) && !isStandIn(message) && stood.has(callIdOf(message)),
+    ),
   );
 }
 

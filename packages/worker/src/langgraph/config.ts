@@ -3,6 +3,7 @@ import { Command, type PregelOptions, Send } from "@langchain/langgraph";
 import {
   END,
   InvalidArgumentError,
+  marksOf,
   type RedisCheckpointSaver,
   readState,
   START,
@@ -59,7 +60,9 @@ export async function graphFor({ graph }: GraphAgent, work: Assignment): Promise
     ...(store === undefined ? {} : { store }),
   });
   if (isGraph(made)) return made;
-  throw new InvalidArgumentError(`the factory of agent ${agent} answers no compiled graph`);
+  throw new InvalidArgumentError(
+    `the factory of agent ${agent} answers ${kindOf(made)}, and no compiled graph`,
+  );
 }
 
 /**
@@ -100,8 +103,9 @@ function withSends({ goto, ...command }: GraphCommand): ConstructorParameters<ty
 }
 
 /**
- * LangGraph 1.4 takes an answer that is false, 0, "" or null for none, unless it comes with the id of what it answers. It
- * gets those of all that is open, which is what any other answer without an id is for.
+ * An answer without an id is for all that is open, and is given their ids. LangGraph 1.4 takes one that is false, 0, "" or
+ * null for none otherwise; and it stores one without an id for whatever asks next: a second question of the same node
+ * would be answered by it when somebody only goes on.
  */
 export async function withAnswerNamed(
   request: RunRequest,
@@ -109,12 +113,51 @@ export async function withAnswerNamed(
   threadId: string,
 ): Promise<RunRequest> {
   const { command, checkpointId } = request;
-  if (command === undefined || command.resume === undefined || command.resume) return request;
+  if (command === undefined || command.resume === undefined) return request;
   const { resume } = command;
-  const open = (await readState(saver, { threadId, checkpointId }))?.interrupts ?? [];
+  const state = await readState(saver, { threadId, checkpointId });
+  const open = state?.interrupts ?? [];
+  if (open.length === 0 && (state?.next ?? []).length === 0) {
+    throw new InvalidArgumentError(
+      "resume: nothing waits for an answer here, and there is nothing to go on with",
+    );
+  }
+  if (isByIds(resume)) {
+    const ids = open.map(({ id }) => id);
+    const unknown = Object.keys(resume).filter((id) => !ids.includes(id));
+    // Of an earlier checkpoint, questions that were answered since are asked once more.
+    if (checkpointId !== undefined || unknown.length === 0) return request;
+    const which = ids.length === 0 ? "none is" : `${ids.join(", ")} are`;
+    throw new InvalidArgumentError(`resume: no question ${unknown.join(", ")} is open; ${which}`);
+  }
   if (open.length === 0) return request;
+  // Its question has another id since its subgraph was written to: the answer is for whatever that asks now.
+  if (resume && (await isSubgraphWritten(saver, threadId))) return request;
   return {
     ...request,
     command: { ...command, resume: Object.fromEntries(open.map(({ id }) => [id, resume])) },
   };
+}
+
+async function isSubgraphWritten(saver: RedisCheckpointSaver, threadId: string): Promise<boolean> {
+  for (const [ns, id] of await saver.heads(threadId)) {
+    if (ns === "") continue;
+    const configurable = { thread_id: threadId, checkpoint_ns: ns, checkpoint_id: id };
+    const tuple = await saver.getTuple({ configurable });
+    if (tuple?.metadata?.source === "update" && marksOf(tuple).stop === undefined) return true;
+  }
+  return false;
+}
+
+/** As LangGraph tells answers by their questions' ids from any other object. */
+function isByIds(resume: unknown): resume is Record<string, unknown> {
+  if (typeof resume !== "object" || resume === null || Array.isArray(resume)) return false;
+  const keys = Object.keys(resume);
+  return keys.length > 0 && keys.every((key) => /^[0-9a-f]{32}$/.test(key));
+}
+
+function kindOf(value: unknown): string {
+  if (typeof (value as { compile?: unknown } | null)?.compile === "function")
+    return "a graph that is not compiled";
+  return value === null ? "null" : `a value of type ${typeof value}`;
 }

@@ -79,7 +79,9 @@ describe("a graph that is made for a run", () => {
     await shop.ended(await shop.start("graph", { input: "again" }, { threadId }));
     expect(await shop.messages(threadId)).toContain("ai:here");
     const none = await shop.ended(await shop.start("none", { input: "hi" }));
-    expect(none.record.error?.message).toBe("the factory of agent none answers no compiled graph");
+    expect(none.record.error?.message).toBe(
+      "the factory of agent none answers a value of type object, and no compiled graph",
+    );
   });
 
   test("is not waited for by a Stop; what the user said is in the thread", async () => {

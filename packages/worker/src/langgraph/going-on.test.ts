@@ -349,6 +349,23 @@ describe("readers of the run that goes on", () => {
   });
 });
 
+test("the history knows what was next at each checkpoint, and nothing of how runs were prepared", async () => {
+  const graph = new StateGraph(MessagesAnnotation)
+    .addNode("one", llm("one", inTurn(stuckAfter("ONE…"), says("ONE"))))
+    .addNode("two", llm("two", says("TWO")))
+    .addEdge(START, "one")
+    .addEdge("one", "two")
+    .compile();
+  await shop.serve({ graph });
+  const threadId = shop.newThread();
+  await cancelAt(await shop.start("graph", { input: "x" }, { threadId }), "ONE…");
+  await shop.ended(await shop.start("graph", {}, { threadId }));
+  const history = await shop.history(threadId);
+  expect(history.map(({ next }) => next)).toEqual([[], ["two"], ["one"], ["one"], ["one"], ["__start__"]]);
+  const inner = ["prepares", "as", "shown", "stop", "tasks", "beside"];
+  for (const { metadata } of history) expect(inner.filter((key) => key in metadata)).toEqual([]);
+});
+
 describe("states of other kinds", () => {
   const stuckIn = (State: typeof MessagesAnnotation) =>
     new StateGraph(State)
@@ -463,6 +480,67 @@ describe("states of other kinds", () => {
     const threadId = shop.newThread();
     await cancelAt(await shop.start("graph", { input, ...all }, { threadId }), "TWO…");
     expect(await shown(threadId)).toEqual(["x", "ONE", "TWO… (cut)"]);
+  });
+});
+
+describe("a state that is written to behind a Stop", () => {
+  const State = Annotation.Root({
+    ...MessagesAnnotation.spec,
+    log: Annotation<string[]>({ reducer: (a, b) => a.concat(b), default: () => [] }),
+  });
+  /** `done` and `cut` at once, and `last` when both are there. */
+  const joined = () =>
+    new StateGraph(State)
+      .addNode("done", () => {
+        calls.push("done");
+        return { log: ["done"] };
+      })
+      .addNode("cut", llm("cut", inTurn(stuckAfter("CUT…"), says("CUT"))))
+      .addNode("last", llm("last", says("LAST")))
+      .addEdge(START, "done")
+      .addEdge(START, "cut")
+      .addEdge(["done", "cut"], "last")
+      .compile();
+
+  test.each<[string, object[]]>([
+    ["as the node that was cut off", [{ update: { values: { log: ["mine"] }, asNode: "cut" } }, {}]],
+    ["as whichever it is", [{ update: { values: { log: ["mine"] } } }, {}]],
+    ["by the command that goes on", [{ command: { update: { log: ["mine"] } } }]],
+  ])("%s: what had finished is not run again, and a join has what came to it", async (_, requests) => {
+    await shop.serve({ graph: joined() });
+    const threadId = shop.newThread();
+    await cancelAt(await shop.start("graph", { input: "x" }, { threadId }), "CUT…");
+    for (const request of requests) {
+      const { record } = await shop.ended(await shop.start("graph", request, { threadId }));
+      expect(record.status).toBe("completed");
+    }
+    expect(calls.toSorted()).toEqual(["cut(x)", "done", "last(x|CUT…)"]);
+    expect(await shown(threadId)).toEqual(["x", "CUT… (cut)", "LAST"]);
+    const { values } = (await readState(shop.saver, { threadId }))!;
+    expect((values.log as string[]).toSorted()).toEqual(["done", "mine"]);
+  });
+
+  test("as a node that waits for a person: it is not asked again", async () => {
+    const graph = new StateGraph(State)
+      .addNode("ask", () => {
+        interrupt("ok?");
+        return {};
+      })
+      .addNode("beside", () => ({ log: ["beside"] }))
+      .addNode("last", () => ({ log: ["last"] }))
+      .addEdge(START, "ask")
+      .addEdge(START, "beside")
+      .addEdge("ask", "last")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    await shop.ended(await shop.start("graph", { input: "x" }, { threadId }));
+    const update = { values: { log: ["mine"] }, asNode: "ask" };
+    await shop.ended(await shop.start("graph", { update }, { threadId }));
+    expect(await readState(shop.saver, { threadId })).toMatchObject({ next: ["last"], interrupts: [] });
+    const { record } = await shop.ended(await shop.start("graph", {}, { threadId }));
+    expect(record.status).toBe("completed");
+    expect((await readState(shop.saver, { threadId }))!.values.log).toEqual(["beside", "mine", "last"]);
   });
 });
 

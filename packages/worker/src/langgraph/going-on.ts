@@ -11,6 +11,7 @@ import {
   type BaseCheckpointSaver,
   type CheckpointTuple,
   Command,
+  InvalidUpdateError,
   type LangGraphRunnableConfig,
 } from "@langchain/langgraph";
 import {
@@ -41,6 +42,10 @@ export interface GoingOnOptions {
   marks: Marks;
   /** The run's own config: what routers find. */
   config: LangGraphRunnableConfig;
+  /** The id of a task of the root whose answer somebody writes by hand: that routes it. */
+  except?: string | undefined;
+  /** A change of the root's state that comes before what the step's tasks wrote. */
+  update?: Record<string, unknown> | undefined;
 }
 
 interface Fork {
@@ -93,9 +98,16 @@ async function fork(shown: CheckpointTuple, ns: string, options: GoingOnOptions)
     nested: {},
   };
   const stood = (await saver.getTuple(at(threadId, ns, stop.at!)))!;
-  const tasks = (marksOf(shown).tasks ?? []).filter(([id]) => Object.hasOwn(stop.answers, id));
+  const tasks = (marksOf(shown).tasks ?? []).filter(
+    ([id]) => Object.hasOwn(stop.answers, id) && !(ns === "" && id === options.except),
+  );
   const routed = await route(tasks, stop, stood, ns, options);
-  return { ns, shown, stood, writes: [...stop.writes, ...routed], results: stop.results };
+  const writes = [...stop.writes, ...routed];
+  const { ahead = [], results } = stop;
+  // Behind what the step's tasks wrote, as the thread shows it; else behind what it has.
+  const last = ahead.length > 0 ? writes.findLast(([, channel]) => channel === "messages") : undefined;
+  if (last !== undefined) writes.push([last[0], "messages", ahead]);
+  return { ns, shown, stood, writes, results: last === undefined ? [...results, ...ahead] : results };
 }
 
 /** What the nodes of these tasks would have written, had these been their answers. */
@@ -143,7 +155,7 @@ async function route(
 
 async function write(
   { ns, shown, stood, writes, results }: Fork,
-  { saver, threadId, marks, graph }: GoingOnOptions,
+  { saver, threadId, marks, graph, update = {} }: GoingOnOptions,
 ): Promise<void> {
   const id = newCheckpointId(stood.metadata?.step ?? 0);
   const place = at(threadId, ns, id);
@@ -156,6 +168,10 @@ async function write(
 
   const channels = await Channels.at(graphAt(graph as unknown as GraphInside, ns), stood, saver);
   channels.addMessages(results);
+  for (const [key, value] of ns === "" ? Object.entries(update) : []) {
+    if (!channels.update(key, [value]))
+      throw new InvalidUpdateError(`update: ${key} does not take this value`);
+  }
   const { checkpoint, newVersions } = childCheckpoint(
     stood.checkpoint,
     stood.metadata?.step ?? 0,

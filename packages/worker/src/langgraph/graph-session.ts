@@ -343,11 +343,13 @@ export class GraphSession implements Session {
     }
     const input = graphInput(this.#graph, await withAnswerNamed(request, saver, threadId), runId);
     // A command that says where to go leaves what was stopped behind.
-    if (request.command !== undefined && request.command.resume === undefined) return { input, ...place };
+    const { goto, resume, update } = request.command ?? {};
+    const onlyUpdates = update !== undefined && goto === undefined && resume === undefined;
+    if (goto !== undefined && resume === undefined) return { input, ...place };
     if (stop?.at === null) return { input: request.command === undefined ? stop.input : input, ...place };
     if (isPrepared && as !== undefined) {
       this.#goOnFrom((await tupleAt(saver, threadId, marksOf(from!).shown!))!);
-      return { input };
+      return { input: onlyUpdates ? null : input };
     }
     if (stop === undefined) return { input, ...place };
     await goOn(from!, {
@@ -356,9 +358,11 @@ export class GraphSession implements Session {
       threadId,
       marks: this.#marks(0),
       config: { ...config, metadata: { ...config.metadata, run_id: runId } },
+      ...(onlyUpdates ? { update: update as Record<string, unknown> } : {}),
     });
     this.#goOnFrom(from!);
-    return { input };
+    // As a command, LangGraph would begin a step of its own with it, and do again what had finished.
+    return { input: onlyUpdates ? null : input };
   }
 
   #goOnFrom(shown: CheckpointTuple): void {
@@ -425,7 +429,7 @@ export class GraphSession implements Session {
    */
   #asShown(chunk: GraphChunk, shown: CheckpointTuple): GraphChunk | undefined {
     const [ns, mode, payload] = chunk;
-    if (mode === "values" && this.#spoken.isEmpty) {
+    if (mode === "values" && this.#spoken.isEmpty && payload !== null) {
       const { channel_values: values } = shown.checkpoint;
       const state = Object.entries(payload as object).map(([key, value]) => [
         key,
@@ -583,7 +587,8 @@ export class GraphSession implements Session {
     const ns = String(tuple.config.configurable?.checkpoint_ns ?? "");
     const { run_id, log_offset = 0 } = marksOf(tuple);
     const end = run_id === this.#work.run.record.runId ? log_offset : 0;
-    return this.#spoken.behind(this.#steps.at(ns, tuple.metadata?.step), end, cancelled);
+    const finished = finishedTasks(tuple.pendingWrites);
+    return this.#spoken.behind({ step: this.#steps.at(ns, tuple.metadata?.step), end, finished }, cancelled);
   }
 
   /** The tasks of a checkpoint that does not know them: asked of LangGraph, which runs channels' reducers for it. */

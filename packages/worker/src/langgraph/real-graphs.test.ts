@@ -1,6 +1,6 @@
 /** P3, P6 where most programs are: routers, agents in nodes, subgraphs in subgraphs, tools, the functional API. */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { BaseMessage } from "@langchain/core/messages";
+import { type BaseMessage, ToolMessage } from "@langchain/core/messages";
 import { DynamicStructuredTool, tool } from "@langchain/core/tools";
 import {
   Annotation,
@@ -16,7 +16,7 @@ import {
   task,
 } from "@langchain/langgraph";
 import { createReactAgent, ToolNode } from "@langchain/langgraph/prebuilt";
-import { RedisCheckpointSaver, readState } from "@throughline/checkpoint";
+import { findSubgraph, RedisCheckpointSaver, readState } from "@throughline/checkpoint";
 import type { FlatMessage, Keep } from "@throughline/protocol";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Gate } from "../../../../test/support/agents.ts";
@@ -355,6 +355,34 @@ describe("3 to 6, 11: subgraphs", () => {
     expect(calls.map((each) => each.split("(")[0])).toEqual(["plain", "first", "second", "after"]);
   });
 
+  test("5: what is said beside a subgraph is not in its state", async () => {
+    const inner = new StateGraph(MessagesAnnotation)
+      .addNode("first", llm("first", stuckAfter("IN ", "SIDE ")))
+      .addEdge(START, "first")
+      .compile();
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("team", inner)
+      .addNode("beside", llm("beside", stuckAfter("BE ", "SIDE ")))
+      .addEdge(START, "team")
+      .addEdge(START, "beside")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "x", ...all }, { threadId });
+    await until(async () => {
+      let told = "";
+      for await (const { part } of shop.reader.parts(runId)) told += JSON.stringify(part);
+      return told.split('"SIDE "').length > 2;
+    });
+    await cancelWhen(runId, () => true);
+    const ns = await findSubgraph(shop.saver, { threadId, ns: ["team"] });
+    const { messages } = (await readState(shop.saver, { threadId, ns }))!.values as {
+      messages: FlatMessage[];
+    };
+    expect(messages.map(({ content }) => content)).toEqual(["x", "IN SIDE "]);
+    expect((await shown(threadId)).toSorted()).toEqual(["ai:BE SIDE  (cut)", "ai:IN SIDE  (cut)", "human:x"]);
+  });
+
   test("6: a subgraph that keeps its state from call to call", async () => {
     const graph = new StateGraph(MessagesAnnotation)
       .addNode("team", row(["first", "second"], "second").compile({ checkpointer: true }) as never)
@@ -431,6 +459,53 @@ describe("7, 14: values that no JSON has", () => {
   });
 });
 
+describe("7: values that no checkpoint can hold", () => {
+  const deep = () => {
+    let value: unknown = 0;
+    for (let i = 0; i < 20_000; i++) value = [value];
+    return value;
+  };
+  const getter = {
+    get x() {
+      throw new Error("no such luck");
+    },
+  };
+  const unreadable = new Proxy(
+    {},
+    {
+      ownKeys() {
+        throw new Error("no such luck");
+      },
+    },
+  );
+  test.each<[string, () => unknown]>([
+    ["a getter that throws", () => getter],
+    ["a deep one", deep],
+  ])("%s fails its run, which says which key, and the thread goes on", async (_, odd) => {
+    const State = Annotation.Root({ odd: Annotation<unknown>, ask: Annotation<string> });
+    const graph = new StateGraph(State)
+      .addNode("put", ({ ask }, { writer }) => {
+        calls.push(ask);
+        writer?.({ progress: unreadable });
+        return { odd: ask === "odd" ? odd() : ask };
+      })
+      .addEdge(START, "put")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const run = async (ask: string) =>
+      await shop.ended(await shop.start("graph", { input: { ask } }, { threadId }));
+    const { record, parts } = await run("odd");
+    expect(record).toMatchObject({ status: "failed", attempt: 1, error: { name: "InvalidArgumentError" } });
+    expect(record.error?.message).toMatch(/^key odd of the state cannot be stored: /);
+    expect(parts.find(({ type }) => type === "custom")?.data).toEqual({
+      progress: "[Unreadable: no such luck]",
+    });
+    expect((await run("fine")).record.status).toBe("completed");
+    expect(calls).toEqual(["odd", "fine"]);
+  });
+});
+
 describe("8: questions", () => {
   test("one of two was answered by its id: `false` answers the other", async () => {
     const ask = (name: string) => async () => {
@@ -463,6 +538,73 @@ describe("8: questions", () => {
     );
     expect(record.status).toBe("completed");
     expect(calls).toEqual(["one:yes", "two:false"]);
+  });
+});
+
+describe("8: questions of one node", () => {
+  const graph = () =>
+    new StateGraph(Annotation.Root({ said: Annotation<string> }))
+      .addNode("ask", async (_, { signal }) => {
+        const first = interrupt("pay?");
+        if (calls.length === 0) {
+          calls.push("paying");
+          await sleep(60_000, undefined, { signal: signal! });
+        }
+        return { said: `${first} ${interrupt("really?")}` };
+      })
+      .addEdge(START, "ask")
+      .compile();
+  const run = async (threadId: string, request: object) =>
+    (await shop.ended(await shop.start("graph", request, { threadId }))).record;
+
+  test.each(["yes", { [Symbol.for("id")]: true }])(
+    "the second is asked, whatever the first was answered",
+    async (answer) => {
+      calls.push("no pause");
+      await shop.serve({ graph: graph() });
+      const threadId = shop.newThread();
+      await run(threadId, { input: {} });
+      const { interrupts } = await state(threadId);
+      const resume = typeof answer === "string" ? answer : { [interrupts[0]!.id]: "yes" };
+      expect((await run(threadId, { command: { resume } })).interrupts).toMatchObject([{ value: "really?" }]);
+      expect(await state(threadId)).toMatchObject({
+        interrupts: [{ value: "really?" }],
+        tasks: [{ interrupts: [{ value: "really?", answered: false }] }],
+      });
+      // Who only goes on has answered nothing.
+      expect((await run(threadId, {})).interrupts).toMatchObject([{ value: "really?" }]);
+      expect((await run(threadId, { command: { resume: "sure" } })).status).toBe("completed");
+      expect((await state(threadId)).values.said).toBe("yes sure");
+    },
+  );
+
+  test("stopped when it had its answer, before it had ended: it is open, and asked again", async () => {
+    await shop.serve({ graph: graph() });
+    const threadId = shop.newThread();
+    await run(threadId, { input: {} });
+    const runId = await shop.start("graph", { command: { resume: "yes" } }, { threadId });
+    await cancelWhen(runId, () => calls.includes("paying"));
+    const open = [{ value: "pay?", answered: false }];
+    expect(await state(threadId)).toMatchObject({
+      interrupts: [{ value: "pay?" }],
+      tasks: [{ interrupts: open }],
+    });
+    expect((await run(threadId, {})).interrupts).toMatchObject([{ value: "pay?" }]);
+  });
+
+  test("answers to what nobody asks are refused, and what is asked stays", async () => {
+    calls.push("no pause");
+    await shop.serve({ graph: graph() });
+    const threadId = shop.newThread();
+    await run(threadId, { input: {} });
+    const { id } = (await state(threadId)).interrupts[0]!;
+    const unknown = "f".repeat(32);
+    const { error } = await run(threadId, { command: { resume: { [unknown]: "yes" } } });
+    expect(error?.message).toBe(`resume: no question ${unknown} is open; ${id} are`);
+    for (const resume of ["yes", "sure"]) await run(threadId, { command: { resume } });
+    const late = await run(threadId, { command: { resume: "yes" } });
+    expect(late.error?.message).toMatch(/^resume: nothing waits for an answer here/);
+    expect((await state(threadId)).values.said).toBe("yes sure");
   });
 });
 
@@ -596,6 +738,14 @@ describe("9: the functional API", () => {
     },
   );
 
+  test("stopped in its first turn, it goes on for readers of its values, too", async () => {
+    await shop.serve({ flow: flowOf(says("A"), inTurn(stuckAfter("B…"), says("B"))) });
+    const threadId = shop.newThread();
+    await cancelAt(await shop.start("flow", { input: "x" }, { threadId }), "B…");
+    const { record } = await shop.ended(await shop.start("flow", { modes: ["values"] }, { threadId }));
+    expect(record.status).toBe("completed");
+  });
+
   test("what its next call finds saved has the turn that was stopped", async () => {
     const chat = chatOf(says("hello"), stuckAfter("cut "), stuckAfter("once more "), says("more"));
     await shop.serve({ chat });
@@ -687,6 +837,31 @@ describe("10: tools", () => {
     expect(saved.at(-1)).toBe("ai:fine");
   });
 
+  test("a tool that answers by a command has answered, if that is all that it commands", async () => {
+    const both: Script = async function* () {
+      yield { toolCall: { type: "tool_call_chunk", index: 0, id: "c1", name: "slow", args: "{}" } };
+      yield { toolCall: { type: "tool_call_chunk", index: 1, id: "c2", name: "book", args: "{}" } };
+    };
+    const book = tool(
+      async () => {
+        calls.push("book");
+        const booked = new ToolMessage({ content: "booked", tool_call_id: "c2", name: "book" });
+        return new Command({ update: { messages: [booked] } });
+      },
+      { name: "book", schema: { type: "object", properties: {} } },
+    );
+    const graph = agentWith(inTurn(both, says("fine")), [slow("slow", 60_000), book]);
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "x" }, { threadId });
+    await until(() => calls.includes("book") && calls.includes("slow"));
+    await sleep(20);
+    await cancelWhen(runId, () => true);
+    expect((await shown(threadId)).slice(2).sort()).toEqual(["tool:booked=c2", "tool:cancelled=c1 (cut)"]);
+    await shop.ended(await shop.start("graph", {}, { threadId }));
+    expect(calls.filter((each) => !each.startsWith("agent"))).toEqual(["slow", "book", "slow"]);
+  });
+
   const aboutThat = async (script: Script) => String((await new ScriptedModel(script).invoke("q")).content);
   const schema = { type: "object" as const, properties: {} };
   /** One whose author does not hand the config of the call on. */
@@ -770,6 +945,25 @@ describe("12, 13: what is on the way from node to node", () => {
     expect(calls).toEqual(["tell(x)", "router", "router", "after(x|whole)"]);
   });
 
+  test("13: nor is that of a router inside of a subgraph", async () => {
+    const inner = new StateGraph(MessagesAnnotation)
+      .addNode("tell", llm("tell", says("whole")))
+      .addEdge(START, "tell")
+      .addConditionalEdges("tell", async () => {
+        await new ScriptedModel(stuckAfter('{"to":', '"end"')).invoke("where?");
+        return END;
+      }, [END])
+      .compile();
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("inner", inner)
+      .addEdge(START, "inner")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    await cancelAt(await shop.start("graph", { input: "x", ...all }, { threadId }), '"end"');
+    expect(await shown(threadId)).toEqual(["human:x", "ai:whole"]);
+  });
+
   test("13: a router's model is not in the messages", async () => {
     const graph = new StateGraph(MessagesAnnotation)
       .addNode("tell", llm("tell", says("whole")))
@@ -837,6 +1031,22 @@ describe("13: what models say for another key", () => {
       expect(order).toEqual(["tell", "helper", "helper", "after"]);
     },
   );
+
+  test("what a node beside had finished with is all that is kept of it", async () => {
+    const graph = new StateGraph(State)
+      .addNode("helper", async () => ({ summary: texts(await new ScriptedModel(says("short")).invoke("q")) }))
+      .addNode("tell", llm("tell", stuckAfter("so ", "far ")))
+      .addEdge(START, "helper")
+      .addEdge(START, "tell")
+      .compile();
+    await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "x" }, { threadId });
+    await until(async () => (await state(threadId))?.tasks?.some((each) => "result" in each));
+    await cancelAt(runId, "far ");
+    expect(await shown(threadId)).toEqual(["human:x", "ai:so far  (cut)"]);
+    expect((await state(threadId)).values.summary).toBe("short");
+  });
 
   test("a node that may write messages has its partial kept", async () => {
     const answer = (messages: unknown) => ({ messages });

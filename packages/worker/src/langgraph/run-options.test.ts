@@ -1,12 +1,14 @@
 /** What a run may ask of its graph beside its input: where to wait, how long to take, where to go. */
 import { Annotation, Command, interrupt, MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
-import { findSubgraph, readState } from "@throughline/checkpoint";
+import { findSubgraph, RedisCheckpointSaver, readState } from "@throughline/checkpoint";
 import type { RunRequest } from "@throughline/dispatch";
 import type { Part } from "@throughline/protocol";
 import { runKeys } from "@throughline/runlog";
 import { type AgentContext, agent, type Graph } from "@throughline/worker";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { Gate } from "../../../../test/support/agents.ts";
 import { ScriptedModel, stuckAfter } from "../../../../test/support/graphs.ts";
+import { until } from "../../../../test/support/until.ts";
 import { Workshop } from "../../../../test/support/workers.ts";
 
 let shop: Workshop;
@@ -90,6 +92,67 @@ async function beforeItsEnd(runId: string, threadId: string): Promise<void> {
   await shop.redis.hdel(run, "endedBy", "ended", "interrupts", "final");
   await shop.dispatcher.threads.enter(threadId, runId, "alice", false);
 }
+
+describe("a run that loses its worker where it was told to wait", () => {
+  test("goes on from there when it had done so before: it does not wait once more", async () => {
+    let isStuck = true;
+    const graph = new StateGraph(State)
+      .addNode("a", step("a"))
+      .addNode("b", async (_, { signal }) => {
+        ran.push("b");
+        if (isStuck) await new Promise((_, reject) => signal?.addEventListener("abort", reject));
+        return { log: ["b"] };
+      })
+      .addEdge(START, "a")
+      .addEdge("a", "b")
+      .compile();
+    const gate = { interruptBefore: ["b"] };
+    const first = await shop.serve({ graph });
+    const threadId = shop.newThread();
+    await shop.ended(await shop.start("graph", { input: { log: [] }, ...gate }, { threadId }));
+    const runId = await shop.start("graph", gate, { threadId });
+    await until(() => ran.length === 2);
+    await first.close();
+    isStuck = false;
+    await shop.serve({ graph });
+    expect((await shop.ended(runId)).record).toMatchObject({ status: "completed", attempt: 2 });
+    expect(ran).toEqual(["a", "b", "b"]);
+  });
+
+  test("waits before its first node, wherever its checkpoints were", async () => {
+    const gate = new Gate();
+    const { fenced } = RedisCheckpointSaver.prototype;
+    const held = vi.spyOn(RedisCheckpointSaver.prototype, "fenced").mockImplementation(function (
+      this: RedisCheckpointSaver,
+      { before, ...fence },
+    ) {
+      const first: typeof before = async (write) => {
+        if (write.kind === "checkpoint" && write.step! < 0) return await before!(write);
+        await gate.passed;
+        return null;
+      };
+      return fenced.call(this, { ...fence, ...(before === undefined ? {} : { before: first }) });
+    });
+    const graph = row();
+    const first = await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: { log: [] }, interruptBefore: "*" }, { threadId });
+    try {
+      await until(async () => (await shop.history(threadId)).length === 1);
+      const { attempt } = await shop.claimAndDie(runId);
+      await shop.dispatcher.threads.fence(threadId, runId, attempt);
+      gate.open();
+      await first.close();
+    } finally {
+      held.mockRestore();
+    }
+    await shop.serve({ graph });
+    expect((await shop.ended(runId)).record.status).toBe("interrupted");
+    expect(await stateOf(threadId)).toMatchObject({ next: ["a"] });
+    await shop.ended(await shop.start("graph", {}, { threadId }));
+    expect(ran).toEqual(["a", "b", "c"]);
+  });
+});
 
 describe("a run waits where it was told to", () => {
   const cases: [string, Partial<RunRequest>, () => Graph, string[]][] = [

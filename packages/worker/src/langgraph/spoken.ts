@@ -72,14 +72,21 @@ export class Spoken {
    *
    * @param step that the checkpoint begins; undefined: it was stored by an earlier attempt, or run
    * @param end the last offset of what the checkpoint holds
+   * @param finished the ids of tasks behind it that have ended: what they had said is whole
    */
-  behind(step: Step | undefined, end: number, cancelled: boolean): Said[] {
+  behind(
+    { step, end, finished }: { step: Step | undefined; end: number; finished: ReadonlySet<string> },
+    cancelled: boolean,
+  ): Said[] {
     return this.#fold.messages().flatMap(({ message, complete }): Said[] => {
       const { id = "" } = message;
       const begun = this.#begun.get(id);
       if (begun === undefined || this.#witness.isAside(id)) return [];
       if (step === undefined ? begun.offset <= end : begun.order < step.begun) return [];
-      const whole = complete ? message : this.#wholeOf(message);
+      const hasEnded = begun.task.some((segment) =>
+        finished.has(segment.slice(segment.lastIndexOf(":") + 1)),
+      );
+      const whole = complete || hasEnded ? message : this.#wholeOf(message);
       if (whole === undefined && message.content.length === 0) return [];
       const like = whole ?? partial(message, cancelled);
       return [{ message: toBaseMessage(like as never), task: begun.task, isWhole: whole !== undefined }];

@@ -5,7 +5,7 @@ import { tool } from "@langchain/core/tools";
 import { Annotation, entrypoint, MessagesAnnotation, START, StateGraph, task } from "@langchain/langgraph";
 import { ToolNode } from "@langchain/langgraph/prebuilt";
 import { RedisCheckpointSaver, readHistory, readState } from "@throughline/checkpoint";
-import type { Part } from "@throughline/protocol";
+import type { FlatMessage, Part } from "@throughline/protocol";
 import type { Graph } from "@throughline/worker";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Gate } from "../../../../test/support/agents.ts";
@@ -384,14 +384,18 @@ describe("it was being cancelled when its worker died", () => {
         };
         return fenced.call(this, { ...fence, ...(before === undefined ? {} : { before: inTime }) });
       });
-      const State = Annotation.Root({ ...MessagesAnnotation.spec, topic: Annotation<string> });
+      const State = Annotation.Root({
+        ...MessagesAnnotation.spec,
+        topic: Annotation<string>,
+        topics: Annotation<string[]>({ reducer: (a, b) => a.concat(b), default: () => [] }),
+      });
       const one = speaks("one", whole);
       const after = speaks("after", stuckAfter());
       let topicThen: unknown;
       const graph = new StateGraph(State)
         .addNode("one", async () => {
           if (!isAhead) await until(async () => (await shop.history(threadId)).length === 2);
-          return { messages: [await one()], topic: "tea" };
+          return { messages: [await one()], topic: "tea", topics: ["tea"] };
         })
         .addNode("after", async ({ topic }) => {
           topicThen = topic;
@@ -414,7 +418,7 @@ describe("it was being cancelled when its worker died", () => {
       await shop.serve({ graph });
       expect((await shop.ended(runId)).record.status).toBe("cancelled");
       const { values } = (await readState(shop.saver, { threadId }))!;
-      expect(values.topic).toBe("tea");
+      expect([values.topic, values.topics]).toEqual(["tea", ["tea"]]);
       expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:one whole"]);
       calls = [];
       const next = await shop.start("graph", {}, { threadId });
@@ -423,6 +427,99 @@ describe("it was being cancelled when its worker died", () => {
       expect([calls, topicThen]).toEqual([isAhead ? ["one", "after"] : ["after"], "tea"]);
     },
   );
+
+  test("its last checkpoint was far behind: what the thread shows stays, and is gone on behind", async () => {
+    const { fenced } = RedisCheckpointSaver.prototype;
+    const late = vi.spyOn(RedisCheckpointSaver.prototype, "fenced").mockImplementation(function (
+      this: RedisCheckpointSaver,
+      { before, ...fence },
+    ) {
+      const early: typeof before = async (write) => {
+        const isEarly = write.kind === "checkpoint" ? write.step! < 0 : calls.length === 0;
+        return isEarly ? await before!(write) : null;
+      };
+      return fenced.call(this, { ...fence, ...(before === undefined ? {} : { before: early }) });
+    });
+    const [one, two] = [speaks("one", whole), speaks("two", stuckOnce("two ", "par"))];
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("one", async () => ({ messages: [await one()] }))
+      .addNode("two", async () => ({ messages: [await two()] }))
+      .addEdge(START, "one")
+      .addEdge("one", "two")
+      .compile();
+    const threadId = shop.newThread();
+    const first = await shop.serve({ graph });
+    const runId = await shop.start("graph", { input: "hi", modes: ["messages"] }, { threadId });
+    try {
+      await shop.reached(runId, 5);
+      await crash(runId, threadId);
+      await first.close();
+    } finally {
+      late.mockRestore();
+    }
+    await shop.dispatcher.cancel(runId, { keep: "thread" });
+    await shop.serve({ graph });
+    await shop.ended(runId);
+    const shown = ["human:hi", "ai:one whole", "ai:two par"];
+    expect(await shop.messages(threadId)).toEqual(shown);
+    await shop.ended(await shop.start("graph", {}, { threadId }));
+    expect(await shop.messages(threadId)).toEqual([...shown, "ai:one whole", "ai:two whole"]);
+  });
+
+  test("inside of a tool, and taken over: what its node says then is a message", async () => {
+    const script = stuckOnce("so ", "far");
+    const consult = tool(() => new ScriptedModel(script).invoke([]), {
+      name: "consult",
+      schema: { type: "object", properties: {} },
+    });
+    const after = speaks("after", stuckAfter("my ", "view"));
+    const graph = new StateGraph(MessagesAnnotation)
+      .addNode("both", async () => {
+        await consult.invoke({ type: "tool_call", id: "call", name: "consult", args: {} });
+        return { messages: [await after()] };
+      })
+      .addEdge(START, "both")
+      .compile();
+    const first = await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "hi", modes: ["messages"] }, { threadId });
+    await shop.reached(runId, 3);
+    await first.close();
+    await shop.serve({ graph });
+    await until(async () => {
+      const parts: Part[] = [];
+      for await (const { part } of shop.reader.parts(runId)) parts.push(part);
+      return JSON.stringify(parts).includes('"view"');
+    });
+    await shop.dispatcher.cancel(runId, { keep: "thread" });
+    await shop.ended(runId);
+    expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:my view"]);
+  });
+
+  test("a task had finished: what it had said is whole", async () => {
+    const script = stuckAfter("two ", "par");
+    const [opening, ending] = [
+      task("opening", speaks("opening", whole)),
+      task("ending", speaks("ending", script)),
+    ];
+    const graph = entrypoint("flow", async () => [await opening(), await ending()]) as unknown as Graph;
+    const first = await shop.serve({ graph });
+    const threadId = shop.newThread();
+    const runId = await shop.start("graph", { input: "hi", modes: ["messages"] }, { threadId });
+    await shop.reached(runId, 5);
+    await sleep(50); // what it wrote is stored by now
+    await crash(runId, threadId);
+    await first.close();
+    await shop.dispatcher.cancel(runId, { keep: "thread" });
+    await shop.serve({ graph });
+    await shop.ended(runId);
+    const { messages } = (await readState(shop.saver, { threadId }))!.values as { messages: FlatMessage[] };
+    expect(messages.map(({ additional_kwargs = {} }) => additional_kwargs)).toEqual([
+      {},
+      {},
+      { cancelled: true },
+    ]);
+  });
 
   const inFlow = (opening: () => Promise<BaseMessage>, ending: () => Promise<BaseMessage>) => {
     const [first, last] = [task("opening", opening), task("ending", ending)];
@@ -487,7 +584,7 @@ test("it was being cancelled inside of a tool: what a model had said there is th
   expect(record.status).toBe("cancelled");
   expect(told(parts).texts).toEqual(["I ask", "so far"]);
   const messages = await shop.messages(threadId);
-  expect(messages).toEqual(["human:hi", "ai:I ask", expect.stringMatching(/^tool:.*so far/s)]);
+  expect(messages).toEqual(["human:hi", "ai:I ask", "tool:cancelled; so far it had said: so far"]);
 });
 
 test.each(["sync", "async", "exit"] as const)(

@@ -140,7 +140,8 @@ export class Witness {
         const callId = this.#tools.get(runId)?.callId;
         this.#tools.delete(runId);
         this.#parents.delete(runId);
-        if (callId !== undefined && isToolMessage(output)) this.#answers.set(callId, output);
+        const answer = answerIn(output);
+        if (callId !== undefined && answer !== undefined) this.#answers.set(callId, answer);
       },
       handleToolError: (_, runId) => {
         this.#parents.delete(runId);
@@ -207,6 +208,20 @@ export class Witness {
 /** The id that LangChain gives a message whose model gives it none. */
 function idOf(runId: string): string {
   return `run-${runId}`;
+}
+
+/**
+ * What a tool says to its caller, where that is all that it does. A command that also goes somewhere, or changes other
+ * keys, is its task's to carry out.
+ */
+function answerIn(output: unknown): BaseMessage | undefined {
+  if (isToolMessage(output)) return output;
+  const { lg_name, goto, graph, update } = (output ?? {}) as Record<string, unknown>;
+  if (lg_name !== "Command" || graph !== undefined || [goto ?? []].flat().length > 0) return undefined;
+  const { messages, ...others } = (update ?? {}) as { messages?: unknown };
+  const [message, another] = [messages ?? []].flat();
+  if (Object.keys(others).length > 0 || another !== undefined) return undefined;
+  return isToolMessage(message) ? message : undefined;
 }
 
 function isToolMessage(value: unknown): value is BaseMessage & { tool_call_id: string } {
