@@ -237,6 +237,7 @@ test.concurrent.each(Object.entries(troubles))(
 
 test.concurrent.for(["flood", "graph"])(
   "P7: while Redis is away an agent runs only so far ahead of its log, and loses nothing (%s)",
+  { timeout: 90_000 },
   (name) =>
     Scene.play(async (it) => {
       const client = await it.line.client();
@@ -260,7 +261,6 @@ test.concurrent.for(["flood", "graph"])(
       it.gate.open();
       await it.checkStory(reader, floodPad);
     }),
-  90_000,
 );
 
 test.concurrent("workers that are told to stop while Redis is away do", () =>
