@@ -220,6 +220,7 @@ beforeAll(async () => {
         HEARTBEAT_MS: "300",
         MAX_SUBSCRIPTIONS: "3",
         COMMANDS_PER_SECOND: "10",
+        BYTES_PER_SECOND: "200000",
         SLOW_SOCKET_MS: "900",
       };
       return { url: (await gateway(limits)).url, maxSubscriptions: 3, slowSocketMs: 900 };

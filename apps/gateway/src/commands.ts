@@ -287,20 +287,19 @@ async function startRequest(
   }
   const { input, modes, subgraphs, config, command, interruptBefore, interruptAfter, timeoutMs } = params;
   refuseSerialised([input, config, command]);
-  const request: RunRequest = JSON.parse(
-    JSON.stringify({
-      queue,
-      input,
-      checkpointId,
-      modes,
-      subgraphs,
-      config,
-      command,
-      interruptBefore,
-      interruptAfter,
-      timeoutMs,
-    }),
-  );
+  const asked = {
+    input,
+    checkpointId,
+    modes,
+    subgraphs,
+    config,
+    command,
+    interruptBefore,
+    interruptAfter,
+    timeoutMs,
+  };
+  const given = Object.entries(asked).filter(([, value]) => value !== undefined);
+  const request = { queue, ...Object.fromEntries(given) } as RunRequest;
   return {
     agent,
     owner,

@@ -21,8 +21,30 @@ const schema = z
     JWT_JWKS_URL: z.url().optional(),
     JWT_ISSUER: text,
     JWT_AUDIENCE: text,
+    /** Whether tokens need an `exp`. */
+    JWT_REQUIRE_EXP: z.stringbool().default(true),
     /** Comma-separated; `*` allows all. Default: this machine's own pages with AUTH=none, else all. */
-    ALLOWED_ORIGINS: text,
+    ALLOWED_ORIGINS: z
+      .string()
+      .min(1)
+      .transform((list, ctx) =>
+        list.split(",").map((each) => {
+          const origin = each.trim();
+          if (origin === "*") return origin;
+          const normal = normalOrigin(origin);
+          if (normal !== undefined) return normal;
+          ctx.addIssue({
+            code: "custom",
+            message: `${JSON.stringify(origin)} is no origin: those are like https://app.example, or *`,
+          });
+          return z.NEVER;
+        }),
+      )
+      .optional(),
+    /** How many proxies stand before the gateway: see `addressOf`. */
+    TRUST_PROXY: z.coerce.number().int().min(0).max(10).default(0),
+    MAX_SOCKETS: count.default(100_000),
+    MAX_SOCKETS_PER_ADDRESS: count.default(1_000),
     HEARTBEAT_MS: ms.default(25_000),
     MAX_FRAME_BYTES: count.default(1_048_576),
     MAX_SUBSCRIPTIONS: count.default(1_000),
@@ -31,6 +53,7 @@ const schema = z
     LOW_WATER_BYTES: count.default(262_144),
     SLOW_SOCKET_MS: ms.default(300_000),
     COMMANDS_PER_SECOND: count.default(200),
+    BYTES_PER_SECOND: count.default(4_194_304),
     CONNECTIONS_PER_SECOND: count.default(5_000),
     /** How long runs are kept after their end, s; a day at least, for that long an idempotency key holds. */
     RUN_TTL_S: z.coerce.number().int().min(86_400, "a day (86400) at least").default(604_800),
@@ -63,6 +86,29 @@ export type GatewayEnv = z.infer<typeof schema>;
 /** @throws ConfigError that says which variable is wrong, and what would be right */
 export function gatewayConfig(env: NodeJS.ProcessEnv = process.env): GatewayEnv {
   return readConfig(schema, env);
+}
+
+/** An origin as browsers write it: in lower case, without the port that its scheme has anyway. undefined: it is none. */
+export function normalOrigin(text: string): string | undefined {
+  if (!/^[a-z][a-z0-9+.-]*:\/\/[^/?#]+\/?$/i.test(text) || !URL.canParse(text)) return undefined;
+  const { origin, protocol, host } = new URL(text);
+  // Of schemes that it does not know, a URL's origin is "null".
+  return origin === "null" ? `${protocol}//${host}`.toLowerCase() : origin;
+}
+
+/** What an operator should know of settings that work, and may not be meant. */
+export function warningsOf(env: GatewayEnv): string[] {
+  if (env.AUTH !== "jwt") return [];
+  const warnings: string[] = [];
+  if (env.JWT_JWKS_URL !== undefined) {
+    for (const name of ["JWT_ISSUER", "JWT_AUDIENCE"] as const) {
+      if (env[name] === undefined) {
+        warnings.push(`${name} is not set: tokens that these keys signed for others are good here as well`);
+      }
+    }
+  }
+  if (!env.JWT_REQUIRE_EXP) warnings.push("JWT_REQUIRE_EXP is off: a token without `exp` is good for ever");
+  return warnings;
 }
 
 /** Whether only this machine can reach a server that listens on `host`. */

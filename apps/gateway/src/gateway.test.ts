@@ -134,7 +134,7 @@ describe("whatever a client sends", () => {
     await within(broken.closed);
     for (const path of ["//", "/nowhere", "/v1/ws"]) {
       const response = await fetch(`http://127.0.0.1:${line.gateways[0]!.port}${path}`).catch(() => null);
-      expect(response?.status ?? 404).toBe(404);
+      expect(response?.status ?? 404).toBe(path === "/v1/ws" ? 426 : 404);
     }
     await expect(TestClient.open(line.gateways[0]!.url.replace("/v1/ws", "/v2/ws"))).rejects.toThrow();
     await expectUnharmed();

@@ -39,7 +39,7 @@ export class Hub {
   readonly #probing: NodeJS.Timeout;
   readonly #revivals = new Semaphore(maxRevivals);
   readonly #reviving = new Set<Feed>();
-  #provenAt = 0;
+  #provenAt = Number.NEGATIVE_INFINITY;
 
   constructor(commands: RedisConnection, subscriber: RedisConnection, options: HubOptions, logger: Logger) {
     this.#commands = commands;
@@ -59,7 +59,7 @@ export class Hub {
 
   /** Whether the subscriber connection has lately proved that it delivers. */
   get proven(): boolean {
-    return Date.now() - this.#provenAt < 2.5 * this.#options.probeMs;
+    return performance.now() - this.#provenAt < 2.5 * this.#options.probeMs;
   }
 
   /** The run's feed. Acquire it before it is used. */
@@ -89,9 +89,9 @@ export class Hub {
       (channel) => publish(this.#commands, channel, "alive"),
       probeMs / 2,
     );
-    if (alive) this.#provenAt = Date.now();
+    if (alive) this.#provenAt = performance.now();
     else this.#logger.warn("the subscriber connection did not deliver a message to itself: it is replaced");
-    const now = Date.now();
+    const now = performance.now();
     for (const feed of this.#feeds.values()) {
       feed.nudge();
       if (feed.silence.isDue(now) && !feed.ended) {

@@ -3,7 +3,7 @@
  *
  * It keeps no state that is not in Redis: any gateway can serve any client, and be thrown away.
  */
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { RedisCheckpointSaver } from "@throughline/checkpoint";
 import { Dispatcher } from "@throughline/dispatch";
@@ -11,7 +11,7 @@ import { checkRedis, connectRedis, type Logger } from "@throughline/kit";
 import { nanoid } from "nanoid";
 import { type Authenticator, jwtAuthenticator, openToAll } from "./auth.ts";
 import { commandHandler } from "./commands.ts";
-import type { GatewayEnv } from "./config.ts";
+import { type GatewayEnv, warningsOf } from "./config.ts";
 import { Hub } from "./hub.ts";
 import { Sockets } from "./sockets.ts";
 
@@ -21,6 +21,8 @@ export interface Gateway {
   /** What it holds now. */
   readonly connections: number;
   readonly runs: number;
+  /** TCP connections, upgraded or not. */
+  readonly server: Pick<Server, "getConnections">;
   /** Takes no new sockets, tells those it has to go elsewhere, closes them and what it opened. Idempotent. */
   close(): Promise<void>;
 }
@@ -30,6 +32,14 @@ const pageBytes = 256 * 1024;
 const cacheBytes = 64 * 1024 * 1024;
 const maxReads = 32;
 const probeMs = 2_000;
+/** How long who connects may take to say what they want, and how often that is looked at, ms; bytes of headers. */
+const httpLimits = {
+  headersTimeout: 10_000,
+  requestTimeout: 10_000,
+  keepAliveTimeout: 5_000,
+  connectionsCheckingInterval: 1_000,
+  maxHeaderSize: 32_768,
+};
 
 /**
  * Starts a gateway.
@@ -46,7 +56,7 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
   };
   try {
     const { warnings } = await checkRedis(commands);
-    for (const warning of warnings) logger.warn(warning);
+    for (const warning of [...warnings, ...warningsOf(env)]) logger.warn(warning);
   } catch (error) {
     disconnect();
     throw error;
@@ -71,7 +81,7 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
     },
     logger,
   );
-  const authenticator = makeAuthenticator(env);
+  const authenticator = makeAuthenticator(env, logger);
   const handle = commandHandler({
     dispatcher,
     saver: new RedisCheckpointSaver(commands, { prefix }),
@@ -83,7 +93,7 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
   });
   const sockets = new Sockets(env, logger, authenticator, handle);
 
-  const server = createServer((request, response) => {
+  const server = createServer(httpLimits, (request, response) => {
     answerHttp(request, response, async () => {
       const reasons: string[] = [];
       if (sockets.draining) reasons.push("draining");
@@ -120,6 +130,7 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
   return {
     url,
     port,
+    server,
     get connections() {
       return sockets.size;
     },
@@ -130,14 +141,10 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
   };
 }
 
-function makeAuthenticator(env: GatewayEnv): Authenticator {
+function makeAuthenticator(env: GatewayEnv, logger: Logger): Authenticator {
   if (env.AUTH === "none") return openToAll();
-  return jwtAuthenticator({
-    secret: env.JWT_SECRET,
-    jwksUrl: env.JWT_JWKS_URL,
-    issuer: env.JWT_ISSUER,
-    audience: env.JWT_AUDIENCE,
-  });
+  const { JWT_SECRET: secret, JWT_JWKS_URL: jwksUrl, JWT_ISSUER: issuer, JWT_AUDIENCE: audience } = env;
+  return jwtAuthenticator({ secret, jwksUrl, issuer, audience, requireExpiry: env.JWT_REQUIRE_EXP }, logger);
 }
 
 function answerHttp(
@@ -159,6 +166,10 @@ function answerHttp(
         ),
       () => send(503, { status: "not ready" }),
     );
+  } else if (path === "/v1/ws") {
+    response.setHeader("upgrade", "websocket");
+    response.setHeader("connection", "Upgrade");
+    send(426, { error: "this is a WebSocket: upgrade the connection" });
   } else send(404, { error: "there are /v1/ws (a WebSocket), /healthz and /readyz here" });
 }
 

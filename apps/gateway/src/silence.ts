@@ -7,12 +7,12 @@ const longestMs = 24_000;
 
 export class Silence {
   #waitMs = firstMs;
-  #lookAt = Date.now() + firstMs;
+  #lookAt = performance.now() + firstMs;
 
   /** Something was heard. */
   broken(): void {
     this.#waitMs = firstMs;
-    this.#lookAt = Date.now() + firstMs;
+    this.#lookAt = performance.now() + firstMs;
   }
 
   isDue(now: number): boolean {
@@ -22,11 +22,11 @@ export class Silence {
   /** Somebody looks now. */
   looked(): void {
     this.#waitMs = Math.min(2 * this.#waitMs, longestMs);
-    this.#lookAt = Date.now() + this.#waitMs;
+    this.#lookAt = performance.now() + this.#waitMs;
   }
 
   /** It could not be looked at: the next time is at once. */
   failed(): void {
-    this.#lookAt = 0;
+    this.#lookAt = Number.NEGATIVE_INFINITY;
   }
 }

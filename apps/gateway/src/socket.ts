@@ -10,8 +10,10 @@
 import type { Duplex } from "node:stream";
 import { type CommandFrame, closeCodes, commandFrame, ProtocolError } from "@throughline/protocol";
 import { WebSocket } from "ws";
+import { Allowance } from "./allowance.ts";
 import type { Principal } from "./auth.ts";
 import { pingFrame, textFrame } from "./frame.ts";
+import { type JsonLimits, jsonProblem } from "./json-scan.ts";
 import { Semaphore } from "./semaphore.ts";
 import type { Outlet, Subscription } from "./subscription.ts";
 
@@ -19,6 +21,7 @@ export interface SocketLimits {
   highWater: number;
   lowWater: number;
   commandsPerSecond: number;
+  bytesPerSecond: number;
   slowSocketMs: number;
 }
 
@@ -35,8 +38,14 @@ export interface Answer {
 const catchingUp = 2;
 /** Commands of one socket under way at once. */
 const maxPending = 256;
-/** How many seconds' worth of commands may come at once. */
+/** How many seconds' worth of commands, and of their bytes, may come at once. */
 const burstSeconds = 5;
+/** Of a command's JSON: PROTOCOL.md has them. What takes them all costs the gateway milliseconds. */
+const jsonLimits: JsonLimits = { maxDepth: 100, maxValues: 50_000 };
+/** A frame that costs next to nothing to read. */
+const smallFrameBytes = 4_096;
+/** What a close frame can hold, in bytes. */
+const maxReasonBytes = 123;
 
 /** Connections that have something to write at the end of this turn. */
 let dirty: Connection[] = [];
@@ -63,8 +72,8 @@ export class Connection implements Outlet {
   #drained: { promise: Promise<void>; resolve: () => void } | undefined;
   #pending = 0;
   #badFrames = 0;
-  #allowance: number;
-  #allowedAt = Date.now();
+  readonly #commands: Allowance;
+  readonly #bytes: Allowance;
   #refused = 0;
   #alive = true;
   /** Bytes that had been sent when progress was last looked at, and when that was. */
@@ -86,7 +95,8 @@ export class Connection implements Outlet {
     this.#socket = socket;
     this.#limits = limits;
     this.#handle = handle;
-    this.#allowance = limits.commandsPerSecond * burstSeconds;
+    this.#commands = new Allowance(limits.commandsPerSecond, burstSeconds);
+    this.#bytes = new Allowance(limits.bytesPerSecond, burstSeconds);
   }
 
   // What goes out.
@@ -158,21 +168,22 @@ export class Connection implements Outlet {
   onMessage(data: Buffer, isBinary: boolean): void {
     if (this.closed) return;
     this.#alive = true;
-    const refusal = this.#refusal();
+    const refusal = this.#refusal(data.length);
+    if (refusal !== undefined) {
+      this.#answerError(refusedId(data, isBinary), refusal);
+      return;
+    }
     let frame: CommandFrame;
     try {
       frame = parseFrame(data, isBinary);
     } catch (error) {
-      const { id, message } = error as BadFrameError;
+      const { id, message, isFrame } = error as BadFrameError;
       this.#answerError(id, new ProtocolError("invalid_argument", message));
-      if (++this.#badFrames >= 2) this.close(closeCodes.badFrame, "not a frame of throughline.v1");
+      if (isFrame) this.#badFrames = 0;
+      else if (++this.#badFrames >= 2) this.close(closeCodes.badFrame, "not a frame of throughline.v1");
       return;
     }
     this.#badFrames = 0;
-    if (refusal !== undefined) {
-      this.#answerError(frame.id, refusal);
-      return;
-    }
     this.#pending++;
     void this.#answer(frame).then(() => this.#holdCommands());
   }
@@ -208,22 +219,16 @@ export class Connection implements Outlet {
     });
   }
 
-  /** Why the next command is not taken. A token bucket: over it commands are refused, far over it the socket goes. */
-  #refusal(): ProtocolError | undefined {
-    const { commandsPerSecond } = this.#limits;
-    const now = Date.now();
-    const capacity = commandsPerSecond * burstSeconds;
-    this.#allowance = Math.min(
-      capacity,
-      this.#allowance + ((now - this.#allowedAt) / 1000) * commandsPerSecond,
-    );
-    this.#allowedAt = now;
-    if (this.#allowance < 1) {
-      const message = `more than ${commandsPerSecond} commands a second`;
-      if (++this.#refused > capacity) this.close(closeCodes.rateLimited, message);
+  /** Why the next command is not taken. Over its allowance commands are refused; far over it the socket goes. */
+  #refusal(bytes: number): ProtocolError | undefined {
+    const { commandsPerSecond, bytesPerSecond } = this.#limits;
+    let message: string | undefined;
+    if (!this.#commands.take()) message = `more than ${commandsPerSecond} commands a second`;
+    else if (!this.#bytes.take(bytes)) message = `more than ${bytesPerSecond} bytes of commands a second`;
+    if (message !== undefined) {
+      if (++this.#refused > this.#commands.capacity) this.close(closeCodes.rateLimited, message);
       return new ProtocolError("rate_limited", message);
     }
-    this.#allowance--;
     this.#refused = 0;
     if (this.#pending < maxPending) return undefined;
     return new ProtocolError("rate_limited", `${maxPending} commands are under way already`);
@@ -291,7 +296,7 @@ export class Connection implements Outlet {
   /** Closes with a code of the protocol. What was sent before goes out first. */
   close(code: number, reason: string): void {
     this.flush();
-    this.#ws.close(code, reason.slice(0, 120));
+    this.#ws.close(code, closeReason(reason));
   }
 
   /** The socket is gone: so is all that it held. */
@@ -303,11 +308,19 @@ export class Connection implements Outlet {
   }
 }
 
+/** As much of a text as a close frame can hold, and nothing but printable ASCII: more is an error of `ws`. */
+export function closeReason(text: string): string {
+  return text.replace(/[^\x20-\x7e]/g, "?").slice(0, maxReasonBytes);
+}
+
 class BadFrameError extends Error {
   readonly id: number | null;
-  constructor(id: number | null, message: string) {
+  /** It is one of this protocol, but for what it holds. */
+  readonly isFrame: boolean;
+  constructor(id: number | null, message: string, isFrame = false) {
     super(message);
     this.id = id;
+    this.isFrame = isFrame;
   }
 }
 
@@ -316,6 +329,11 @@ const example = '{"id":1,"method":"server.ping","params":{}}';
 function parseFrame(data: Buffer, isBinary: boolean): CommandFrame {
   if (isBinary)
     throw new BadFrameError(null, `a binary frame came; commands are text frames like ${example}`);
+  const problem = jsonProblem(data, jsonLimits);
+  if (problem !== undefined) {
+    const id = idOf(data);
+    throw new BadFrameError(id, `the command ${problem}`, id !== null);
+  }
   let json: unknown;
   try {
     json = JSON.parse(data.toString());
@@ -332,6 +350,23 @@ function parseFrame(data: Buffer, isBinary: boolean): CommandFrame {
     readable ? id : null,
     `${where}: ${issue?.message}; a command looks like ${example}`,
   );
+}
+
+/** The id of a command that is refused for its costs: of a large one only what it begins with is looked at. */
+function refusedId(data: Buffer, isBinary: boolean): number | null {
+  if (data.length > smallFrameBytes) return idOf(data);
+  try {
+    return parseFrame(data, isBinary).id;
+  } catch (error) {
+    return (error as BadFrameError).id;
+  }
+}
+
+/** The id of a frame that is not read, where it comes first. */
+function idOf(data: Buffer): number | null {
+  const beginning = data.toString("latin1", 0, 64);
+  const id = /^\s*\{\s*"id"\s*:\s*(\d{1,15})\s*[,}]/.exec(beginning)?.[1];
+  return id === undefined ? null : Number(id);
 }
 
 function withResolvers(): { promise: Promise<void>; resolve: () => void } {

@@ -2,7 +2,9 @@
  * The sockets of this gateway: how they come, are kept alive, and go.
  *
  * Invariants:
- * - a socket that is refused is refused after the upgrade, with a close code: a browser cannot see an HTTP status;
+ * - a socket that is refused is refused after the upgrade, with a close code: a browser cannot see an HTTP status; it
+ *   may send next to nothing, and is gone within a second;
+ * - nothing that a client sends can end the process, or keep a descriptor of a socket that is not served;
  * - but while draining, before the upgrade, with 503: that is what makes a load balancer try another gateway;
  * - every socket that was open when the draining began is told, and closed; none opens after that.
  */
@@ -18,10 +20,13 @@ import {
 } from "@throughline/protocol";
 import { nanoid } from "nanoid";
 import { WebSocket, WebSocketServer } from "ws";
+import { Addresses, addressOf } from "./addresses.ts";
+import { Allowance } from "./allowance.ts";
 import type { Authenticator, Principal } from "./auth.ts";
-import { type GatewayEnv, isLoopback } from "./config.ts";
+import { type GatewayEnv, isLoopback, normalOrigin } from "./config.ts";
 import { eventFrame } from "./frame.ts";
-import { type CommandHandler, Connection, type SocketLimits } from "./socket.ts";
+import { Refusals } from "./refusals.ts";
+import { type CommandHandler, Connection, closeReason, type SocketLimits } from "./socket.ts";
 
 /** A socket that knows its connection: no map from one to the other. */
 class GatewaySocket extends WebSocket {
@@ -35,8 +40,19 @@ const handoverMs = 1_000;
 /** How long a client may take to answer a close before its socket is cut, ms. */
 const closeMs = 1_000;
 
+/** How long a socket that is refused may take to hear why, ms. */
+const refusalMs = 1_000;
+/** What a client that is refused may still send, in bytes. */
+const refusedBytes = 125;
+
 /** Sockets are looked at in turn, a few at a time: no burst of pings. */
 const beatSlots = 20;
+
+/** Why a socket is not served. */
+interface Refusal {
+  code: number;
+  reason: string;
+}
 
 /** The open sockets. */
 export class Sockets {
@@ -46,12 +62,15 @@ export class Sockets {
   readonly #handle: CommandHandler;
   readonly #limits: SocketLimits;
   readonly #server: WebSocketServer;
+  /** Upgrades those that are refused, to tell them why. */
+  readonly #refuser: WebSocketServer;
+  readonly #addresses: Addresses;
+  readonly #refusals: Refusals;
+  readonly #opening: Allowance;
   readonly #slots: Set<GatewaySocket>[] = Array.from({ length: beatSlots }, () => new Set());
   readonly #beating: NodeJS.Timeout;
   #beatSlot = 0;
   #opened = 0;
-  #second = 0;
-  #openedThisSecond = 0;
   draining = false;
 
   constructor(env: GatewayEnv, logger: Logger, authenticator: Authenticator, handle: CommandHandler) {
@@ -63,74 +82,114 @@ export class Sockets {
       highWater: env.HIGH_WATER_BYTES,
       lowWater: env.LOW_WATER_BYTES,
       commandsPerSecond: env.COMMANDS_PER_SECOND,
+      bytesPerSecond: env.BYTES_PER_SECOND,
       slowSocketMs: env.SLOW_SOCKET_MS,
     };
-    this.#server = new WebSocketServer({
+    const options = {
       noServer: true,
       clientTracking: false,
       // Compression costs about 300 KB a socket; parts are small and many.
       perMessageDeflate: false,
-      maxPayload: env.MAX_FRAME_BYTES,
       handleProtocols: chooseProtocol,
+    };
+    this.#server = new WebSocketServer({
+      ...options,
+      maxPayload: env.MAX_FRAME_BYTES,
       WebSocket: GatewaySocket,
     });
-    this.#beating = setInterval(() => this.beat(Date.now()), env.HEARTBEAT_MS / beatSlots);
+    this.#refuser = new WebSocketServer({ ...options, maxPayload: refusedBytes });
+    this.#addresses = new Addresses(env.MAX_SOCKETS_PER_ADDRESS);
+    this.#refusals = new Refusals(logger);
+    this.#opening = new Allowance(env.CONNECTIONS_PER_SECOND, 1);
+    this.#beating = setInterval(() => this.beat(), env.HEARTBEAT_MS / beatSlots);
   }
 
   get size(): number {
     return this.#slots.reduce((sum, slot) => sum + slot.size, 0);
   }
 
+  /** Never rejects: what a client sends is its own trouble. */
   async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     socket.on("error", destroy);
+    try {
+      await this.#upgrade(request, socket, head);
+    } catch (error) {
+      this.#logger.error({ err: error }, "an upgrade failed");
+      socket.destroy();
+    }
+  }
+
+  async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     // The target is whatever a client wrote: `//` is one that no URL can be made of.
     const url = URL.canParse(request.url ?? "/", "http://gateway")
       ? new URL(request.url ?? "/", "http://gateway")
       : undefined;
     if (url?.pathname !== "/v1/ws") {
-      refuse(socket, "404 Not Found");
+      answer(socket, "404 Not Found", "there are /v1/ws (a WebSocket), /healthz and /readyz here");
       return;
     }
     if (this.draining) {
-      refuse(socket, "503 Service Unavailable");
+      answer(socket, "503 Service Unavailable", "this gateway is going away");
       return;
     }
-    const refusal = this.#refusal(request);
+    const address = addressOf(request, this.#env.TRUST_PROXY);
+    let refusal = this.#refusal(request, address);
     let principal: Principal | undefined;
-    let reason = "";
     if (refusal === undefined) {
-      try {
-        principal = await this.#authenticator.authenticate(tokenOf(request, url));
-      } catch (error) {
-        if (!(error instanceof ProtocolError))
-          this.#logger.error({ err: error }, "a token could not be checked");
-        reason = (error as Error).message;
-      }
+      // It counts while its token is checked: who opens many at once is to find none free.
+      this.#addresses.enter(address);
+      socket.once("close", () => this.#addresses.leave(address));
+      const checked = await this.#principal(request, url);
+      if ("code" in checked) refusal = checked;
+      else principal = checked;
     }
     if (socket.destroyed) return;
     // A token takes its time to be checked.
     if (this.draining) {
-      refuse(socket, "503 Service Unavailable");
+      answer(socket, "503 Service Unavailable", "this gateway is going away");
       return;
     }
-    this.#server.handleUpgrade(request, socket, head, (ws) => {
-      if (refusal !== undefined) ws.close(refusal.code, refusal.reason);
-      else if (principal === undefined) ws.close(closeCodes.badToken, reason.slice(0, 120));
-      else this.#open(ws as GatewaySocket, socket, principal);
+    if (principal !== undefined) {
+      const known = principal;
+      this.#server.handleUpgrade(request, socket, head, (ws) =>
+        this.#open(ws as GatewaySocket, socket, known),
+      );
+      return;
+    }
+    const { code, reason } = refusal!;
+    this.#refusals.note({
+      code,
+      reason,
+      address: address ?? request.socket.remoteAddress,
+      origin: request.headers.origin,
+    });
+    setTimeout(() => socket.destroy(), refusalMs).unref();
+    this.#refuser.handleUpgrade(request, socket, head, (ws) => {
+      ws.on("error", onError);
+      ws.close(code, closeReason(reason));
     });
   }
 
-  #refusal(request: IncomingMessage): { code: number; reason: string } | undefined {
-    const second = Math.floor(Date.now() / 1000);
-    if (second !== this.#second) {
-      this.#second = second;
-      this.#openedThisSecond = 0;
+  async #principal(request: IncomingMessage, url: URL): Promise<Principal | Refusal> {
+    try {
+      return await this.#authenticator.authenticate(tokenOf(request, url));
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) {
+        this.#logger.error({ err: error }, "a token could not be checked");
+        return { code: closeCodes.overloaded, reason: "the token could not be checked now" };
+      }
+      const isPassing = error.code === "unavailable";
+      return { code: isPassing ? closeCodes.overloaded : closeCodes.badToken, reason: error.message };
     }
-    if (++this.#openedThisSecond > this.#env.CONNECTIONS_PER_SECOND) {
-      return { code: closeCodes.overloaded, reason: "too many connections at once: back off" };
-    }
-    const { origin } = request.headers;
-    if (!originAllowed(origin, this.#env))
+  }
+
+  #refusal(request: IncomingMessage, address: string | undefined): Refusal | undefined {
+    const { overloaded: code } = closeCodes;
+    if (!this.#opening.take()) return { code, reason: "too many connections at once: back off" };
+    if (this.size >= this.#env.MAX_SOCKETS)
+      return { code, reason: "this gateway has as many sockets as it takes" };
+    if (this.#addresses.isFull(address)) return { code, reason: "too many sockets from this address" };
+    if (!originAllowed(request.headers.origin, this.#env))
       return { code: closeCodes.forbidden, reason: "this origin is not allowed" };
     return undefined;
   }
@@ -151,13 +210,14 @@ export class Sockets {
   }
 
   /** One tick of the heartbeat: one slot's sockets. */
-  beat(now: number): void {
+  beat(): void {
     this.#beatSlot = (this.#beatSlot + 1) % beatSlots;
+    const [now, time] = [performance.now(), Date.now()];
     for (const { connection } of this.#slots[this.#beatSlot]!) {
       if (connection === undefined) continue;
       const { expiresAt } = connection.principal;
       // Honoured one heartbeat longer, for a client that is refreshing it.
-      if (expiresAt !== undefined && now > expiresAt + this.#env.HEARTBEAT_MS) {
+      if (expiresAt !== undefined && time > expiresAt + this.#env.HEARTBEAT_MS) {
         connection.close(closeCodes.badToken, "the token has run out");
       } else {
         connection.beat(now);
@@ -193,9 +253,15 @@ export class Sockets {
   }
 }
 
-/** Answers an upgrade that is not to be one. */
-function refuse(socket: Duplex, status: string): void {
-  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+/** Answers an upgrade that is not to be one, and is done with its socket, whatever its client does. */
+function answer(socket: Duplex, status: string, error: string): void {
+  const body = `${JSON.stringify({ error })}\n`;
+  socket.end(
+    `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+  );
+  // Nobody reads what comes: its end would never be seen.
+  socket.resume();
+  setTimeout(() => socket.destroy(), refusalMs).unref();
 }
 
 // One function for all sockets, not one each.
@@ -241,10 +307,8 @@ function tokenOf(request: IncomingMessage, url: URL): string | undefined {
 /** With AUTH=none any page in a browser on this machine could reach us: only its own pages may. */
 function originAllowed(origin: string | undefined, env: GatewayEnv): boolean {
   if (origin === undefined) return true;
-  if (env.ALLOWED_ORIGINS !== undefined) {
-    const allowed = env.ALLOWED_ORIGINS.split(",").map((each) => each.trim());
-    return allowed.includes("*") || allowed.includes(origin);
-  }
+  const { ALLOWED_ORIGINS: allowed } = env;
+  if (allowed !== undefined) return allowed.includes("*") || allowed.includes(normalOrigin(origin) ?? origin);
   if (env.AUTH !== "none") return true;
   return URL.canParse(origin) && isLoopback(new URL(origin).hostname);
 }

@@ -102,6 +102,25 @@ describe("start", () => {
     expect(await isQueued(first.runId)).toBe(false);
   });
 
+  test("idempotencyKey: two owners never come to the same run, whatever they write", async () => {
+    const [first, second] = [
+      await start({ owner: "a\nb", idempotencyKey: "c", threadId: "one" }),
+      await start({ owner: "a", idempotencyKey: "b\nc", threadId: "two" }),
+    ];
+    expect(second.runId).not.toBe(first.runId);
+  });
+
+  test("idempotencyKey: a start that is repeated, and is not let in, takes nothing back", async () => {
+    const first = await start({ idempotencyKey: "k" });
+    await redis.del(`${prefix}:{t}:line`);
+    const other = await start();
+    const again = start({ idempotencyKey: "k", multitaskStrategy: "reject" });
+    await expect(again).rejects.toMatchObject({ details: { activeRunId: other.runId } });
+    expect((await dispatcher.runs.must(first.runId)).record.status).toBe("queued");
+    await runToEnd(other.runId);
+    expect(await start({ idempotencyKey: "k" })).toMatchObject({ runId: first.runId, created: false });
+  });
+
   test("idempotencyKey: many at once are one run", async () => {
     const answers = await Promise.all(Array.from({ length: 20 }, () => start({ idempotencyKey: "k" })));
     expect(new Set(answers.map(({ runId }) => runId)).size).toBe(1);

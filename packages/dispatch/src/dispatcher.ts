@@ -120,14 +120,18 @@ export class Dispatcher {
       request: JSON.stringify(start.request),
       ...(start.metadata === undefined ? {} : { metadata: JSON.stringify(start.metadata) }),
     });
-    if (!opened.created && isEnding(opened.status)) return { ...found(opened), runId };
+    if (!opened.created) {
+      // Whoever asks: a run is answered to its owner only.
+      if (opened.owner !== start.owner) throw new ProtocolError("no_such_run", `there is no run ${runId}`);
+      if (isEnding(opened.status)) return { ...found(opened), runId };
+    }
     const strategy = start.multitaskStrategy ?? "enqueue";
     const enter = () => this.threads.enter(threadId, runId, start.owner, strategy === "reject");
     let entered = await enter();
     // Busy with a run that has ended is not busy.
     if (entered.outcome === "busy" && (await this.active(threadId)) === null) entered = await enter();
     if (entered.outcome !== "in") {
-      await this.#takeBack(start, runId);
+      if (opened.created) await this.#takeBack(start, runId);
       if (entered.outcome === "foreign") {
         throw new ProtocolError("no_such_thread", `there is no thread ${threadId}`);
       }
@@ -259,9 +263,8 @@ export class Dispatcher {
 
   /** The ids that this key stands for: the first caller's. */
   async #remember(owner: string, key: string, runId: string, threadId: string): Promise<[string, string]> {
-    const name = `${this.#prefix}:{${digest(`${owner}\n${key}`)}}:idempotency`;
     const first = await this.#redis.set(
-      name,
+      this.#idempotencyKey(owner, key),
       JSON.stringify([runId, threadId]),
       "EX",
       idempotencyTtlS,
@@ -275,9 +278,7 @@ export class Dispatcher {
   async #takeBack(start: StartRequest, runId: string): Promise<void> {
     await this.runs.remove(runId);
     if (start.idempotencyKey === undefined) return;
-    await this.#redis.del(
-      `${this.#prefix}:{${digest(`${start.owner}\n${start.idempotencyKey}`)}}:idempotency`,
-    );
+    await this.#redis.del(this.#idempotencyKey(start.owner, start.idempotencyKey));
   }
 
   /** Puts a run on its queue. false: it has ended and there is nothing left to do, or its record has expired. */
@@ -286,6 +287,10 @@ export class Dispatcher {
     if (run === null || (isEnding(run.record.status) && !keepsInput(run))) return false;
     await this.#queue.add(requestOf(run).queue, { runId, threadId: run.record.threadId });
     return true;
+  }
+
+  #idempotencyKey(owner: string, key: string): string {
+    return `${this.#prefix}:{${digest(JSON.stringify([owner, key]))}}:idempotency`;
   }
 
   #ownerIndex(owner: string): string {

@@ -151,6 +151,53 @@ export const errors: ConformanceTest[] = [
   }),
 
   test(
+    "R114",
+    "refuses JSON that is too deep, too much or not finite with invalid_argument, and goes on",
+    [],
+    async (t) => {
+      const socket = await t.connect();
+      const ping = (id: number, pad: string) => `{"id":${id},"method":"server.ping","params":{"pad":${pad}}}`;
+      const list = (depth: number) => "[".repeat(depth) + "]".repeat(depth);
+      const wrong = [list(99), `[${"0,".repeat(50_000)}0]`, "[1e999]", "[-1e999]"];
+      const right = [list(98), `[${"0,".repeat(40_000)}0]`, "[1e300]", '"1e999 [[["'];
+      // An id of the socket's own choice is never as high.
+      const answers = async (pads: string[], from: number) => {
+        for (const [i, pad] of pads.entries()) socket.send(ping(from + i, pad));
+        const ours = () =>
+          socket.frames.flatMap((frame) => (frame.type === "event" || (frame.id ?? 0) < from ? [] : [frame]));
+        await socket.until("all answers", () => ours().length >= pads.length);
+        return ours().toSorted((a, b) => (a.id ?? 0) - (b.id ?? 0));
+      };
+      for (const frame of await answers(wrong, 1_000)) {
+        assert.ok(frame.type === "error" && frame.error === "invalid_argument" && !frame.retryable);
+      }
+      for (const frame of await answers(right, 2_000)) assert.equal(frame.type, "success");
+    },
+  ),
+
+  test(
+    "R115",
+    "refuses more bytes of commands than a socket may send with rate_limited",
+    ["tight"],
+    async (t) => {
+      const { url } = await t.target.tight();
+      const socket = await t.connect({ url });
+      const ids = Array.from({ length: 4 }, () => socket.ask("server.ping", { pad: "x".repeat(400_000) }));
+      const answers = () => socket.frames.filter((frame) => frame.type !== "event");
+      await socket.until("all answers", () => answers().length >= ids.length);
+      assert.deepEqual(
+        answers().map((frame) => frame.id),
+        ids,
+      );
+      const refused = answers().filter((frame) => frame.type === "error");
+      assert.ok(refused.length > 0 && refused.length < ids.length, `${refused.length} of 4 were refused`);
+      for (const frame of refused) {
+        assert.ok(frame.type === "error" && frame.error === "rate_limited" && frame.retryable);
+      }
+    },
+  ),
+
+  test(
     "R87",
     "answers unavailable while Redis is out of reach, and keeps the socket",
     ["cutOff"],
