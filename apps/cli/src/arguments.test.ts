@@ -34,11 +34,18 @@ describe("input", () => {
     ["42", 42],
     ["true", true],
     ["Tell me", "Tell me"],
-    ["{broken", "{broken"],
+    ["[sic] this", "[sic] this"],
     [undefined, undefined],
   ])("%j is %j", (given, input) => {
     expect(runInput(given, undefined)).toEqual(input);
   });
+
+  it.each(['{"a":1', "{broken", ' { "a": }', '["a"', "[[1]"])(
+    "%j is refused: it was meant to be JSON",
+    (given) => {
+      expect(() => runInput(given, undefined)).toThrow(/^It begins as JSON, and is none: /);
+    },
+  );
 
   it("takes a file's text, and JSON beside it", () => {
     expect(runInput(undefined, file)).toEqual({ text: "# Title\n" });

@@ -30,11 +30,13 @@ export function runInput(text: string | undefined, file: string | undefined): un
   throw new InvalidArgumentError("with --file, the input has to be a JSON object.");
 }
 
+/** @throws InvalidArgumentError: what begins as an object or a list is meant to be one */
 function parseLoosely(text: string): unknown {
   try {
     return JSON.parse(text);
-  } catch {
-    return text;
+  } catch (error) {
+    if (!/^\s*(\{|\[\s*[[{"\]])/.test(text)) return text;
+    throw new InvalidArgumentError(`It begins as JSON, and is none: ${(error as Error).message}.`);
   }
 }
 

@@ -13,6 +13,9 @@ export interface FollowOptions {
   agent: string | undefined;
 }
 
+/** How long a run may be silent at first before it is said what it waits for, ms. */
+const patienceMs = 2_000;
+
 export const exitCodes = { completed: 0, failed: 1, cancelled: 130 } as const;
 
 /** Writes out the run. Answers the exit code. */
@@ -35,11 +38,14 @@ export async function follow(
   ];
   try {
     run = await following;
+    const waiting = setTimeout(() => void sayWhatFor(run!, options, session), patienceMs);
+    stops.push(() => clearTimeout(waiting));
     if (pressedEarly) interrupted(run, 1, options, session);
     const transcript = new Transcript();
     let silent = true;
     for await (const event of run.events) {
       silent = false;
+      clearTimeout(waiting);
       if (options.json) terminal.line(jsonLine(event));
       else for (const output of transcript.add(event)) terminal.show(output);
     }
@@ -51,6 +57,27 @@ export async function follow(
   } finally {
     terminal.end();
     for (const stop of stops) stop();
+  }
+}
+
+/** A run that nobody has begun waits for its turn in the thread, for a worker that is free, or for one that knows its agent. */
+async function sayWhatFor(
+  run: Run,
+  options: FollowOptions,
+  { terminal, connection }: Session,
+): Promise<void> {
+  try {
+    const [record, agents] = await Promise.all([connection.getRun(run.runId), connection.agents()]);
+    if (record.status !== "queued") return;
+    const agent = options.agent ?? record.agent;
+    const isOffered = agents.some(({ name }) => name === agent);
+    terminal.note(
+      isOffered
+        ? "queued: it waits for its turn"
+        : `queued: no live worker offers ${agent}; it begins when one does (Ctrl-C ends it)`,
+    );
+  } catch {
+    // The connection is away, which is said already; or the run has ended meanwhile.
   }
 }
 

@@ -159,6 +159,20 @@ describe("run", () => {
     expect(cli.err).toBe("a worker was lost; another goes on from offset 1; the text so far, as it holds:\n");
   });
 
+  it.each([
+    ["for a worker that knows it", [], "queued: no live worker offers a; it begins when one does"],
+    ["for its turn", [{ name: "a", modes: [] }], "queued: it waits for its turn"],
+  ])("says that a run waits %s", async (_, agents, line) => {
+    const { cli, peer } = await running(["run", "a"]);
+    await peer.started();
+    peer.answer(await peer.command("run.get"), { ...record, status: "queued", attempt: 0, head: 0 });
+    peer.answer(await peer.command("agent.list"), { agents });
+    await cli.shows("err", line);
+    peer.parts("r1", 1, [started(), completed()]);
+    expect(await cli.exit).toBe(0);
+    expect(cli.err.split("queued")).toHaveLength(2);
+  });
+
   it("ends quietly when nobody reads any more", async () => {
     const { cli, peer } = await running(["run", "a"]);
     await peer.started();

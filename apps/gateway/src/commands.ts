@@ -267,8 +267,8 @@ async function startRequest(
   const owner = connection.principal.id;
   const queue = await dispatcher.agents.queueOf(agent);
   if (queue === null) {
-    const names = await dispatcher.agents.names();
-    const known = names.length === 0 ? "no worker has offered any yet" : `there are ${names.join(", ")}`;
+    const names = (await dispatcher.agents.live()).map(({ name }) => name);
+    const known = names.length === 0 ? "no live worker offers any" : `there are ${names.join(", ")}`;
     throw new ProtocolError("no_such_agent", `there is no agent ${short(agent)}; ${known}`);
   }
   if (checkpointId !== undefined) {

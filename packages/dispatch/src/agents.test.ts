@@ -38,7 +38,6 @@ test("a worker that no longer says anything is gone, and its agents are known al
   expect(await agents.live()).toEqual([]);
   expect(await redis.smembers(`${prefix}:{agents}:workers`)).toEqual([]);
   expect(await agents.queueOf("a")).toBe("q1");
-  expect(await agents.names()).toEqual(["a"]);
 });
 
 test("an agent that nobody has offered for a day is unknown", async () => {

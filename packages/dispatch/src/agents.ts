@@ -75,11 +75,6 @@ export class AgentRegistry {
     return Date.now() - known.seen < knownForMs ? known.queue : null;
   }
 
-  /** The names of all agents that are known, for an error that helps. */
-  async names(): Promise<string[]> {
-    return (await this.#redis.hkeys(this.#known)).sort();
-  }
-
   #offerKey(workerId: string): string {
     return `${this.#workers}:${workerId}`;
   }

@@ -11,11 +11,8 @@ type Json = z.core.util.JSONType;
  * What came out of a JSON text, and so needs no second look: a gateway has bounded its depth and size, and refused
  * numbers that are not finite, before it parsed the text.
  */
-const json = z.custom<Json>((value) => value !== undefined, "a value is needed");
-const record = z.custom<Record<string, Json>>(
-  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
-  "expected an object",
-);
+const json = z.any().refine((value) => value !== undefined, "a value is needed") as z.ZodType<Json, Json>;
+const record = z.record(z.string(), z.any()) as z.ZodType<Record<string, Json>, Record<string, Json>>;
 
 /** An id of a run: what the gateway gave out. */
 const runId = z.string().min(1).max(128);
