@@ -324,6 +324,7 @@ export function auditView(view: View, log: readonly LogPart[], story: Story): st
 
 function isExpectedFailure({ turn }: KnownRun, { record: { error }, crashes }: StoredRun): boolean {
   if (turn.agent === "failing" && error?.message === plannedFailure) return true;
+  // Only who is blamed fails, and none of these agents goes down when it is alone, but what a fault strikes then.
   return error?.name === "WorkerCrashedError" && crashes >= maxCrashes;
 }
 

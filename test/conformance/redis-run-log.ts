@@ -13,6 +13,7 @@ export async function redisRunLog(url: string): Promise<RunLog> {
   return {
     store: new RunStore(redis, { prefix, retention }),
     log: new LogWriter(redis, { prefix, retention }),
+    another: () => new LogWriter(redis, { prefix, retention }),
     reader: new LogReader(redis, prefix),
     retention,
     async listen(runId) {

@@ -12,6 +12,8 @@ import { until } from "../support/until.ts";
 export interface RunLog {
   store: Pick<RunStore, "open" | "get" | "must" | "many" | "cancel" | "remove">;
   log: Pick<LogWriter, "claim">;
+  /** The same, as another process has it. */
+  another(): Pick<LogWriter, "claim">;
   reader: Pick<LogReader, "page" | "parts" | "snapshot">;
   /** Hears a run's live messages and its control channel from the moment that it resolves. */
   listen(runId: string): Promise<{ live: Buffer[]; control: Buffer[] }>;
@@ -49,8 +51,8 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
       await it.store.open(run);
       return run.runId;
     };
-    const claim = async (runId: string): Promise<RunWriter> => {
-      const claimed = await it.log.claim(runId);
+    const claim = async (runId: string, log = it.log): Promise<RunWriter> => {
+      const claimed = await log.claim(runId);
       if (claimed.outcome !== "claimed") throw new Error(`${runId} is ${claimed.outcome}`);
       return claimed.writer;
     };
@@ -128,14 +130,37 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
           crashes: 0,
           record: { attempt: 1, status: "running" },
         });
-        await claim(runId);
-        const released = await claim(runId);
+        await claim(runId, it.another());
+        const released = await claim(runId, it.another());
         expect(await it.store.must(runId)).toMatchObject({ crashes: 2, record: { attempt: 3 } });
         await released.release();
         expect(await it.store.must(runId)).toMatchObject({ record: { status: "queued" } });
         await claim(runId);
         // One that was given back did not crash.
         expect(await it.store.must(runId)).toMatchObject({ crashes: 2, record: { attempt: 4 } });
+      });
+
+      test("a process that claims its own run once more has not died", async () => {
+        const runId = await open();
+        await claim(runId);
+        await claim(runId);
+        expect(await it.store.must(runId)).toMatchObject({ crashes: 0, record: { attempt: 2 } });
+      });
+
+      test("of a run that is tried alone says so when it takes its process down, and only then", async () => {
+        const runId = await open();
+        await claim(runId, it.another());
+        const alone = await claim(runId, it.another());
+        expect(await it.store.must(runId)).toMatchObject({ crashes: 1, blamed: false, trials: 0 });
+        await alone.tried("alone");
+        const next = await claim(runId, it.another());
+        expect(await it.store.must(runId)).toMatchObject({ crashes: 2, blamed: true, trials: 1 });
+        await next.tried("alone");
+        await next.tried("cleared");
+        expect(await it.store.must(runId)).toMatchObject({ crashes: 0, trials: 2 });
+        await claim(runId, it.another());
+        expect(await it.store.must(runId)).toMatchObject({ crashes: 1, blamed: false });
+        await expect(next.tried("alone")).rejects.toMatchObject({ code: "stale_attempt" });
       });
 
       test("P4: fences: an earlier attempt can neither append nor finish nor release nor trim", async () => {

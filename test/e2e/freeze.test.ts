@@ -129,6 +129,35 @@ test.concurrent(
   60_000,
 );
 
+test.concurrent(
+  "P5: a run that takes its workers down is tried alone, and nobody's run fails for it",
+  () =>
+    Scene.play(async (it) => {
+      const workers = [await it.addWorker(), await it.addWorker()];
+      const others = await Promise.all(
+        Array.from({ length: 12 }, () => it.client.start({ agent: "going", input: { n: 40, ms: 50 } })),
+      );
+      const deadly = [await it.client.start({ agent: "deadly" }), await it.client.start({ agent: "deadly" })];
+      const all = [...deadly, ...others];
+      await until(
+        async () => {
+          for (const [i, worker] of workers.entries()) if (worker.gone) workers[i] = await it.addWorker();
+          return all.every(({ ending }) => ending !== undefined);
+        },
+        90_000,
+        "the ends of all runs",
+      );
+      for (const reader of deadly) {
+        expect(await reader.ended()).toMatchObject({
+          event: "failed",
+          error: { name: "WorkerCrashedError" },
+        });
+      }
+      for (const reader of others) expect((await reader.ended()).event).toBe("completed");
+    }),
+  120_000,
+);
+
 test.concurrent("P5, P6: with every worker gone runs wait, say so, and go on when one comes", () =>
   Scene.play(async (it) => {
     const only = await it.addWorker();

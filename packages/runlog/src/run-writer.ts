@@ -183,6 +183,12 @@ export class RunWriter {
     if (status !== 1) throw this.#refusal(status);
   }
 
+  /** A suspect run is tried with nothing else in its process; `cleared`: it has stood that, and is a suspect no more. */
+  async tried(how: "alone" | "cleared"): Promise<void> {
+    const status = await this.#log.persist((redis) => redis.tlTry(this.#keys.run, this.fence, how));
+    if (status !== 1) throw this.#refusal(status);
+  }
+
   /**
    * After LostWritesError: gives the log a new epoch, so that everyone who follows it begins anew with what is left,
    * and the run back for another attempt.

@@ -66,8 +66,12 @@ export interface StoredRun {
   record: RunRecord;
   owner: string;
   request: string;
-  /** How many of its workers died with it, or lost it. */
+  /** How many of its workers died with it, or lost it, one soon after the other, since it was last tried alone. */
   crashes: number;
+  /** The last of these had nothing else to do. */
+  blamed: boolean;
+  /** How often it was tried alone. */
+  trials: number;
   /** The epoch that its log had before. */
   earlier: EarlierEpoch | undefined;
 }
@@ -224,6 +228,8 @@ export function storedRun(runId: string, fields: Record<string, string>): Stored
     owner: fields.owner as string,
     request: fields.request as string,
     crashes: Number(fields.crashes ?? 0),
+    blamed: fields.blamed === "1",
+    trials: Number(fields.trials ?? 0),
     earlier: earlierEpoch(fields.earlier),
   };
 }

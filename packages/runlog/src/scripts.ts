@@ -25,6 +25,7 @@ const scripts = {
   tlRead: { file: "read", keys: 2 },
   tlRenew: { file: "renew", keys: 1, after: "incarnation" },
   tlRelease: { file: "release", keys: 1 },
+  tlTry: { file: "try", keys: 1 },
   tlTrim: { file: "trim", keys: 3 },
 } as const satisfies Record<string, Script>;
 
@@ -41,6 +42,7 @@ declare module "ioredis" {
     tlReadBuffer(...keysAndArgs: Argument[]): Result<(Buffer | number)[], Context>;
     tlRenew(...keysAndArgs: Argument[]): Result<number, Context>;
     tlRelease(...keysAndArgs: Argument[]): Result<number, Context>;
+    tlTry(...keysAndArgs: Argument[]): Result<number, Context>;
     tlTrim(...keysAndArgs: Argument[]): Result<number, Context>;
   }
 }

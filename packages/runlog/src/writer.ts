@@ -7,6 +7,7 @@
  */
 import type { Ending } from "@throughline/protocol";
 import type { Cluster, Redis } from "ioredis";
+import { nanoid } from "nanoid";
 import { isCluster } from "./cluster.ts";
 import { defaultPrefix, runKeys } from "./keys.ts";
 import { persist } from "./retry.ts";
@@ -21,7 +22,12 @@ export interface WriterOptions {
   highWater?: number;
   /** Characters of JSON in one part. Default 8 Mi. */
   maxPart?: number;
+  /** The process: a run that it claims from itself has lost no worker. Default: one of this writer's own. */
+  holder?: string;
 }
+
+/** An attempt that lasted so long, and died, has its death from elsewhere, most likely, ms. */
+const unsuspectMs = 30_000;
 
 /** One command's bounds: Redis does nothing else while it runs. */
 const maxRunsAtOnce = 64;
@@ -37,6 +43,7 @@ export class LogWriter {
   readonly #redis: Redis | Cluster;
   readonly prefix: string;
   readonly retention: Retention;
+  readonly holder: string;
   readonly highWater: number;
   readonly maxPart: number;
   #due: RunWriter[] = [];
@@ -45,6 +52,7 @@ export class LogWriter {
     this.#redis = withScripts(redis);
     this.prefix = options.prefix ?? defaultPrefix;
     this.retention = { ...defaultRetention, ...options.retention };
+    this.holder = options.holder ?? nanoid();
     this.highWater = options.highWater ?? 256 * 1024;
     this.maxPart = options.maxPart ?? 8 * 1024 * 1024;
   }
@@ -54,7 +62,16 @@ export class LogWriter {
     const keys = runKeys(this.prefix, runId);
     const epoch = newEpoch();
     const reply = await this.persist((redis) =>
-      redis.tlClaim(keys.run, keys.log, Date.now(), this.retention.idleMs, epoch, keys.live),
+      redis.tlClaim(
+        keys.run,
+        keys.log,
+        Date.now(),
+        this.retention.idleMs,
+        epoch,
+        keys.live,
+        this.holder,
+        unsuspectMs,
+      ),
     );
     if (reply[0] === "missing") return { outcome: "missing" };
     if (reply[0] === "ended") return { outcome: "ended", status: reply[1] as Ending };

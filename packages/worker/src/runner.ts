@@ -31,6 +31,7 @@ import {
 } from "./attempt.ts";
 import { FunctionSession } from "./function-session.ts";
 import type { Assignment, Earlier, Outcome, Session } from "./session.ts";
+import { Trial } from "./trial.ts";
 
 export interface RunnerOptions {
   /** How long an agent gets to obey its signal before its run ends without it, in ms. */
@@ -54,14 +55,18 @@ export interface RunnerParts {
   prefix: string;
 }
 
-/** `handed-over`: the run is to go back on the queue, for another worker; `again`: for any, this one too. */
-export type RunOutcome = "done" | "lost" | "handed-over" | "again" | "unknown-agent";
+/**
+ * `handed-over`: the run is to go back on the queue, for another worker; `again`: for any, this one too; `busy`: this
+ * one has none of its runs for a while.
+ */
+export type RunOutcome = "done" | "lost" | "handed-over" | "again" | "busy" | "unknown-agent";
 
 export class Runner {
   readonly #parts: RunnerParts;
   readonly #options: RunnerOptions;
   /** The attempts of this process, by run. */
   readonly active = new Map<string, Attempt>();
+  readonly #trial = new Trial(this.active);
   #leaving = false;
 
   constructor(parts: RunnerParts, options: RunnerOptions) {
@@ -72,6 +77,7 @@ export class Runner {
   /** Runs one attempt. Rejects only where Redis could not be asked at all: the job is to be tried again. */
   async run(job: RunJob): Promise<RunOutcome> {
     const { log, control, dispatcher, prefix } = this.#parts;
+    if (this.#trial.excludes(job.runId)) return "busy";
     const { control: channel } = runKeys(prefix, job.runId);
     let attempt: Attempt | undefined;
     let crashes = 0;
@@ -91,6 +97,10 @@ export class Runner {
       attempt = new Attempt(writer, fold);
       this.active.set(job.runId, attempt);
       if (run.record.cancel !== undefined) attempt.stop(new RunCancelledError());
+      if (!(await this.#mayRun(run, attempt))) {
+        await writer.release();
+        return "busy";
+      }
       if (this.#leaving) attempt.stop(new WorkerStoppingError());
       timeout = stopInTime(attempt, run);
       const outcome = await this.#attempt(run, attempt);
@@ -121,9 +131,26 @@ export class Runner {
       return "lost";
     } finally {
       clearTimeout(timeout);
+      this.#trial.end(job.runId);
       control.unsubscribe(channel, wake);
       if (attempt !== undefined && this.active.get(job.runId) === attempt) this.active.delete(job.runId);
     }
+  }
+
+  /** A suspect is tried alone; no other begins meanwhile. false: it is to come again. */
+  async #mayRun(run: StoredRun, attempt: Attempt): Promise<boolean> {
+    const { runId } = run.record;
+    if (this.#trial.excludes(runId)) return false;
+    // The last crash that it may have is one that nobody else can have caused.
+    const isSuspect = run.crashes >= Math.max(1, this.#options.maxCrashes - 1);
+    if (!isSuspect || this.#isGuilty(run) || attempt.reason !== undefined) return true;
+    this.#logger(runId, attempt).warn({ crashes: run.crashes }, "the run lost workers: it is tried alone");
+    await this.#trial.begin(attempt, run.trials);
+    return true;
+  }
+
+  #isGuilty({ crashes, blamed }: StoredRun): boolean {
+    return blamed && crashes >= this.#options.maxCrashes;
   }
 
   /** This process goes: stops its attempts, and those whose claim is still under way, for others to go on with. */
@@ -210,8 +237,8 @@ export class Runner {
 
     const earlier = writer.offset > 0 ? await this.#refold(session, attempt) : null;
     if (attempt.reason instanceof RunCancelledError) return await this.#cancelled(run, end);
-    if (run.crashes >= this.#options.maxCrashes) {
-      const message = `the run took ${run.crashes} workers down with it`;
+    if (this.#isGuilty(run)) {
+      const message = `the run took ${run.crashes} workers down with it, the last of them when it was alone there`;
       return await end("failed", { event: "failed", error: { name: "WorkerCrashedError", message } });
     }
     if (agent === undefined) {

@@ -82,6 +82,8 @@ const tickMs = 1_000;
 /** How often the connection that brings cancels has to prove that it does. */
 const proveMs = 5_000;
 const againDelayMs = 200;
+/** How long a run waits for another worker, or for this one to have tried the run that it tries alone. */
+const busyDelayMs = 500;
 /** How long a run waits for a worker that knows its agent, before it is tried again. */
 const unknownAgentDelayMs = 1_000;
 
@@ -121,7 +123,7 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
   const storeOf = stores(options.store, commands, prefix);
   const runner = new Runner(
     {
-      log: new LogWriter(commands, common),
+      log: new LogWriter(commands, { ...common, holder: workerId }),
       reader: new LogReader(commands, prefix),
       control,
       dispatcher,
@@ -147,6 +149,10 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
     if (outcome === "again") {
       // Not at once: BullMQ forgets to renew the lock of a job that comes back before its first round is over.
       await job.moveToDelayed(Date.now() + againDelayMs, lockToken);
+      throw new DelayedError();
+    }
+    if (outcome === "busy") {
+      await job.moveToDelayed(Date.now() + busyDelayMs, lockToken);
       throw new DelayedError();
     }
     // Where another worker has it, BullMQ refuses this as well; where nobody has, the run is tried again.

@@ -163,7 +163,10 @@ describe("a worker that died", () => {
   test("P5: again and again: the run fails, with its ending in the log and its last words on a branch", async () => {
     const threadId = shop.newThread();
     const runId = await shop.start("teller", { input: "hi" }, { threadId });
-    for (let i = 1; i <= 3; i++) await shop.claimAndDie(runId, [word(runId, `${i} `)]);
+    for (let i = 1; i <= 3; i++) {
+      const dead = await shop.claimAndDie(runId, [word(runId, `${i} `)]);
+      if (i === 3) await dead.tried("alone");
+    }
     await shop.serve({ teller }, { maxCrashes: 3 });
     const { record } = await shop.ended(runId);
     expect(told).toEqual([]);
@@ -172,6 +175,38 @@ describe("a worker that died", () => {
     expect(await shop.messages(threadId, record.checkpoint?.checkpointId)).toEqual(["human:hi", "ai:1 2 3 "]);
     // The thread goes on.
     await shop.ended(await shop.start("teller", {}, { threadId }));
+  });
+
+  test("P5: and was never alone: it is tried alone, the others go on elsewhere, and it passes", async () => {
+    const gate = new Gate();
+    const agents = {
+      async *suspect() {
+        yield "here";
+        await gate.passed;
+      },
+      other: agent(
+        async function* ({ partial }: AgentContext) {
+          yield partial === null ? "one " : "two";
+          if (partial === null) await new Promise(() => {});
+        },
+        { takeover: "resume" },
+      ),
+    };
+    const first = await shop.serve(agents);
+    const other = await shop.start("other");
+    await shop.reached(other, 2);
+    const runId = await shop.start("suspect", {}, { threadId: shop.newThread() });
+    await shop.reached(runId, 2);
+    for (let i = 0; i < 3; i++) await shop.claimAndDie(runId, []);
+    await until(() => first.active === 1);
+    expect((await shop.record(other)).status).toBe("running");
+    // Its job is put back when its lock runs out: then this worker has nothing but it.
+    await until(async () => (await shop.dispatcher.runs.must(runId)).trials === 1, 20_000);
+    expect(first.active).toBe(1);
+    expect((await shop.record(other)).status).toBe("queued");
+    gate.open();
+    expect((await shop.ended(runId)).record.status).toBe("completed");
+    expect((await shop.ended(other)).text).toBe("one two");
   });
 
   test("P5: having ended the run, but not left its thread: the next look moves the thread on", async () => {
