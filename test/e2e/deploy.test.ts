@@ -25,6 +25,8 @@ function yaml(path: string): Tree[] {
 }
 
 interface Container {
+  image: string;
+  securityContext?: Record<string, unknown>;
   command: string[];
   env: { name: string; value?: string }[];
   readinessProbe?: Probe;
@@ -36,6 +38,8 @@ interface Probe {
   httpGet: { path: string; port: string };
 }
 interface Pod {
+  automountServiceAccountToken?: boolean;
+  securityContext?: Record<string, unknown>;
   terminationGracePeriodSeconds: number;
   containers: [Container];
 }
@@ -107,6 +111,18 @@ describe("Kubernetes", () => {
     expectProgram(worker.command);
     expectWorkerEnv(Object.keys(envOf(worker)));
     expect(terminationGracePeriodSeconds).toBeGreaterThan(processGraceS);
+  });
+
+  test.each(["throughline-gateway", "throughline-worker"])("%s may do nothing that it need not", (name) => {
+    const { automountServiceAccountToken, securityContext, containers } = podOf(name);
+    expect(automountServiceAccountToken).toBe(false);
+    expect(securityContext).toMatchObject({ runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } });
+    expect(containers[0].securityContext).toEqual({
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ["ALL"] },
+    });
+    expect(containers[0].image).not.toMatch(/:latest$|^[^:@]+$/);
   });
 
   test("labels, names and ports find each other", () => {
@@ -184,6 +200,9 @@ describe("compose", () => {
 test("the image starts a gateway where nothing else is said", () => {
   const dockerfile = read("infra/Dockerfile");
   expectProgram(JSON.parse(/^CMD (.*)$/m.exec(dockerfile)![1]!));
+  expect(dockerfile).toMatch(/^ARG NODE=node:2[2-9]-/m);
+  expect(dockerfile).toMatch(/^USER \d+:\d+$/m);
+  expect(dockerfile).not.toMatch(/--chown/);
   // A path in the image is one of the repository.
-  expect(dockerfile).toMatch(/COPY --from=build .* \/throughline \.\/$/m);
+  expect(dockerfile).toMatch(/COPY --from=build \/throughline \.\/$/m);
 });

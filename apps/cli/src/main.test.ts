@@ -298,13 +298,17 @@ describe("the gateway", () => {
     expect(cli.out).toContain("digest");
   });
 
-  it("that refuses the token: says so", async () => {
+  it.each([
+    ["T", "the token has expired", "pass another"],
+    ["", "a token is needed, and none came", "pass one"],
+  ])("that refuses the token %j: says why, and what to do", async (token, why, what) => {
     gateway.hello = null;
-    const { cli, peer } = await running(["agents"], { THROUGHLINE_TOKEN: "T" });
-    expect(peer.subprotocols).toContain("throughline.bearer.T");
-    peer.close(4401);
+    const { cli, peer } = await running(["agents"], { THROUGHLINE_TOKEN: token });
+    expect(peer.subprotocols.includes("throughline.bearer.T")).toBe(token === "T");
+    peer.close(4401, why);
     expect(await cli.exit).toBe(1);
-    expect(cli.err).toBe("the gateway refuses the token; pass another with --token or THROUGHLINE_TOKEN\n");
+    const line = `the gateway refuses the connection: ${why}; ${what} with --token or THROUGHLINE_TOKEN\n`;
+    expect(cli.err).toBe(line);
   });
 
   it("whose address is none: says so", async () => {

@@ -98,7 +98,9 @@ function wait({ retryInMs }: { retryInMs: number }): string {
 /** What went wrong, in a line that says what to do about it. */
 export function explain(error: unknown, command: string): string {
   if (error instanceof ConnectionClosedError && error.closeCode === closeCodes.badToken) {
-    return `the gateway refuses the token; pass another with --token or THROUGHLINE_TOKEN`;
+    const why = error.message.replace("the connection is closed: ", "");
+    const which = why.includes("none came") ? "one" : "another";
+    return `the gateway refuses the connection: ${why}; pass ${which} with --token or THROUGHLINE_TOKEN`;
   }
   if (error instanceof ProtocolError && error.code === "no_such_agent") {
     return `${error.message} (${error.code}); \`${command} agents\` lists those there are`;
