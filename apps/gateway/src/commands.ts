@@ -7,7 +7,7 @@ import {
   readState,
   refuseSerialised,
 } from "@throughline/checkpoint";
-import type { Dispatcher, RunRequest, StartRequest } from "@throughline/dispatch";
+import { type Dispatcher, type RunRequest, requestOf, type StartRequest } from "@throughline/dispatch";
 import {
   type CommandFrame,
   commands,
@@ -189,19 +189,21 @@ function makeHandlers(deps: CommandDeps): Handlers {
       });
     },
 
-    "run.get": async (connection, { runId }) => await dispatcher.describe(await ownRun(connection, runId)),
+    "run.get": async (connection, { runId }) => {
+      const run = await ownRun(connection, runId);
+      return await dispatcher.describe({ record: run.record, queue: requestOf(run).queue });
+    },
 
     "run.list": async (connection, { threadId, status, limit = defaultListLimit, before }) => {
       const owner = connection.principal.id;
       if (threadId !== undefined) await ownThread(connection, threadId);
-      const runs = await dispatcher.list({
+      return await dispatcher.list({
         owner,
         limit,
         ...(threadId === undefined ? {} : { threadId }),
         ...(status === undefined ? {} : { status }),
         ...(before === undefined ? {} : { before }),
       });
-      return { runs };
     },
 
     "thread.get": async (connection, { threadId, checkpointId, ns }) => {

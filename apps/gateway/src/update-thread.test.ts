@@ -59,11 +59,12 @@ test("no worker takes it up in time: it is given up, nothing is written, and the
   await expect(update()).rejects.toMatchObject({ code: "unavailable", retryable: true });
   expect(await readHistory(deps.saver, { threadId: "t" })).toHaveLength(1);
   expect(await deps.dispatcher.active("t")).toBeNull();
-  const [run] = await deps.dispatcher.list({ owner: "alice", threadId: "t", limit: 5 });
+  const { runs } = await deps.dispatcher.list({ owner: "alice", threadId: "t", limit: 5 });
+  const [run] = runs;
   expect(run).toMatchObject({ status: "cancelled", metadata: { command: "thread.update" } });
 });
 
 test("nobody offers its agent any more: it is refused, and no run is left", async () => {
   await expect(update()).rejects.toMatchObject({ code: "no_such_agent" });
-  expect(await deps.dispatcher.list({ owner: "alice", threadId: "t", limit: 5 })).toEqual([]);
+  expect(await deps.dispatcher.list({ owner: "alice", threadId: "t", limit: 5 })).toEqual({ runs: [] });
 });

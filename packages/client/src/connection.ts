@@ -26,7 +26,7 @@ import {
 } from "./platform.ts";
 import { type AttachOptions, type CancelOptions, Run, type RunHandle, type RunPort } from "./run.ts";
 import type { Socket } from "./socket.ts";
-import { Thread } from "./thread.ts";
+import { allRuns, Thread } from "./thread.ts";
 
 export interface ConnectOptions {
   /** A function is asked again when what it gave was refused (close code 4401). */
@@ -185,7 +185,7 @@ export class Connection {
 
   /** The runs, newest first. `before`: the runId that the last page ended with. */
   async runs(params: Params<"run.list"> = {}): Promise<RunRecord[]> {
-    return (await this.call("run.list", params)).runs;
+    return await allRuns((page) => this.call("run.list", page), params);
   }
 
   getRun(runId: string): Promise<RunRecord> {

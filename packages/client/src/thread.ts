@@ -1,6 +1,9 @@
 /** The calls about one thread. */
 import type { Method, Params, Result, RunRecord, ThreadState } from "@throughline/protocol";
 
+/** As gateways have it. */
+const defaultLimit = 50;
+
 type Call = <M extends Method>(method: M, params: Params<M>) => Promise<Result<M>>;
 
 export class Thread {
@@ -38,6 +41,21 @@ export class Thread {
 
   /** The thread's runs, newest first. */
   async runs(options: Omit<Params<"run.list">, "threadId"> = {}): Promise<RunRecord[]> {
-    return (await this.#call("run.list", { threadId: this.threadId, ...options })).runs;
+    return await allRuns((page) => this.#call("run.list", page), { threadId: this.threadId, ...options });
   }
+}
+
+/** A gateway looks at so many runs at a time, whatever their status: goes on until there are as many as were asked for. */
+export async function allRuns(
+  list: (params: Params<"run.list">) => Promise<Result<"run.list">>,
+  params: Params<"run.list">,
+): Promise<RunRecord[]> {
+  const { limit = defaultLimit } = params;
+  let { runs, next } = await list(params);
+  while (next !== undefined && runs.length < limit) {
+    const more = await list({ ...params, limit: limit - runs.length, before: next });
+    runs = [...runs, ...more.runs];
+    next = more.next;
+  }
+  return runs;
 }

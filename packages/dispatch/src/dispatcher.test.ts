@@ -50,7 +50,7 @@ describe("start", () => {
     });
     expect(JSON.parse(run.request)).toEqual({ queue: defaultQueue, input: "hi" });
     expect(await isQueued(started.runId)).toBe(true);
-    expect(await dispatcher.list({ owner: "alice", limit: 5 })).toHaveLength(1);
+    expect((await dispatcher.list({ owner: "alice", limit: 5 })).runs).toHaveLength(1);
   });
 
   test("only the first in line is on the queue; the next when it has ended", async () => {
@@ -65,7 +65,7 @@ describe("start", () => {
   test("a foreign thread is none, and nothing is left of the try", async () => {
     await start();
     await expect(start({ owner: "mallory" })).rejects.toMatchObject({ code: "no_such_thread" });
-    expect(await dispatcher.list({ owner: "mallory", limit: 5 })).toEqual([]);
+    expect(await dispatcher.list({ owner: "mallory", limit: 5 })).toEqual({ runs: [] });
     const keys = await redis.keys(`${prefix}:{run_*}:run`);
     expect(keys).toHaveLength(1);
   });
@@ -125,7 +125,7 @@ describe("start", () => {
     const answers = await Promise.all(Array.from({ length: 20 }, () => start({ idempotencyKey: "k" })));
     expect(new Set(answers.map(({ runId }) => runId)).size).toBe(1);
     expect(answers.filter(({ created }) => created)).toHaveLength(1);
-    expect(await dispatcher.list({ owner: "alice", limit: 5 })).toHaveLength(1);
+    expect((await dispatcher.list({ owner: "alice", limit: 5 })).runs).toHaveLength(1);
     expect(await redis.llen(`${prefix}:{t}:line`)).toBe(1);
   });
 });
@@ -230,7 +230,7 @@ test("list: newest first, page by page, by status, without what has expired or i
     await until(() => Date.now() > then);
   }
   const ids = async (query: Partial<Parameters<Dispatcher["list"]>[0]>) =>
-    (await dispatcher.list({ owner: "alice", limit: 200, ...query })).map(({ runId }) => runId);
+    (await dispatcher.list({ owner: "alice", limit: 200, ...query })).runs.map(({ runId }) => runId);
   expect(await ids({})).toEqual(runIds);
   const paged: string[] = [];
   for (let before: string | undefined; ; before = paged.at(-1)) {
@@ -250,6 +250,33 @@ test("list: newest first, page by page, by status, without what has expired or i
   expect(await ids({ before: "nobody" })).toEqual([]);
   expect(await ids({ owner: "mallory" })).toEqual([]);
   expect(await ids({ owner: "mallory", threadId: "t1" })).toEqual([]);
+});
+
+test("list: looks at so many at a time, whatever they are, and says where it stopped", async () => {
+  const runIds = Array.from({ length: 1_200 }, (_, i) => `run-${String(i).padStart(4, "0")}`);
+  await Promise.all(
+    runIds.map((runId) =>
+      dispatcher.runs.open({
+        runId,
+        threadId: "t",
+        agent: "a",
+        owner: "alice",
+        epoch: "e",
+        request: "{}",
+        queue: "q",
+      }),
+    ),
+  );
+  const { runId } = await start();
+  const [index] = await redis.keys(`${prefix}:{owner-*}:runs`);
+  for (const [i, id] of runIds.entries()) await redis.zadd(index!, i, id);
+  const first = await dispatcher.list({ owner: "alice", limit: 5, status: "failed" });
+  expect(first).toEqual({ runs: [], next: "run-0201" });
+  expect(await dispatcher.list({ owner: "alice", limit: 5, status: "failed", before: first.next! })).toEqual({
+    runs: [],
+  });
+  const { runs, next } = await dispatcher.list({ owner: "alice", limit: 200 });
+  expect([runs.length, runs[0]!.runId, next]).toEqual([200, runId, undefined]);
 });
 
 test("P3, P5: strategies from several dispatchers at once: never two active on a thread, every run ends once", async () => {

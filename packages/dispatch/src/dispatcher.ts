@@ -19,6 +19,7 @@ import { isEnding, ProtocolError } from "@throughline/protocol";
 import {
   type Cancelled,
   defaultPrefix,
+  type ListedRun,
   newEpoch,
   type Retention,
   RunStore,
@@ -80,6 +81,8 @@ export interface Started {
 /** How long a run that has ended is waited for whose input is still to be kept. */
 const inputWaitMs = 1_000;
 const inputPollMs = 20;
+/** Runs that one list looks at. */
+const maxScan = 1_000;
 const idempotencyTtlS = 24 * 60 * 60;
 
 export class Dispatcher {
@@ -118,6 +121,7 @@ export class Dispatcher {
       owner: start.owner,
       epoch,
       request: JSON.stringify(start.request),
+      queue: start.request.queue,
       ...(start.metadata === undefined ? {} : { metadata: JSON.stringify(start.metadata) }),
     });
     if (!opened.created) {
@@ -217,44 +221,59 @@ export class Dispatcher {
   }
 
   /** A run as its owner is told of it: one that has a worker no more waits for the next, whatever its record says. */
-  async describe(run: StoredRun): Promise<RunRecord> {
-    if (run.record.status !== "running") return run.record;
-    const held = await this.#queue.isHeld(requestOf(run).queue, run.record.runId);
-    return held ? run.record : { ...run.record, status: "queued" };
+  async describe({ record, queue }: { record: RunRecord; queue: string }): Promise<RunRecord> {
+    if (record.status !== "running") return record;
+    const held = await this.#queue.isHeld(queue, record.runId);
+    return held ? record : { ...record, status: "queued" };
   }
 
-  /** An owner's runs, or a thread's, newest first, from the one after `before` on. */
+  /**
+   * An owner's runs, or a thread's, newest first, from the one after `before` on. It looks at so many at most, whatever
+   * their status: `next` is the last that it looked at, where there may be more behind.
+   */
   async list(query: {
     owner: string;
     threadId?: string;
     status?: RunStatus;
     limit: number;
     before?: string;
-  }): Promise<RunRecord[]> {
+  }): Promise<{ runs: RunRecord[]; next?: string }> {
     const { threadId } = query;
     const index = threadId === undefined ? this.#ownerIndex(query.owner) : this.threads.runsKey(threadId);
     let from = 0;
     if (query.before !== undefined) {
       const rank = await this.#redis.zrevrank(index, query.before);
-      if (rank === null) return [];
+      if (rank === null) return { runs: [] };
       from = rank + 1;
     }
-    const found: RunRecord[] = [];
-    const page = Math.max(50, query.limit);
-    for (;;) {
+    const runs: RunRecord[] = [];
+    for (let looked = 0; ; ) {
+      const page = Math.min(Math.max(50, query.limit), maxScan - looked);
       const runIds = await this.#redis.zrevrange(index, from, from + page - 1);
-      if (runIds.length === 0) return found;
-      const runs = await this.runs.many(runIds);
-      const expired = runIds.filter((_, i) => runs[i] === null);
+      if (runIds.length === 0) return { runs };
+      const listed = await this.runs.listed(runIds);
+      const expired = runIds.filter((_, i) => listed[i] === null);
       if (expired.length > 0) await this.#redis.zrem(index, ...expired);
-      const own = runs.filter((run) => run?.owner === query.owner);
-      for (const record of await Promise.all(own.map((run) => this.describe(run!)))) {
+      const own = listed.flatMap((run) => (run?.owner === query.owner ? [run] : []));
+      for (const record of await Promise.all(own.map((run) => this.#describeListed(run)))) {
         if (query.status !== undefined && record.status !== query.status) continue;
-        found.push(record);
-        if (found.length === query.limit) return found;
+        runs.push(record);
+        if (runs.length === query.limit) return { runs };
       }
+      looked += runIds.length;
+      // What has expired is no more in the index: it cannot be gone on from.
+      const last = runIds.findLast((id) => !expired.includes(id));
+      if (looked >= maxScan && last !== undefined) return { runs, next: last };
       from += page - expired.length;
     }
+  }
+
+  async #describeListed({ record, queue }: ListedRun): Promise<RunRecord> {
+    if (record.status !== "running") return record;
+    return await this.describe({
+      record,
+      queue: queue ?? requestOf(await this.runs.must(record.runId)).queue,
+    });
   }
 
   async close(): Promise<void> {

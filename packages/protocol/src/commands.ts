@@ -234,7 +234,11 @@ export const commands = {
       /** The runId that the last page ended with. */
       before: runId.optional(),
     }),
-    result: z.looseObject({ runs: z.array(runRecord) }),
+    result: z.looseObject({
+      runs: z.array(runRecord),
+      /** There may be more behind this run, which need not be among `runs`: it has not been looked at. */
+      next: runId.optional(),
+    }),
   },
   "thread.get": {
     params: z.object({ threadId, checkpointId: checkpointId.optional(), ns: subgraph.optional() }),

@@ -11,6 +11,7 @@ export {
   defaultRetention,
   type EarlierEpoch,
   isCovered,
+  type ListedRun,
   type NewRun,
   newEpoch,
   type Opened,

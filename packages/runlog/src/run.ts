@@ -27,6 +27,8 @@ export interface NewRun {
   epoch: string;
   /** JSON of what the worker is to know: input, modes, config, … */
   request: string;
+  /** The queue that it waits on. Default: none that is known without its request. */
+  queue?: string;
   /** JSON of `metadata`. */
   metadata?: string;
 }
@@ -76,6 +78,37 @@ export interface StoredRun {
   earlier: EarlierEpoch | undefined;
 }
 
+/** A run as lists show it. */
+export interface ListedRun {
+  record: RunRecord;
+  owner: string;
+  /** undefined: of a run that was opened before runs had one beside their request. */
+  queue: string | undefined;
+}
+
+/** All that a record is made of. */
+const listedFields = [
+  "agent",
+  "thread",
+  "owner",
+  "status",
+  "queue",
+  "attempt",
+  "head",
+  "first",
+  "epoch",
+  "created",
+  "started",
+  "ended",
+  "metadata",
+  "cancel",
+  "cancelAt",
+  "cancelReason",
+  "error",
+  "interrupts",
+  "final",
+];
+
 export class RunStore {
   readonly #redis: Redis | Cluster;
   readonly #prefix: string;
@@ -115,6 +148,8 @@ export class RunStore {
       Date.now(),
       "request",
       run.request,
+      "queue",
+      run.queue ?? "",
       "metadata",
       run.metadata ?? "",
     );
@@ -137,6 +172,20 @@ export class RunStore {
   async get(runId: string): Promise<StoredRun | null> {
     const fields = await this.#redis.hgetall(runKeys(this.#prefix, runId).run);
     return fields.status === undefined ? null : storedRun(runId, fields);
+  }
+
+  /** What lists show of the runs with these ids, in one round trip, without what they were asked; null: it has expired. */
+  async listed(runIds: readonly string[]): Promise<(ListedRun | null)[]> {
+    const rows = await Promise.all(
+      runIds.map((runId) => this.#redis.hmget(runKeys(this.#prefix, runId).run, ...listedFields)),
+    );
+    return rows.map((values, i) => {
+      const fields: Record<string, string> = {};
+      for (const [j, field] of listedFields.entries()) if (values[j]) fields[field] = values[j];
+      if (fields.status === undefined) return null;
+      const { record, owner } = storedRun(runIds[i]!, fields);
+      return { record, owner, queue: fields.queue };
+    });
   }
 
   /** The runs with these ids, in one round trip; null where one has expired. */
