@@ -3,7 +3,7 @@ import {
   findSubgraph,
   type Position,
   type RedisCheckpointSaver,
-  readHistory,
+  readHistoryPage,
   readState,
   refuseSerialised,
 } from "@throughline/checkpoint";
@@ -46,6 +46,8 @@ type Handlers = {
 
 const defaultListLimit = 50;
 const defaultHistoryLimit = 20;
+/** Characters of JSON in one answer, about: a state more may be in it. */
+const historySize = 4 * 1024 * 1024;
 
 /** Answers the commands of every connection. Rejects with ProtocolError only. */
 export function commandHandler(
@@ -218,8 +220,13 @@ function makeHandlers(deps: CommandDeps): Handlers {
     "thread.history": async (connection, { threadId, limit = defaultHistoryLimit, before, ns }) => {
       await ownThread(connection, threadId);
       const path = await subgraphOf(saver, { threadId, checkpointId: before, ns });
-      const checkpoints = await readHistory(saver, { threadId, limit, before, ns: path });
-      return { checkpoints: checkpoints as unknown as Result<"thread.history">["checkpoints"] };
+      const { states, next } = await readHistoryPage(
+        saver,
+        { threadId, limit, before, ns: path },
+        historySize,
+      );
+      const checkpoints = states as unknown as Result<"thread.history">["checkpoints"];
+      return { checkpoints, ...(next === undefined ? {} : { next }) };
     },
 
     "thread.update": async (connection, update) => {

@@ -37,6 +37,7 @@ export {
   newCheckpointId,
   type Position,
   readHistory,
+  readHistoryPage,
   readState,
   refuseSerialised,
   type StateUpdate,

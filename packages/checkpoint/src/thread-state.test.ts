@@ -1,12 +1,12 @@
 import { AIMessage, HumanMessage, RemoveMessage } from "@langchain/core/messages";
 import { emptyCheckpoint, INTERRUPT, uuid6 } from "@langchain/langgraph-checkpoint";
 import { Redis } from "ioredis";
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test, vi } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { InvalidArgumentError, NoSuchCheckpointError, StaleAttemptError } from "./errors.ts";
 import { type FlatMessage, flattenMessage } from "./messages.ts";
 import { RedisCheckpointSaver } from "./saver.ts";
-import { readHistory, readState, writeState } from "./thread-state.ts";
+import { readHistory, readHistoryPage, readState, writeState } from "./thread-state.ts";
 
 const redis = new Redis(testRedisUrl());
 afterAll(() => redis.disconnect());
@@ -136,6 +136,27 @@ describe("writeState", () => {
       metadata,
     });
     expect((await readState(saver, { threadId }))?.values.messages).toEqual([partial]);
+  });
+
+  test("a page of a history ends where it is large enough, and says where to go on", async () => {
+    const { saver } = setup();
+    for (let i = 0; i < 12; i++)
+      await writeState(saver, { threadId, update: { pad: "x".repeat(1_000), i }, metadata });
+    const all = await readHistory(saver, { threadId });
+    const list = vi.spyOn(saver, "list");
+    const pages: number[][] = [];
+    for (let before: string | undefined; ; ) {
+      const { states, next } = await readHistoryPage(saver, { threadId, limit: 12, before }, 4_500);
+      pages.push(states.map(({ values }) => values.i as number));
+      before = next;
+      if (next === undefined) break;
+    }
+    expect(pages.flat()).toEqual(all.map(({ values }) => values.i));
+    for (const page of pages.slice(0, -1)) expect(page.length).toBeLessThan(6);
+    // Never more at once than what was seen lets expect.
+    for (const [, options] of list.mock.calls) expect(options?.limit).toBeLessThan(6);
+    const { states, next } = await readHistoryPage(saver, { threadId, limit: 3 }, 1_000_000);
+    expect([states.length, next]).toEqual([3, undefined]);
   });
 
   test("branches off where it is told", async () => {

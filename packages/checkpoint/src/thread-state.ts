@@ -135,6 +135,36 @@ export async function readHistory(
 }
 
 /**
+ * The beginning of a history that is about as large as it may be: at least one checkpoint, and no more read at once than
+ * the sizes of those before let expect.
+ *
+ * @param maxSize characters of JSON
+ * @returns `next`: the last one's id, where there may be more behind that were to be had
+ */
+export async function readHistoryPage(
+  saver: BaseCheckpointSaver,
+  { threadId, limit, before, ns }: Position & { limit: number; before?: string | undefined },
+  maxSize: number,
+): Promise<{ states: ThreadState[]; next?: string }> {
+  const states: ThreadState[] = [];
+  let size = 0;
+  while (states.length < limit) {
+    const typical = size / states.length;
+    const fits = states.length === 0 ? 1 : Math.max(1, Math.floor((maxSize - size) / typical));
+    const wanted = Math.min(limit - states.length, fits);
+    const last = states.at(-1)?.checkpointId ?? before;
+    const more = await readHistory(saver, { threadId, limit: wanted, before: last, ns });
+    for (const state of more) {
+      states.push(state);
+      size += JSON.stringify(state).length;
+    }
+    if (more.length < wanted) return { states };
+    if (size >= maxSize && states.length < limit) return { states, next: states.at(-1)!.checkpointId };
+  }
+  return { states };
+}
+
+/**
  * The agent whose graph wrote the state, by its name; null where no graph did, or where there is none. A graph knows
  * the versions of the channels with which its nodes last ran.
  */

@@ -531,6 +531,34 @@ describe("commands", () => {
     expect((await settled).every((each) => each.status === "rejected")).toBe(true);
   });
 
+  it("goes on with lists that a gateway answers in pieces, as far as was asked for", async () => {
+    const connection = open();
+    const peer = await gateway.accept();
+    const run = (runId: string) => ({
+      ...{ runId, threadId: "t1", agent: "a", status: "failed", attempt: 1, first: 1, head: 1, epoch: "e" },
+      createdAt: "2026-01-01T00:00:00Z",
+    });
+    const runs = connection.runs({ status: "failed", limit: 2 });
+    const first = await peer.command("run.list");
+    peer.answer(first, { runs: [run("r9")] as never, next: "r5" });
+    const second = await peer.command("run.list");
+    expect(second.params).toEqual({ status: "failed", limit: 1, before: "r5" });
+    peer.answer(second, { runs: [run("r3")] as never, next: "r1" });
+    expect((await runs).map(({ runId }) => runId)).toEqual(["r9", "r3"]);
+
+    const history = connection.thread("t1").history({ limit: 3 });
+    const state = (checkpointId: string) => ({
+      ...{ threadId: "t1", checkpointId, parentId: null, values: {}, next: [], interrupts: [], metadata: {} },
+      createdAt: "2026-01-01T00:00:00Z",
+    });
+    const page = await peer.command("thread.history");
+    peer.answer(page, { checkpoints: [state("k3")], next: "k3" });
+    const rest = await peer.command("thread.history");
+    expect(rest.params).toEqual({ threadId: "t1", limit: 2, before: "k3" });
+    peer.answer(rest, { checkpoints: [state("k2")] });
+    expect((await history).map(({ checkpointId }) => checkpointId)).toEqual(["k3", "k2"]);
+  });
+
   it("sends what was not answered again on the next socket, and waits for one", async () => {
     const connection = open();
     const first = await gateway.accept();

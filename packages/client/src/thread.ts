@@ -3,6 +3,7 @@ import type { Method, Params, Result, RunRecord, ThreadState } from "@throughlin
 
 /** As gateways have it. */
 const defaultLimit = 50;
+const defaultHistoryLimit = 20;
 
 type Call = <M extends Method>(method: M, params: Params<M>) => Promise<Result<M>>;
 
@@ -25,7 +26,16 @@ export class Thread {
 
   /** The checkpoints, newest first; `ns` as for `get`. `before`: the checkpointId that the last page ended with. */
   async history(options: { limit?: number; before?: string; ns?: string[] } = {}): Promise<ThreadState[]> {
-    return (await this.#call("thread.history", { threadId: this.threadId, ...options })).checkpoints;
+    const { limit = defaultHistoryLimit, ...others } = options;
+    const ask = (page: { limit: number; before?: string }) =>
+      this.#call("thread.history", { threadId: this.threadId, ...others, ...page });
+    let { checkpoints, next } = await ask({ limit, ...(others.before && { before: others.before }) });
+    while (next !== undefined && checkpoints.length < limit) {
+      const more = await ask({ limit: limit - checkpoints.length, before: next });
+      checkpoints = [...checkpoints, ...more.checkpoints];
+      next = more.next;
+    }
+    return checkpoints;
   }
 
   /**

@@ -252,7 +252,11 @@ export const commands = {
       before: checkpointId.optional(),
       ns: subgraph.optional(),
     }),
-    result: z.looseObject({ checkpoints: z.array(threadState) }),
+    result: z.looseObject({
+      checkpoints: z.array(threadState),
+      /** There may be more behind this one, the last: the answer was large enough. */
+      next: checkpointId.optional(),
+    }),
   },
   "thread.update": {
     params: z.object({
