@@ -19,9 +19,9 @@ import {
 import { isCovered, isPassing, type StoredRun } from "@throughline/runlog";
 import type { Logger } from "pino";
 import type { Authenticator } from "./auth.ts";
+import type { Answer, ClientSocket } from "./client-socket.ts";
 import { eventFrame } from "./frame.ts";
 import type { Hub } from "./hub.ts";
-import type { Answer, Connection } from "./socket.ts";
 import { Subscription } from "./subscription.ts";
 import { whileFollowing } from "./until-ended.ts";
 import { updateThread } from "./update-thread.ts";
@@ -39,7 +39,7 @@ export interface CommandDeps {
 
 type Handlers = {
   [M in Method]: (
-    connection: Connection,
+    connection: ClientSocket,
     params: Params<M>,
   ) => Promise<Result<M> | { answer: Result<M>; begin: () => void }>;
 };
@@ -52,7 +52,7 @@ const historySize = 4 * 1024 * 1024;
 /** Answers the commands of every connection. Rejects with ProtocolError only. */
 export function commandHandler(
   deps: CommandDeps,
-): (connection: Connection, frame: CommandFrame) => Promise<Answer> {
+): (connection: ClientSocket, frame: CommandFrame) => Promise<Answer> {
   const handlers = makeHandlers(deps);
   return async (connection, frame) => {
     if (!Object.hasOwn(handlers, frame.method)) {
@@ -85,18 +85,18 @@ function makeHandlers(deps: CommandDeps): Handlers {
   const { dispatcher, saver, hub } = deps;
 
   /** The run, if it is this connection's owner's. */
-  const ownRun = async (connection: Connection, runId: string): Promise<StoredRun> => {
+  const ownRun = async (connection: ClientSocket, runId: string): Promise<StoredRun> => {
     const run = await dispatcher.runs.get(runId);
     if (run === null || run.owner !== connection.principal.id) throw noSuchRun(runId);
     return run;
   };
 
-  const ownThread = async (connection: Connection, threadId: string): Promise<void> => {
+  const ownThread = async (connection: ClientSocket, threadId: string): Promise<void> => {
     const owner = await dispatcher.threads.owner(threadId);
     if (owner !== connection.principal.id) throw noSuchThread(threadId);
   };
 
-  const checkSubscriptions = (connection: Connection, runId: string): void => {
+  const checkSubscriptions = (connection: ClientSocket, runId: string): void => {
     if (connection.subscription(runId) !== undefined) return;
     if (connection.subscriptions < deps.maxSubscriptions) return;
     const message = `this socket has ${deps.maxSubscriptions} subscriptions, which is the limit`;
@@ -105,7 +105,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
 
   /** Takes the run's place among the socket's subscriptions, and says what to do once the answer is on its way. */
   const subscribe = async (
-    connection: Connection,
+    connection: ClientSocket,
     { record, earlier }: StoredRun,
     params: Omit<Params<"run.subscribe">, "runId">,
   ): Promise<{ epoch: string; begin: () => void }> => {
@@ -269,7 +269,7 @@ async function subgraphOf(saver: RedisCheckpointSaver, position: Position): Prom
 /** Checks what a new run names, before anything is written. */
 async function startRequest(
   { dispatcher, saver }: CommandDeps,
-  connection: Connection,
+  connection: ClientSocket,
   params: Params<"run.start">,
 ): Promise<StartRequest> {
   const { agent, threadId, checkpointId, metadata, multitaskStrategy, idempotencyKey } = params;
@@ -324,7 +324,7 @@ async function startRequest(
 function protocolError(
   error: Error & { code?: unknown },
   method: Method,
-  connection: Connection,
+  connection: ClientSocket,
   logger: Logger,
 ): ProtocolError {
   if (error instanceof ProtocolError) return error;

@@ -4,7 +4,7 @@ import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { ScriptedRun } from "../../../test/support/run.ts";
-import { Feed, type FeedDeps } from "./feed.ts";
+import { Feed, type FeedDeps, type FeedPage } from "./feed.ts";
 import { PageCache } from "./page-cache.ts";
 import { Semaphore } from "./semaphore.ts";
 
@@ -30,7 +30,7 @@ function feedOf(runId: string, deps: Partial<FeedDeps> = {}): Feed {
     reader: new LogReader(redis, prefix),
     live,
     reads: new Semaphore(4),
-    cache: new PageCache(100_000),
+    cache: new PageCache<FeedPage>(100_000),
     options: { prefix, pageBytes: 1_000 },
     onIdle: () => {},
     ...deps,
@@ -70,7 +70,7 @@ describe("a feed's pages", () => {
   });
 
   test("P7: of all feeds together are bounded: the oldest make room", async () => {
-    const cache = new PageCache(2_500);
+    const cache = new PageCache<FeedPage>(2_500);
     const feeds: Feed[] = [];
     const pages = [];
     for (let i = 0; i < 20; i++) {
@@ -98,7 +98,7 @@ describe("a feed's pages", () => {
       for (let i = 0; i < 30; i++) await run.append([own("x".repeat(900))]);
     }
     const reader = new CountingReader(redis, prefix);
-    const shared = { reader, reads: new Semaphore(3), cache: new PageCache(200_000) };
+    const shared = { reader, reads: new Semaphore(3), cache: new PageCache<FeedPage>(200_000) };
     const feeds = runs.map(({ runId }) => feedOf(runId, shared));
     const catchUp = async (feed: Feed) => {
       feed.enterBehind();

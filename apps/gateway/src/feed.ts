@@ -36,7 +36,7 @@ export interface FeedDeps {
   reader: LogReader;
   live: LiveSubscriber;
   reads: Semaphore;
-  cache: PageCache;
+  cache: PageCache<FeedPage>;
   options: FeedOptions;
   /** Called when nobody uses the feed any more. */
   onIdle: (feed: Feed) => void;

@@ -8,7 +8,7 @@
 import type { RedisConnection } from "@throughline/kit";
 import { LiveSubscriber, LogReader, publish } from "@throughline/runlog";
 import type { Logger } from "pino";
-import { Feed, type FeedOptions } from "./feed.ts";
+import { Feed, type FeedOptions, type FeedPage } from "./feed.ts";
 import { PageCache } from "./page-cache.ts";
 import { Semaphore } from "./semaphore.ts";
 
@@ -35,7 +35,7 @@ export class Hub {
   readonly #logger: Logger;
   readonly #feeds = new Map<string, Feed>();
   readonly #reads: Semaphore;
-  readonly #cache: PageCache;
+  readonly #cache: PageCache<FeedPage>;
   readonly #probing: NodeJS.Timeout;
   readonly #revivals = new Semaphore(maxRevivals);
   readonly #reviving = new Set<Feed>();

@@ -3,17 +3,15 @@
  *
  * Invariant: it comes to `maxBytes` at the most, however many runs are read: what was kept first goes first.
  */
-import type { FeedPage } from "./feed.ts";
-
 interface Kept {
   readonly bytes: number;
   readonly onEvict: () => void;
 }
 
-export class PageCache {
+export class PageCache<Page extends object> {
   readonly #maxBytes: number;
   /** In the order in which they came. */
-  readonly #kept = new Map<FeedPage, Kept>();
+  readonly #kept = new Map<Page, Kept>();
   #bytes = 0;
 
   constructor(maxBytes: number) {
@@ -25,7 +23,7 @@ export class PageCache {
   }
 
   /** @param onEvict called when the page has to make room, which may be at once; not by `delete` */
-  add(page: FeedPage, bytes: number, onEvict: () => void): void {
+  add(page: Page, bytes: number, onEvict: () => void): void {
     this.#kept.set(page, { bytes, onEvict });
     this.#bytes += bytes;
     for (const [oldest, kept] of this.#kept) {
@@ -35,7 +33,7 @@ export class PageCache {
     }
   }
 
-  delete(page: FeedPage): void {
+  delete(page: Page): void {
     const kept = this.#kept.get(page);
     if (kept === undefined) return;
     this.#kept.delete(page);

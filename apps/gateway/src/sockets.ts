@@ -23,14 +23,14 @@ import { WebSocket, WebSocketServer } from "ws";
 import { Addresses, addressOf } from "./addresses.ts";
 import { Allowance } from "./allowance.ts";
 import type { Authenticator, Principal } from "./auth.ts";
+import { ClientSocket, type CommandHandler, closeReason, type SocketLimits } from "./client-socket.ts";
 import { type GatewayEnv, isLoopback, normalOrigin } from "./config.ts";
 import { eventFrame } from "./frame.ts";
 import { Refusals } from "./refusals.ts";
-import { type CommandHandler, Connection, closeReason, type SocketLimits } from "./socket.ts";
 
 /** A socket that knows its connection: no map from one to the other. */
 class GatewaySocket extends WebSocket {
-  connection: Connection | undefined;
+  connection: ClientSocket | undefined;
   /** The sockets that are looked at with this one. */
   slot: Set<GatewaySocket> | undefined;
 }
@@ -196,7 +196,7 @@ export class Sockets {
 
   #open(ws: GatewaySocket, socket: Duplex, principal: Principal): void {
     const id = `c_${nanoid(12)}`;
-    const connection = new Connection(id, principal, ws, socket, this.#limits, this.#handle);
+    const connection = new ClientSocket(id, principal, ws, socket, this.#limits, this.#handle);
     ws.connection = connection;
     ws.on("message", onMessage);
     ws.on("pong", onPong);

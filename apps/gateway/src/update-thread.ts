@@ -4,11 +4,20 @@
  * What a function agent keeps is written here. A graph has reducers, and edges that say what follows: only who has the
  * graph can write to its state, so that is asked of a worker, as a run of its own in the thread's line.
  */
-import { graphOf, refuseSerialised, writeState } from "@throughline/checkpoint";
-import type { StateUpdate } from "@throughline/dispatch";
+import { graphOf, type RedisCheckpointSaver, refuseSerialised, writeState } from "@throughline/checkpoint";
+import type { Dispatcher, StateUpdate } from "@throughline/dispatch";
 import { ProtocolError } from "@throughline/protocol";
-import type { CommandDeps } from "./commands.ts";
+import type { Hub } from "./hub.ts";
 import { whileFollowing } from "./until-ended.ts";
+
+/** What it needs of a gateway. */
+export interface UpdateDeps {
+  dispatcher: Dispatcher;
+  saver: RedisCheckpointSaver;
+  hub: Hub;
+  /** How long it waits for a worker that ends what it had begun, ms. */
+  cancelWaitMs: number;
+}
 
 interface ThreadUpdate extends StateUpdate {
   threadId: string;
@@ -22,7 +31,7 @@ interface ThreadUpdate extends StateUpdate {
  * took it up in time); what writeState throws
  */
 export async function updateThread(
-  deps: CommandDeps,
+  deps: UpdateDeps,
   owner: string,
   { threadId, checkpointId, values, asNode, ns = [] }: ThreadUpdate,
 ): Promise<string> {
@@ -48,7 +57,7 @@ export async function updateThread(
 }
 
 async function updateGraph(
-  { dispatcher, hub, cancelWaitMs }: CommandDeps,
+  { dispatcher, hub, cancelWaitMs }: UpdateDeps,
   owner: string,
   agent: string,
   { threadId, checkpointId, ...update }: ThreadUpdate,

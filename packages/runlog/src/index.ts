@@ -3,6 +3,7 @@ export { publish, slotOf } from "./cluster.ts";
 export { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError } from "./errors.ts";
 export { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
 export { LiveSubscriber } from "./live.ts";
+export { type Claimed, LogWriter, type WriterOptions } from "./log-writer.ts";
 export { dropLines, LogReader, type Page } from "./reader.ts";
 export { isPassing, persist } from "./retry.ts";
 export {
@@ -20,4 +21,3 @@ export {
   type StoredRun,
 } from "./run.ts";
 export { type EndingFields, RunWriter } from "./run-writer.ts";
-export { type Claimed, LogWriter, type WriterOptions } from "./writer.ts";

@@ -8,14 +8,14 @@
  */
 import type { CheckpointRef, InterruptInfo, LifecycleData, Part } from "@throughline/protocol";
 import { lifecycle } from "@throughline/protocol";
+import type { Cluster, Redis } from "ioredis";
 import { slotOf } from "./cluster.ts";
 import { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError } from "./errors.ts";
 import type { RunKeys } from "./keys.ts";
 import { Lines } from "./line.ts";
 import { Outbox, type Outgoing } from "./outbox.ts";
 import { isPassing, retryDelay } from "./retry.ts";
-import { body } from "./run.ts";
-import type { LogWriter } from "./writer.ts";
+import { body, type Retention } from "./run.ts";
 
 /** How often an active run's TTL is pushed out. */
 const touchMs = 60_000;
@@ -27,6 +27,19 @@ export interface EndingFields {
   interrupts?: InterruptInfo[];
 }
 
+/** What sends the appends of all runs of a process: a LogWriter. */
+export interface Sender {
+  readonly maxPart: number;
+  readonly highWater: number;
+  readonly retention: Retention;
+  /** Has a writer's append sent at the end of this turn. */
+  enqueue(writer: RunWriter): void;
+  /** Pushes a key's expiry out. */
+  touch(key: string, ttlMs: number): void;
+  /** Runs `send` until Redis has answered it, whatever its connection goes through. */
+  persist<T>(send: (redis: Redis | Cluster) => Promise<T>): Promise<T>;
+}
+
 /** One attempt's hand on one run's log. */
 export class RunWriter {
   readonly runId: string;
@@ -35,7 +48,7 @@ export class RunWriter {
   readonly fence: number;
   /** The Cluster slot of its keys. */
   readonly slot: number;
-  readonly #log: LogWriter;
+  readonly #log: Sender;
   readonly #keys: RunKeys;
   /** Characters of JSON that were taken since the log was last trimmed. */
   untrimmed = 0;
@@ -64,7 +77,7 @@ export class RunWriter {
   onFailure: ((error: Error) => void) | undefined;
 
   constructor(
-    log: LogWriter,
+    log: Sender,
     keys: RunKeys,
     runId: string,
     { attempt, fence }: { attempt: number; fence: number },

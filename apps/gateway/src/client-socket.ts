@@ -26,7 +26,7 @@ export interface SocketLimits {
 }
 
 /** What answers commands: see commands.ts. */
-export type CommandHandler = (connection: Connection, frame: CommandFrame) => Promise<Answer>;
+export type CommandHandler = (connection: ClientSocket, frame: CommandFrame) => Promise<Answer>;
 
 export interface Answer {
   result: unknown;
@@ -48,7 +48,7 @@ const smallFrameBytes = 4_096;
 const maxReasonBytes = 123;
 
 /** Connections that have something to write at the end of this turn. */
-let dirty: Connection[] = [];
+let dirty: ClientSocket[] = [];
 
 function flushDirty(): void {
   const connections = dirty;
@@ -56,7 +56,7 @@ function flushDirty(): void {
   for (const connection of connections) connection.flush();
 }
 
-export class Connection implements Outlet {
+export class ClientSocket implements Outlet {
   readonly id: string;
   principal: Principal;
   readonly #ws: WebSocket;

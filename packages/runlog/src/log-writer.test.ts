@@ -5,10 +5,10 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { killConnections } from "../../../test/support/connections.ts";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { runKeys } from "./keys.ts";
+import { LogWriter } from "./log-writer.ts";
 import { LogReader } from "./reader.ts";
 import { RunStore } from "./run.ts";
 import type { RunWriter } from "./run-writer.ts";
-import { LogWriter } from "./writer.ts";
 
 const own = (i: unknown): Part => ({ type: "custom", ns: [], data: i as never });
 
