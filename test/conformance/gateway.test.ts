@@ -221,9 +221,10 @@ beforeAll(async () => {
         MAX_SUBSCRIPTIONS: "3",
         COMMANDS_PER_SECOND: "10",
         BYTES_PER_SECOND: "200000",
+        MAX_RUNS_IN_LINE: "3",
         SLOW_SOCKET_MS: "900",
       };
-      return { url: (await gateway(limits)).url, maxSubscriptions: 3, slowSocketMs: 900 };
+      return { url: (await gateway(limits)).url, maxSubscriptions: 3, slowSocketMs: 900, maxInLine: 3 };
     }),
     crowded: async () => ({
       url: (await gateway({ CONNECTIONS_PER_SECOND: "3" })).url,

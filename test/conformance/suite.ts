@@ -23,8 +23,8 @@ export interface Hooks {
   forbiddenOrigin: string;
   /** A token that runs out within seconds, on a gateway that notices within seconds. */
   expiring: () => Promise<{ url: string; token: string }>;
-  /** A gateway with limits that a test can reach: a short heartbeat, few subscriptions, few commands and bytes a second. */
-  tight: () => Promise<{ url: string; maxSubscriptions: number; slowSocketMs: number }>;
+  /** A gateway with limits that a test can reach: a short heartbeat, few subscriptions, few commands and bytes a second, few runs in a thread's line. */
+  tight: () => Promise<{ url: string; maxSubscriptions: number; slowSocketMs: number; maxInLine: number }>;
   /** A gateway that takes few connections a second. */
   crowded: () => Promise<{ url: string; connectionsPerSecond: number }>;
   /** A gateway that can be told to go. */

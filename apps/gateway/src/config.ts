@@ -54,6 +54,7 @@ const schema = z
     SLOW_SOCKET_MS: ms.default(300_000),
     COMMANDS_PER_SECOND: count.default(200),
     BYTES_PER_SECOND: count.default(4_194_304),
+    MAX_RUNS_IN_LINE: count.default(1_000),
     CONNECTIONS_PER_SECOND: count.default(5_000),
     /** How long runs are kept after their end, s; a day at least, for that long an idempotency key holds. */
     RUN_TTL_S: z.coerce.number().int().min(86_400, "a day (86400) at least").default(604_800),

@@ -65,6 +65,7 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
   const prefix = env.KEY_PREFIX;
   const dispatcher = new Dispatcher(commands, {
     prefix,
+    maxInLine: env.MAX_RUNS_IN_LINE,
     retention: { endedMs: env.RUN_TTL_S * 1000, idleMs: env.RUN_IDLE_TTL_S * 1000 },
   });
   const hub = new Hub(

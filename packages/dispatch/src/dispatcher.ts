@@ -29,7 +29,7 @@ import type { Cluster, Redis } from "ioredis";
 import { nanoid } from "nanoid";
 import { AgentRegistry } from "./agents.ts";
 import { RunQueue } from "./queue.ts";
-import { Threads } from "./threads.ts";
+import { defaultMaxInLine, Threads } from "./threads.ts";
 
 /** A run to start, checked. What is in `request` is for its worker. */
 export interface StartRequest {
@@ -90,11 +90,17 @@ export class Dispatcher {
   readonly threads: Threads;
   readonly agents: AgentRegistry;
   readonly #queue: RunQueue;
+  readonly #maxInLine: number;
   readonly #redis: Redis | Cluster;
   readonly #prefix: string;
 
-  constructor(redis: Redis | Cluster, options: { prefix?: string; retention?: Partial<Retention> } = {}) {
+  /** @param options.maxInLine runs that may wait in one thread. Default 1,000 */
+  constructor(
+    redis: Redis | Cluster,
+    options: { prefix?: string; retention?: Partial<Retention>; maxInLine?: number } = {},
+  ) {
     this.#redis = redis;
+    this.#maxInLine = options.maxInLine ?? defaultMaxInLine;
     this.#prefix = options.prefix ?? defaultPrefix;
     this.runs = new RunStore(redis, options);
     this.threads = new Threads(redis, this.#prefix);
@@ -130,7 +136,8 @@ export class Dispatcher {
       if (isEnding(opened.status)) return { ...found(opened), runId };
     }
     const strategy = start.multitaskStrategy ?? "enqueue";
-    const enter = () => this.threads.enter(threadId, runId, start.owner, strategy === "reject");
+    const enter = () =>
+      this.threads.enter(threadId, runId, start.owner, strategy === "reject", this.#maxInLine);
     let entered = await enter();
     // Busy with a run that has ended is not busy.
     if (entered.outcome === "busy" && (await this.active(threadId)) === null) entered = await enter();
@@ -139,9 +146,10 @@ export class Dispatcher {
       if (entered.outcome === "foreign") {
         throw new ProtocolError("no_such_thread", `there is no thread ${threadId}`);
       }
-      throw new ProtocolError("thread_busy", `thread ${threadId} has an active run`, {
-        activeRunId: entered.activeRunId,
-      });
+      const { activeRunId } = entered;
+      const what =
+        entered.outcome === "busy" ? "an active run" : `${this.#maxInLine} runs in line, its limit`;
+      throw new ProtocolError("thread_busy", `thread ${threadId} has ${what}`, { activeRunId });
     }
     const index = this.#ownerIndex(start.owner);
     await this.#redis.zadd(index, Date.now(), runId);

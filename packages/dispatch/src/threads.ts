@@ -20,9 +20,12 @@ declare module "ioredis" {
 
 const scripts = { tlEnter: ["enter", 3], tlLeave: ["leave", 2], tlFence: ["fence", 2] } as const;
 
+/** More than anybody asks one conversation at once. */
+export const defaultMaxInLine = 1_000;
+
 export type Entered =
   | { outcome: "foreign" }
-  | { outcome: "busy"; activeRunId: string }
+  | { outcome: "busy" | "full"; activeRunId: string }
   /** `before`: the runs in line before this one, the active one first. */
   | { outcome: "in"; before: string[] };
 
@@ -39,7 +42,14 @@ export class Threads {
     }
   }
 
-  async enter(threadId: string, runId: string, owner: string, onlyIfIdle: boolean): Promise<Entered> {
+  /** @param maxInLine how many may be in line; one that is there already keeps its place */
+  async enter(
+    threadId: string,
+    runId: string,
+    owner: string,
+    onlyIfIdle: boolean,
+    maxInLine = defaultMaxInLine,
+  ): Promise<Entered> {
     const [outcome, ...rest] = await this.#redis.tlEnter(
       this.#key(threadId, "thread"),
       this.#key(threadId, "line"),
@@ -48,9 +58,10 @@ export class Threads {
       owner,
       Date.now(),
       onlyIfIdle ? "1" : "0",
+      maxInLine,
     );
     if (outcome === "foreign") return { outcome };
-    if (outcome === "busy") return { outcome, activeRunId: rest[0] as string };
+    if (outcome === "busy" || outcome === "full") return { outcome, activeRunId: rest[0] as string };
     return { outcome: "in", before: rest };
   }
 

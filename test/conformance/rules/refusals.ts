@@ -175,6 +175,21 @@ export const errors: ConformanceTest[] = [
     },
   ),
 
+  test("R116", "refuses a run of a thread whose line is full with thread_busy", ["tight"], async (t) => {
+    const { url, maxInLine } = await t.target.tight();
+    const socket = await t.connect({ url });
+    const first = await t.startLong(socket);
+    const more = { agent: t.agent, threadId: first.threadId, input: { text: "x" }, subscribe: false };
+    const waiting: string[] = [];
+    for (let i = 1; i < maxInLine; i++) waiting.push((await socket.call("run.start", more)).runId);
+    const refused = await socket.refused("run.start", more);
+    assert.deepEqual([refused.error, refused.retryable], ["thread_busy", true]);
+    assert.equal(refused.details?.activeRunId, first.runId);
+    // Elsewhere there is room.
+    const { runId } = await socket.call("run.start", { ...more, threadId: undefined });
+    for (const each of [runId, ...waiting]) await socket.call("run.cancel", { runId: each, keep: "discard" });
+  }),
+
   test(
     "R115",
     "refuses more bytes of commands than a socket may send with rate_limited",
