@@ -62,16 +62,7 @@ export class LogWriter {
     const keys = runKeys(this.prefix, runId);
     const epoch = newEpoch();
     const reply = await this.persist((redis) =>
-      redis.tlClaim(
-        keys.run,
-        keys.log,
-        Date.now(),
-        this.retention.idleMs,
-        epoch,
-        keys.live,
-        this.holder,
-        unsuspectMs,
-      ),
+      redis.tlClaim(keys.run, keys.log, this.retention.idleMs, epoch, keys.live, this.holder, unsuspectMs),
     );
     if (reply[0] === "missing") return { outcome: "missing" };
     if (reply[0] === "ended") return { outcome: "ended", status: reply[1] as Ending };

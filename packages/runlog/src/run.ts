@@ -74,6 +74,8 @@ export interface StoredRun {
   blamed: boolean;
   /** How often it was tried alone. */
   trials: number;
+  /** From its first claim to its last, by Redis' clock, ms. */
+  elapsedMs: number;
   /** The epoch that its log had before. */
   earlier: EarlierEpoch | undefined;
 }
@@ -279,6 +281,7 @@ export function storedRun(runId: string, fields: Record<string, string>): Stored
     crashes: Number(fields.crashes ?? 0),
     blamed: fields.blamed === "1",
     trials: Number(fields.trials ?? 0),
+    elapsedMs: Math.max(0, Number(fields.claimed ?? 0) - Number(fields.started ?? 0)),
     earlier: earlierEpoch(fields.earlier),
   };
 }

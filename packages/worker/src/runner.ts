@@ -346,13 +346,12 @@ export class Runner {
   }
 }
 
-/** Stops an attempt when its run has taken as long as it may, by the clocks of its workers. */
+/** Stops an attempt when its run has taken as long as it may. No worker's clock is asked what time it is. */
 function stopInTime(attempt: Attempt, run: StoredRun): NodeJS.Timeout | undefined {
   const { timeoutMs } = requestOf(run);
   if (timeoutMs === undefined) return undefined;
-  const taken = Date.now() - Date.parse(run.record.startedAt!);
   const stop = () => attempt.stop(new RunTimeoutError(timeoutMs));
-  const left = timeoutMs - Math.max(0, taken);
+  const left = timeoutMs - run.elapsedMs;
   if (left > 0) return setTimeout(stop, left);
   stop();
   return undefined;
