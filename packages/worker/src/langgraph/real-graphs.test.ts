@@ -719,7 +719,11 @@ describe("9: the functional API", () => {
       try {
         await shop.reached(runId, 2);
         if (by !== "by its own worker") {
-          await sleep(50); // what it wrote is stored by now; its checkpoint is not
+          // What it wrote is stored; its checkpoint is not.
+          await until(async () => {
+            const tuple = await shop.saver.getTuple({ configurable: { thread_id: threadId } });
+            return tuple?.pendingWrites?.some(([, channel]) => channel === END);
+          });
           const { attempt } = await shop.claimAndDie(runId);
           await shop.dispatcher.threads.fence(threadId, runId, attempt);
         }
@@ -826,7 +830,7 @@ describe("10: tools", () => {
     const threadId = shop.newThread();
     const runId = await shop.start("graph", { input: "x" }, { threadId });
     await until(() => calls.includes("quick") && calls.includes("slow"));
-    await sleep(20);
+    await sleep(200);
     await cancelWhen(runId, () => true);
     expect((await shown(threadId)).slice(2)).toEqual(["tool:cancelled=c1 (cut)", "tool:quick done=c2"]);
     await shop.ended(await shop.start("graph", {}, { threadId }));
@@ -855,7 +859,7 @@ describe("10: tools", () => {
     const threadId = shop.newThread();
     const runId = await shop.start("graph", { input: "x" }, { threadId });
     await until(() => calls.includes("book") && calls.includes("slow"));
-    await sleep(20);
+    await sleep(200);
     await cancelWhen(runId, () => true);
     expect((await shown(threadId)).slice(2).sort()).toEqual(["tool:booked=c2", "tool:cancelled=c1 (cut)"]);
     await shop.ended(await shop.start("graph", {}, { threadId }));

@@ -507,7 +507,10 @@ describe("it was being cancelled when its worker died", () => {
     const threadId = shop.newThread();
     const runId = await shop.start("graph", { input: "hi", modes: ["messages"] }, { threadId });
     await shop.reached(runId, 5);
-    await sleep(50); // what it wrote is stored by now
+    await until(async () => {
+      const tuple = await shop.saver.getTuple({ configurable: { thread_id: threadId } });
+      return (tuple?.pendingWrites ?? []).length > 0;
+    });
     await crash(runId, threadId);
     await first.close();
     await shop.dispatcher.cancel(runId, { keep: "thread" });
