@@ -61,7 +61,8 @@ class Scene {
     const { pid, port } = this.#redis;
     process.kill(pid, "SIGKILL");
     await this.#redis.stop();
-    this.#redis = await this.#startRedis(port);
+    // Whoever looks for a port of its own tries this one as well, for a moment, while nobody has it.
+    this.#redis = await until(() => this.#startRedis(port).catch(nullIfTaken), 20_000, "its port");
   }
 
   async logged(runId: string): Promise<Part[]> {
@@ -70,6 +71,11 @@ class Scene {
       parts.push(part);
     return parts;
   }
+}
+
+function nullIfTaken(error: Error): null {
+  if (/Failed listening|in use/i.test(error.message)) return null;
+  throw error;
 }
 
 const words = (reader: Transcript) => reader.text.trim().split(" ");
