@@ -2,17 +2,17 @@
 -- KEYS[1] run hash   KEYS[2] log
 -- ARGV[1] TTL while nothing happens, ms
 -- ARGV[2] the log's epoch from here on, if Redis may have lost writes   ARGV[3] live channel
--- ARGV[4] the process that claims   ARGV[5] how long an attempt must have lasted to be no suspect, ms
+-- ARGV[4] the process that claims
 -- Answers {'missing'} · {'ended', status} · {'claimed', attempt, fence, head, run as field, value, …}
 local key, log = KEYS[1], KEYS[2]
-local ttl, epoch, live, holder, unsuspect = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local run = redis.call('HMGET', key, 'status', 'head', 'fence', 'incarnation', 'holder', 'claimed', 'alone')
+local ttl, epoch, live, holder = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local run = redis.call('HMGET', key, 'status', 'head', 'fence', 'incarnation', 'holder', 'alone')
 local status = run[1]
 if not status then return {'missing'} end
 if status == 'completed' or status == 'interrupted' or status == 'cancelled' or status == 'failed' then
   return {'ended', status}
 end
--- By Redis' clock: how long an attempt, or a run, has taken is compared by other processes than those that began it.
+-- By Redis' clock: how long a run has taken is asked by other processes than the one that began it.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local attempt = redis.call('HINCRBY', key, 'attempt', 1)
@@ -23,10 +23,8 @@ if renewed(key, live, run[4], epoch) then
 elseif run[3] ~= '' and run[5] ~= holder then
   -- A fence that is still up is that of a worker that neither ended the run nor gave it back: it died, or hangs. The one
   -- that asks here lives.
-  local isOld = run[6] and now - run[6] >= unsuspect
-  if isOld then redis.call('HSET', key, 'crashes', 1)
-  else redis.call('HINCRBY', key, 'crashes', 1) end
-  redis.call('HSET', key, 'blamed', run[7] == run[3] and '1' or '')
+  redis.call('HINCRBY', key, 'crashes', 1)
+  redis.call('HSET', key, 'blamed', run[6] == run[3] and '1' or '')
 end
 local fence = redis.call('HINCRBY', key, 'fences', step)
 redis.call('HSET', key, 'fence', fence, 'holder', holder, 'claimed', now)

@@ -26,9 +26,6 @@ export interface WriterOptions {
   holder?: string;
 }
 
-/** An attempt that lasted so long, and died, has its death from elsewhere, most likely, ms. */
-const unsuspectMs = 30_000;
-
 /** One command's bounds: Redis does nothing else while it runs. */
 const maxRunsAtOnce = 64;
 const maxSizeAtOnce = 1024 * 1024;
@@ -62,7 +59,7 @@ export class LogWriter {
     const keys = runKeys(this.prefix, runId);
     const epoch = newEpoch();
     const reply = await this.persist((redis) =>
-      redis.tlClaim(keys.run, keys.log, this.retention.idleMs, epoch, keys.live, this.holder, unsuspectMs),
+      redis.tlClaim(keys.run, keys.log, this.retention.idleMs, epoch, keys.live, this.holder),
     );
     if (reply[0] === "missing") return { outcome: "missing" };
     if (reply[0] === "ended") return { outcome: "ended", status: reply[1] as Ending };

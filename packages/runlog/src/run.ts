@@ -68,7 +68,7 @@ export interface StoredRun {
   record: RunRecord;
   owner: string;
   request: string;
-  /** How many of its workers died with it, or lost it, one soon after the other, since it was last tried alone. */
+  /** How many of its workers died with it, or lost it, since it last stood a trial. */
   crashes: number;
   /** The last of these had nothing else to do. */
   blamed: boolean;
