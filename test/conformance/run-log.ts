@@ -145,6 +145,9 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
         await claim(runId);
         await claim(runId);
         expect(await it.store.must(runId)).toMatchObject({ crashes: 0, record: { attempt: 2 } });
+        // Unless it says that it could not go on: else it would try for ever.
+        await it.log.claim(runId, true);
+        expect(await it.store.must(runId)).toMatchObject({ crashes: 1, record: { attempt: 3 } });
       });
 
       test("of a run that is tried alone says so when it takes its process down, and only then", async () => {

@@ -54,12 +54,17 @@ export class LogWriter {
     this.maxPart = options.maxPart ?? 8 * 1024 * 1024;
   }
 
-  /** Takes a run for a new attempt. From here on no earlier attempt can write. */
-  async claim(runId: string): Promise<Claimed> {
+  /**
+   * Takes a run for a new attempt. From here on no earlier attempt can write.
+   *
+   * @param hasFailed this process had it, and could not go on with it: that counts as if it had died
+   */
+  async claim(runId: string, hasFailed = false): Promise<Claimed> {
+    const holder = hasFailed ? nanoid() : this.holder;
     const keys = runKeys(this.prefix, runId);
     const epoch = newEpoch();
     const reply = await this.persist((redis) =>
-      redis.tlClaim(keys.run, keys.log, this.retention.idleMs, epoch, keys.live, this.holder),
+      redis.tlClaim(keys.run, keys.log, this.retention.idleMs, epoch, keys.live, holder),
     );
     if (reply[0] === "missing") return { outcome: "missing" };
     if (reply[0] === "ended") return { outcome: "ended", status: reply[1] as Ending };

@@ -67,6 +67,8 @@ export class Runner {
   /** The attempts of this process, by run. */
   readonly active = new Map<string, Attempt>();
   readonly #trial = new Trial(this.active);
+  /** Runs that this process could not go on with. */
+  readonly #failed = new Set<string>();
   #leaving = false;
 
   constructor(parts: RunnerParts, options: RunnerOptions) {
@@ -85,7 +87,7 @@ export class Runner {
     const wake = () => attempt?.stop(new RunCancelledError());
     await control.subscribe(channel, wake);
     try {
-      const claimed = await log.claim(job.runId);
+      const claimed = await log.claim(job.runId, this.#failed.delete(job.runId));
       if (claimed.outcome !== "claimed") {
         await this.#keepInput(job.runId);
         await dispatcher.ended(job.threadId, job.runId);
@@ -117,7 +119,10 @@ export class Runner {
         return "again";
       }
       if (!isLost(error) && !(attempt?.reason instanceof AttemptLostError)) {
-        if (attempt === undefined || !(isInvalid(error) || crashes >= this.#options.maxCrashes)) throw error;
+        if (attempt === undefined || !(isInvalid(error) || crashes >= this.#options.maxCrashes)) {
+          if (attempt !== undefined) this.#failed.add(job.runId);
+          throw error;
+        }
         this.#logger(job.runId, attempt).warn({ err: error }, "the run cannot go on");
         await this.#finish(attempt, { event: "failed", error: describeError(error) }, null);
         await dispatcher.ended(job.threadId, job.runId);
@@ -128,6 +133,7 @@ export class Runner {
       // If nobody else has it after all, it is not to look as if we had died with it; unless its log takes nothing.
       const cause = attempt?.reason instanceof AttemptLostError ? attempt.reason.cause : error;
       if (!(cause instanceof Error) || isLost(cause)) await attempt?.writer.release().catch(() => {});
+      else this.#failed.add(job.runId);
       return "lost";
     } finally {
       clearTimeout(timeout);

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { writeState } from "@throughline/checkpoint";
+import { RedisCheckpointSaver, writeState } from "@throughline/checkpoint";
 import { lifecycle } from "@throughline/protocol";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Gate } from "../../../test/support/agents.ts";
 import { until } from "../../../test/support/until.ts";
 import { Workshop } from "../../../test/support/workers.ts";
@@ -207,6 +207,27 @@ describe("a worker that died", () => {
     gate.open();
     expect((await shop.ended(runId)).record.status).toBe("completed");
     expect((await shop.ended(other)).text).toBe("one two");
+  });
+
+  test("P5: by an error that its worker cannot get over: it is tried so often, and no more", async () => {
+    const broken = vi.spyOn(RedisCheckpointSaver.prototype, "getTuple");
+    let tries = 0;
+    broken.mockImplementation(() => {
+      tries++;
+      return Promise.reject(new Error("no such luck"));
+    });
+    try {
+      const runId = await shop.start("teller", { input: "hi" });
+      await shop.serve({ teller }, { maxCrashes: 2 });
+      const { record } = await shop.ended(runId, 30_000);
+      expect(record).toMatchObject({
+        status: "failed",
+        error: { message: expect.stringMatching("no such luck") },
+      });
+      expect(tries).toBeLessThan(20);
+    } finally {
+      broken.mockRestore();
+    }
   });
 
   test("P5: having ended the run, but not left its thread: the next look moves the thread on", async () => {
