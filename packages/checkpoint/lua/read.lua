@@ -1,18 +1,23 @@
--- Reads checkpoints whole: one by its id, the head, or a page of the index from the newest down.
+-- Reads checkpoints whole: one by its id, the head, or a page of the index from the newest down. Uses lists.lua.
 -- KEYS[1] fence   KEYS[2] head   KEYS[3] checkpoints   KEYS[4] blobs   KEYS[5] writes   KEYS[6] index
 -- ARGV[1] 'one'    ARGV[2] namespace   ARGV[3] checkpoint id, '' for the head
 -- ARGV[1] 'page'   ARGV[2] upper and ARGV[3] lower bound in the index   ARGV[4] how many at most
--- Answers an array of {namespace, id, parent's id or '', checkpoint, metadata, {channel, value, …},
---         {task id, channel, value, task's path or '', …} by task and position}
+-- Answers {elements of lists, as lists.lua has them; then for each checkpoint {namespace, id, parent's id or '',
+--         checkpoint, metadata, {channel, value, …}, {task id, channel, value, task's path or '', …} by task and
+--         position}}
+local heads, checkpoints, blobs, pending, index = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local lists = {}
+
 local function tuple(ns, id)
-  local packed = redis.call('HGET', KEYS[3], ns .. '\0' .. id)
+  local packed = redis.call('HGET', checkpoints, ns .. '\0' .. id)
   if not packed then return nil end
   local parent, _, checkpoint, metadata, versions = unpack(cmsgpack.unpack(packed))
 
   local values = {}
   for i = 1, #versions, 2 do
-    local value = redis.call('HGET', KEYS[4], ns .. '\0' .. versions[i] .. '\0' .. versions[i + 1])
+    local value = redis.call('HGET', blobs, ns .. '\0' .. versions[i] .. '\0' .. versions[i + 1])
     if value then
+      add_list(lists, ns, versions[i], value)
       values[#values + 1] = versions[i]
       values[#values + 1] = value
     end
@@ -20,23 +25,23 @@ local function tuple(ns, id)
 
   local writes = {}
   local stem = 'w\0' .. ns .. '\0' .. id
-  for _, entry in ipairs(redis.call('ZRANGEBYLEX', KEYS[6], '[' .. stem .. '\0', '(' .. stem .. '\1')) do
-    local write = cmsgpack.unpack(redis.call('HGET', KEYS[5], entry:sub(3)))
-    for i = 1, 3 do writes[#writes + 1] = write[i] end
-    writes[#writes + 1] = write[6] or ''
+  for _, entry in ipairs(redis.call('ZRANGEBYLEX', index, '[' .. stem .. '\0', '(' .. stem .. '\1')) do
+    local task, channel, value, _, _, path = unpack(cmsgpack.unpack(redis.call('HGET', pending, entry:sub(3))))
+    add_list(lists, ns, channel, value)
+    for _, each in ipairs({ task, channel, value, path or '' }) do writes[#writes + 1] = each end
   end
   return { ns, id, parent, checkpoint, metadata, values, writes }
 end
 
+local tuples = {}
 if ARGV[1] == 'one' then
-  local id = ARGV[3]
-  if id == '' then id = redis.call('HGET', KEYS[2], ARGV[2]) end
-  return { id and tuple(ARGV[2], id) }
+  local ns, id = ARGV[2], ARGV[3]
+  if id == '' then id = redis.call('HGET', heads, ns) end
+  tuples[1] = id and tuple(ns, id) or nil
+else
+  local upper, lower, count = ARGV[2], ARGV[3], ARGV[4]
+  for _, entry in ipairs(redis.call('ZREVRANGEBYLEX', index, upper, lower, 'LIMIT', 0, count)) do
+    tuples[#tuples + 1] = tuple(entry:match('^c%z([^%z]*)%z(.*)$'))
+  end
 end
-
-local page = {}
-for _, entry in ipairs(redis.call('ZREVRANGEBYLEX', KEYS[6], ARGV[2], ARGV[3], 'LIMIT', 0, ARGV[4])) do
-  local ns, id = entry:match('^c%z([^%z]*)%z(.*)$')
-  page[#page + 1] = tuple(ns, id)
-end
-return page
+return { elements_of(lists), unpack(tuples) }

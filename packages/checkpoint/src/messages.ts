@@ -1,6 +1,7 @@
 /** Messages as they travel: flat objects, and back. */
 import { randomUUID } from "node:crypto";
 import {
+  AIMessage,
   AIMessageChunk,
   BaseMessage,
   ChatMessage,
@@ -8,9 +9,12 @@ import {
   coerceMessageLikeToMessage,
   FunctionMessage,
   FunctionMessageChunk,
+  HumanMessage,
   HumanMessageChunk,
   RemoveMessage,
+  SystemMessage,
   SystemMessageChunk,
+  ToolMessage,
   ToolMessageChunk,
 } from "@langchain/core/messages";
 import { isDeltaSnapshot } from "@langchain/langgraph-checkpoint";
@@ -51,6 +55,13 @@ const constructors: Record<string, new (fields: never) => BaseMessage> = {
   ChatMessageChunk,
   function: FunctionMessage,
   generic: ChatMessage,
+};
+const whole: typeof constructors = {
+  ai: AIMessage,
+  human: HumanMessage,
+  system: SystemMessage,
+  tool: ToolMessage,
+  remove: RemoveMessage,
 };
 const chunks: Record<string, string> = {
   ai: "AIMessageChunk",
@@ -98,6 +109,14 @@ export function toBaseMessage(like: MessageLike): BaseMessage {
     message.lc_kwargs.id = message.id;
   }
   return message;
+}
+
+/** The message that flattenMessage made a flat one of. Checks nothing, for it is called for all of a long thread's. */
+export function unflattenMessage({ type, ...fields }: FlatMessage): BaseMessage {
+  const Message = constructors[type] ?? whole[type];
+  if (Message === undefined) throw new InvalidArgumentError(`there is no message of type ${type}`);
+  if (type === "ai") fields.tool_calls ??= [];
+  return new Message(fields as never);
 }
 
 function construct(like: Exclude<MessageLike, BaseMessage>): BaseMessage {

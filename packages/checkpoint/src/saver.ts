@@ -4,8 +4,10 @@
  * - A write is one script: it happens whole or not at all, and a view with a fence writes only while it holds it.
  * - The head is a pointer, moved by every `put` of a view that is no branch. Ids grow with their writer's clock, so the
  *   highest id is the latest checkpoint only as long as one machine writes; the pointer is it always.
- * - A value is stored once per (namespace, channel, version), and versions are unique across branches (`getNextVersion`).
+ * - A value is stored once per (namespace, channel, version), and versions are unique across branches (`getNextVersion`);
+ *   an element of a list once for all versions (lists.ts).
  */
+import { randomUUID } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import type { RunnableConfig } from "@langchain/core/runnables";
 import {
@@ -33,8 +35,9 @@ import {
 } from "./errors.ts";
 import { checkpointBounds, everyThread, segment, type ThreadKeys, threadKeys } from "./keys.ts";
 import { SENDS } from "./langgraph.ts";
+import { type DumpedList, Elements, inline, Lists, type Reference } from "./lists.ts";
 import { type RawTuple, type RawWalk, withScripts } from "./scripts.ts";
-import { dump, load, loadTuple, loadWrites } from "./stored.ts";
+import { dump, loadTuple, loadWrites } from "./stored.ts";
 
 export interface SaverOptions {
   /** Of every key; default "tl". */
@@ -80,6 +83,7 @@ const WALK = 256;
 export class RedisCheckpointSaver extends BaseCheckpointSaver {
   readonly #redis: Redis | Cluster;
   readonly #prefix: string;
+  #lists: Lists;
   #fence: Fence | undefined;
   /** The ids of what a branch has put. */
   readonly #branched = new Set<string>();
@@ -89,6 +93,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     super(options.serde);
     this.#redis = withScripts(redis);
     this.#prefix = options.prefix ?? "tl";
+    this.#lists = new Lists(this.serde);
   }
 
   /**
@@ -99,6 +104,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   fenced(fence: Fence): RedisCheckpointSaver {
     const view = new RedisCheckpointSaver(this.#redis, { prefix: this.#prefix, serde: this.serde });
     view.#fence = { ...fence };
+    view.#lists = this.#lists;
     return view;
   }
 
@@ -106,8 +112,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
     const threadId: unknown = config.configurable?.thread_id;
     if (threadId === undefined) return undefined;
-    const raw = await this.#readOne(String(threadId), namespace(config), getCheckpointId(config));
-    return raw && (await this.#tuple(String(threadId), raw));
+    return await this.#readOne(String(threadId), namespace(config), getCheckpointId(config));
   }
 
   /**
@@ -126,10 +131,10 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     const below = before && getCheckpointId(before);
     let left = limit;
     for await (const thread of threadId === undefined ? this.#threads() : [String(threadId)]) {
-      for await (const raw of this.#pages(thread, ns, below, filter || only ? PAGE : left)) {
+      for await (const [raw, elements] of this.#pages(thread, ns, below, filter || only ? PAGE : left)) {
         const id = raw[1].toString();
         if ((only && id !== only) || (below && id >= below)) continue;
-        const tuple = await this.#tuple(thread, raw);
+        const tuple = await this.#tuple(thread, raw, elements, false);
         if (filter && !matches(tuple.metadata, filter)) continue;
         yield tuple;
         left -= 1;
@@ -153,6 +158,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     const { threadId, keys } = this.#thread(config);
     const ns = namespace(config);
     const id = segment(checkpoint.id);
+    const parentId = segment(String(config.configurable?.checkpoint_id ?? ""));
     const runId = (metadata as { run_id?: unknown }).run_id ?? this.#runId(config);
     const marked = runId === undefined ? metadata : { ...metadata, run_id: runId };
     const { channel_values: values, ...rest } = checkpoint;
@@ -162,10 +168,10 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     );
     const fresh = Object.entries(newVersions).filter(([channel]) => isStorable(values[channel]));
     // Nothing may be awaited before this: the caller is free to change what it gave once put() has returned.
-    const [body, plainMeta, ...blobs] = await Promise.all([
+    const [body, plainMeta, ...dumped] = await Promise.all([
       dump(this.serde, rest, "a checkpoint"),
       dump(this.serde, marked, "a checkpoint's metadata"),
-      ...fresh.map(([channel]) => dump(this.serde, values[channel], `key ${channel} of the state`)),
+      ...fresh.map(([channel]) => this.#lists.dump([keys[3], ns], channel, values[channel])),
     ]);
     const more = await this.#fence?.before?.({
       kind: "checkpoint",
@@ -179,23 +185,39 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
       more === undefined
         ? plainMeta
         : await dump(this.serde, { ...marked, ...more }, "a checkpoint's metadata");
-    const answer = await this.#redis.tlCheckpointPut(
-      ...keys,
-      this.#token(),
-      ns,
-      id,
-      segment(String(config.configurable?.checkpoint_id ?? "")),
-      segment(String(runId ?? "")),
-      this.#fence?.branch ? "0" : "1",
-      options.ifHead === undefined ? "" : `=${options.ifHead ?? ""}`,
-      body,
-      meta,
-      versions.length,
-      ...versions.flatMap(([channel, version]) => [segment(channel), String(version)]),
-      ...fresh.flatMap(([channel, version], i) => [segment(channel), String(version), blobs[i]!]),
+    const outcome = await this.#store(
+      dumped,
+      { threadId, ns, id: parentId },
+      async (references, generation) => {
+        const [outcome, now = "", ...firsts] = await this.#redis.tlCheckpointPut(
+          ...keys,
+          this.#token(),
+          ns,
+          id,
+          parentId,
+          segment(String(runId ?? "")),
+          this.#fence?.branch ? "0" : "1",
+          options.ifHead === undefined ? "" : `=${options.ifHead ?? ""}`,
+          generation,
+          randomUUID(),
+          body,
+          meta,
+          versions.length,
+          versions.flatMap(([channel, version]) => [segment(channel), String(version)]),
+          fresh.flatMap(([channel, version], i) => {
+            const each = dumped[i]!;
+            const { value, fresh } = Buffer.isBuffer(each)
+              ? { value: each, fresh: [] }
+              : references.get(each)!;
+            return [segment(channel), String(version), value, fresh.length, ...fresh];
+          }),
+        );
+        if (outcome === 1) this.#lists.stored([...references.values()], now, firsts);
+        return outcome;
+      },
     );
-    if (answer === -3) throw new HeadMovedError(threadId, options.ifHead ?? null);
-    this.#check(answer, threadId);
+    if (outcome === -3) throw new HeadMovedError(threadId, options.ifHead ?? null);
+    this.#check(outcome, threadId);
     if (this.#fence?.branch) this.#branched.add(id);
     return stored;
   }
@@ -214,26 +236,33 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     const { threadId, keys } = this.#thread(config);
     const id = getCheckpointId(config);
     if (id === "") throw new InvalidArgumentError("the config names no checkpoint_id to put writes to");
+    const ns = namespace(config);
     const values = await Promise.all(
-      writes.map(([channel, value]) => dump(this.serde, value, `key ${channel} of the state`)),
+      writes.map(([channel, value]) => this.#lists.dump([keys[3], ns], channel, value, true)),
     );
     if (this.#fence?.branch && !this.#branched.has(id)) return;
-    const write: WriteToCome = { kind: "writes", ns: namespace(config), step: undefined, task: taskId };
+    const write: WriteToCome = { kind: "writes", ns, step: undefined, task: taskId };
     if ((await this.#fence?.before?.(write)) === null) return;
-    const answer = await this.#redis.tlCheckpointPutWrites(
-      ...keys,
-      this.#token(),
-      namespace(config),
-      segment(id),
-      segment(taskId),
-      segment(String(this.#runId(config) ?? "")),
-      taskPath,
-      ...writes.flatMap(([channel], i) => {
-        const special = Object.hasOwn(WRITES_IDX_MAP, channel);
-        return [position(special ? WRITES_IDX_MAP[channel]! : i), special ? "1" : "0", channel, values[i]!];
-      }),
+    const outcome = await this.#store(values, { threadId, ns, id }, (references, generation) =>
+      this.#redis.tlCheckpointPutWrites(
+        ...keys,
+        this.#token(),
+        ns,
+        segment(id),
+        segment(taskId),
+        segment(String(this.#runId(config) ?? "")),
+        taskPath,
+        generation,
+        writes.flatMap(([channel], i) => {
+          const special = Object.hasOwn(WRITES_IDX_MAP, channel);
+          const place = position(special ? WRITES_IDX_MAP[channel]! : i);
+          const each = values[i]!;
+          const value = Buffer.isBuffer(each) ? each : inline(references.get(each)!);
+          return [place, special ? "1" : "0", channel, value];
+        }),
+      ),
     );
-    this.#check(answer, threadId);
+    this.#check(outcome, threadId);
   }
 
   /** Deletes all of a thread's checkpoints; not its fence. @throws StaleAttemptError */
@@ -279,6 +308,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
       segment(runId),
       segment(head ?? ""),
       "0",
+      randomUUID(),
     );
     this.#check(answer, threadId, head);
   }
@@ -291,7 +321,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   async discardWrites(threadId: string, runId: string): Promise<void> {
     const keys = this.#keys(threadId);
     this.#check(
-      await this.#redis.tlCheckpointDiscard(...keys, this.#token(), segment(runId), "", "1"),
+      await this.#redis.tlCheckpointDiscard(...keys, this.#token(), segment(runId), "", "1", randomUUID()),
       threadId,
     );
   }
@@ -327,21 +357,23 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     );
     const wanted = new Set(channels);
     const { keys } = this.#thread(config);
+    const ns = namespace(config);
     let above: string | undefined = getCheckpointId(config);
     while (above !== undefined && wanted.size > 0) {
-      const [next, ...steps]: RawWalk = await this.#redis.tlCheckpointWalkBuffer(
+      const [raw, next, ...steps]: RawWalk = await this.#redis.tlCheckpointWalkBuffer(
         ...keys,
-        namespace(config),
+        ns,
         above,
         WALK,
         ...wanted,
       );
+      const loadValue = this.#loader(keys, ns, new Elements(raw), false);
       for (const [values, writes] of steps) {
-        for (const write of (await loadWrites(this.serde, writes)).reverse())
+        for (const write of (await loadWrites(writes, loadValue)).reverse())
           found.get(write[1])?.writes.push(write);
         for (let i = 0; i < values.length; i += 2) {
           const channel = values[i]!.toString();
-          found.get(channel)!.seed = await load(this.serde, values[i + 1]!);
+          found.get(channel)!.seed = await loadValue(channel, values[i + 1]!);
           wanted.delete(channel);
         }
       }
@@ -382,9 +414,39 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     if (answer === -2) throw new NoSuchCheckpointError(threadId, checkpointId ?? "");
   }
 
-  async #readOne(threadId: string, ns: string, id: string): Promise<RawTuple | undefined> {
-    const [raw] = await this.#redis.tlCheckpointReadBuffer(...this.#keys(threadId), "one", ns, id);
-    return raw ?? undefined;
+  /** Stores lists by what is there of them; where that may be gone meanwhile, it is looked at once more. */
+  async #store(
+    dumped: readonly (Buffer | DumpedList)[],
+    { threadId, ns, id }: { threadId: string; ns: string; id: string },
+    call: (references: Map<DumpedList, Reference>, generation: string) => Promise<number>,
+  ): Promise<number> {
+    const lists = dumped.filter((each): each is DumpedList => !Buffer.isBuffer(each));
+    if (!lists.every((list) => this.#lists.knows(list))) await this.#look(threadId, ns, id);
+    let { references, generation } = this.#lists.refer(lists);
+    for (;;) {
+      const outcome = await call(references, generation);
+      if (outcome !== -5) return outcome;
+      const elements = await this.#look(threadId, ns, id);
+      ({ references, generation } = this.#lists.refer(lists, elements.generation));
+    }
+  }
+
+  async #readOne(threadId: string, ns: string, id: string): Promise<CheckpointTuple | undefined> {
+    const [elements, raw] = await this.#redis.tlCheckpointReadBuffer(...this.#keys(threadId), "one", ns, id);
+    return raw && (await this.#tuple(threadId, raw, new Elements(elements), true));
+  }
+
+  /** Learns what lists are made of. */
+  async #look(threadId: string, ns: string, id: string): Promise<Elements> {
+    const [raw, tuple] = await this.#redis.tlCheckpointReadBuffer(...this.#keys(threadId), "one", ns, id);
+    const elements = new Elements(raw);
+    if (tuple) await this.#tuple(threadId, tuple, elements, true);
+    return elements;
+  }
+
+  #loader(keys: ThreadKeys, ns: string, elements: Elements, isLatest: boolean) {
+    return (channel: string, value: Buffer) =>
+      this.#lists.load([keys[3], ns], channel, value, elements, isLatest);
   }
 
   async *#pages(threadId: string, ns: string | undefined, below: string | undefined, want: number) {
@@ -392,8 +454,9 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     let { max, min } = checkpointBounds(ns, ns === undefined ? undefined : below || undefined);
     const count = Math.min(want, PAGE);
     for (;;) {
-      const page = await this.#redis.tlCheckpointReadBuffer(...keys, "page", max, min, count);
-      yield* page;
+      const [raw, ...page] = await this.#redis.tlCheckpointReadBuffer(...keys, "page", max, min, count);
+      const elements = new Elements(raw);
+      for (const tuple of page) yield [tuple, elements] as const;
       const last = page.at(-1);
       if (page.length < count || !last) return;
       max = checkpointBounds(last[0].toString(), last[1].toString()).max;
@@ -417,8 +480,18 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     }
   }
 
-  async #tuple(threadId: string, raw: RawTuple): Promise<CheckpointTuple> {
-    const tuple = await loadTuple(this.serde, threadId, raw);
+  async #tuple(
+    threadId: string,
+    raw: RawTuple,
+    elements: Elements,
+    isLatest: boolean,
+  ): Promise<CheckpointTuple> {
+    const keys = this.#keys(threadId);
+    const ns = raw[0].toString();
+    const tuple = await loadTuple(this.serde, threadId, raw, {
+      loadValue: this.#loader(keys, ns, elements, isLatest),
+      loadWrite: this.#loader(keys, ns, elements, false),
+    });
     if (tuple.checkpoint.v < 4 && tuple.parentConfig)
       await this.#migratePendingSends(tuple.checkpoint, threadId, raw);
     return tuple;
@@ -431,7 +504,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     [ns, , parentId]: RawTuple,
   ): Promise<void> {
     const parent = await this.#readOne(threadId, ns.toString(), parentId.toString());
-    const writes = parent ? await loadWrites(this.serde, parent[6]) : [];
+    const writes = parent?.pendingWrites ?? [];
     const versions = Object.values(checkpoint.channel_versions);
     checkpoint.channel_values[SENDS] = writes
       .filter(([, channel]) => channel === SENDS)

@@ -80,18 +80,19 @@ function unmarkBigInts(value: unknown): unknown {
   return fields(value, unmarkBigInts);
 }
 
+type LoadValue = (channel: string, value: Buffer) => Promise<unknown>;
+
 /**
  * From task, channel, value, path, task, … in the order in which LangGraph applies a step's writes: by the task's path,
  * then as they were stored, by task and position.
  */
-export async function loadWrites(
-  serde: SerializerProtocol,
-  raw: Buffer[],
-): Promise<CheckpointPendingWrite[]> {
+export async function loadWrites(raw: Buffer[], loadValue: LoadValue): Promise<CheckpointPendingWrite[]> {
   const writes: { path: string; write: Promise<CheckpointPendingWrite> }[] = [];
   for (let i = 0; i < raw.length; i += 4) {
     const [task, channel] = [raw[i]!.toString(), raw[i + 1]!.toString()];
-    const write = load(serde, raw[i + 2]!).then((value): CheckpointPendingWrite => [task, channel, value]);
+    const write = loadValue(channel, raw[i + 2]!).then(
+      (value): CheckpointPendingWrite => [task, channel, value],
+    );
     writes.push({ path: raw[i + 3]!.toString(), write });
   }
   writes.sort((a, b) => compareWritesSortKeys(writesSortKey(a.path), writesSortKey(b.path)));
@@ -102,6 +103,7 @@ export async function loadTuple(
   serde: SerializerProtocol,
   threadId: string,
   [ns, id, parent, body, metadata, values, writes]: RawTuple,
+  { loadValue, loadWrite }: { loadValue: LoadValue; loadWrite: LoadValue },
 ): Promise<CheckpointTuple> {
   const config = (checkpointId: Buffer): RunnableConfig => ({
     configurable: {
@@ -113,13 +115,13 @@ export async function loadTuple(
   const channels: Promise<[string, unknown]>[] = [];
   for (let i = 0; i < values.length; i += 2) {
     const channel = values[i]!.toString();
-    channels.push(load(serde, values[i + 1]!).then((value) => [channel, value]));
+    channels.push(loadValue(channel, values[i + 1]!).then((value) => [channel, value]));
   }
   const [checkpoint, meta, channelValues, pendingWrites] = await Promise.all([
     load(serde, body) as Promise<Omit<Checkpoint, "channel_values">>,
     load(serde, metadata) as Promise<CheckpointMetadata>,
     Promise.all(channels),
-    loadWrites(serde, writes),
+    loadWrites(writes, loadWrite),
   ]);
   return {
     config: config(id),
