@@ -128,11 +128,6 @@ describe("a conversation", () => {
 });
 
 describe("elements of a list", () => {
-  class Special extends HumanMessage {
-    static override lc_name(): string {
-      return "HumanMessage";
-    }
-  }
   const messages: Record<string, BaseMessage> = {
     human: said("1"),
     "human without an id": new HumanMessage(text("x")),
@@ -183,7 +178,6 @@ describe("elements of a list", () => {
       content: text("undefined"),
       additional_kwargs: { no: undefined } as never,
     }),
-    "of a class of its own": new Special(text("special")),
     "with what looks serialised": new HumanMessage({
       content: text("lc"),
       additional_kwargs: { lc: 1, type: "constructor", id: ["x"] } as never,
