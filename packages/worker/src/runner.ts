@@ -9,7 +9,14 @@
 import type { BaseStore } from "@langchain/langgraph";
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
 import { type Dispatcher, keepsInput, type RunJob, requestOf } from "@throughline/dispatch";
-import { type CheckpointRef, Fold, type Keep, type LifecycleData, lifecycle } from "@throughline/protocol";
+import {
+  type CheckpointRef,
+  Fold,
+  type Keep,
+  type LifecycleData,
+  lifecycle,
+  type RunError,
+} from "@throughline/protocol";
 import {
   type LiveSubscriber,
   type LogReader,
@@ -30,6 +37,7 @@ import {
   WorkerStoppingError,
 } from "./attempt.ts";
 import { FunctionSession } from "./function-session.ts";
+import { type PublicErrorHook, tellError } from "./public-error.ts";
 import type { Assignment, Earlier, Outcome, Session } from "./session.ts";
 import { Trial } from "./trial.ts";
 
@@ -40,6 +48,8 @@ export interface RunnerOptions {
   maxCrashes: number;
   /** Characters of JSON after which a run's log is trimmed: it then holds between half of this and all of it. */
   maxLog: number;
+  /** What readers are told of an agent's errors. */
+  publicError?: PublicErrorHook | undefined;
 }
 
 export interface RunnerParts {
@@ -123,8 +133,9 @@ export class Runner {
           if (attempt !== undefined) this.#failed.add(job.runId);
           throw error;
         }
-        this.#logger(job.runId, attempt).warn({ err: error }, "the run cannot go on");
-        await this.#finish(attempt, { event: "failed", error: describeError(error) }, null);
+        const logger = this.#logger(job.runId, attempt);
+        logger.warn({ err: error }, "the run cannot go on");
+        await this.#finish(attempt, { event: "failed", error: this.#tell(error, logger) }, null);
         await dispatcher.ended(job.threadId, job.runId);
         return "done";
       }
@@ -272,7 +283,7 @@ export class Runner {
     if (attempt.reason === undefined && settled !== undefined) {
       attempt.writer.seal();
       if (settled.ok) return await end(settled.finished.event, settled.finished);
-      const error = describeError(settled.error);
+      const error = this.#tell(settled.error, logger);
       logger.warn({ err: settled.error }, "the agent failed");
       return await end("failed", { event: "failed", error });
     }
@@ -347,6 +358,10 @@ export class Runner {
     return { messages, values };
   }
 
+  #tell(error: unknown, logger: Logger): RunError {
+    return tellError(error, this.#options.publicError, logger);
+  }
+
   #logger(runId: string, attempt: Attempt | undefined): Logger {
     return this.#parts.logger.child({ runId, attempt: attempt?.writer.attempt });
   }
@@ -390,15 +405,6 @@ function isLost(error: unknown): boolean {
 /** The run's input, or what its agent left in its state, is what no try can store. */
 function isInvalid(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === "invalid_argument";
-}
-
-function describeError(error: unknown): { name: string; message: string } {
-  if (error instanceof Error) return { name: error.name, message: error.message };
-  try {
-    return { name: "Error", message: String(error) };
-  } catch {
-    return { name: "Error", message: "what was thrown cannot be shown" };
-  }
 }
 
 async function settledWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {

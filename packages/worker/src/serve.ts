@@ -25,6 +25,7 @@ import { nanoid } from "nanoid";
 import type { Logger } from "pino";
 import { type Agent, type AgentFunction, type Graph, isGraph, agent as makeAgent } from "./agent.ts";
 import { AttemptLostError } from "./attempt.ts";
+import type { PublicErrorHook } from "./public-error.ts";
 import { Runner } from "./runner.ts";
 
 export interface ServeOptions {
@@ -53,6 +54,12 @@ export interface ServeOptions {
   store?: StoreOptions | BaseStore | false;
   /** Characters of JSON that a run's log holds before its beginning is folded into a snapshot. Default 64 Mi. */
   maxLog?: number;
+  /**
+   * What readers of a run are told of what its agent threw; the log has the error itself. Not asked about Throughline's
+   * own errors. Default: the message of an error with `public: true`, such as `PublicError`, and of any other its name and
+   * code only.
+   */
+  publicError?: PublicErrorHook;
 }
 
 /** How the store on Redis keeps its items. */
@@ -137,6 +144,7 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
       cancelGraceMs: options.cancelGraceMs ?? 500,
       maxCrashes: options.maxCrashes ?? 3,
       maxLog: options.maxLog ?? 64 * 1024 * 1024,
+      publicError: options.publicError,
     },
   );
 

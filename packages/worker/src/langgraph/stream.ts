@@ -7,7 +7,7 @@
  *   segment is left out, and so are those of the functional tasks that called it;
  * - messages are flat wherever they stand, and configs are without callbacks and LangGraph's own keys.
  */
-import { flattenMessage, flattenValues, pathOf } from "@throughline/checkpoint";
+import { flattenMessage, flattenValues, hideError, pathOf } from "@throughline/checkpoint";
 import type { Part } from "@throughline/protocol";
 
 /** LangGraph's modes, as `graph.stream` knows them. */
@@ -124,12 +124,18 @@ function plain(value: unknown, flatten?: typeof flattenMessage): never {
 }
 
 function checkpoint(state: Fields): never {
-  const { config, parentConfig } = state;
+  const { config, parentConfig, tasks } = state;
   return plain({
     ...state,
+    ...(Array.isArray(tasks) ? { tasks: tasks.map(withoutMessage) } : {}),
     config: plainConfig(config),
     ...(parentConfig === undefined ? {} : { parentConfig: plainConfig(parentConfig) }),
   });
+}
+
+/** A task as readers see it: what its node threw is for the log. */
+function withoutMessage(task: Fields): Fields {
+  return task.error === undefined ? task : { ...task, error: hideError(task.error) };
 }
 
 /** A config without what is for this process only: callbacks, functions, and LangGraph's own keys. */
