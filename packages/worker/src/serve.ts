@@ -11,7 +11,7 @@ import {
   queuePrefix,
   type RunJob,
 } from "@throughline/dispatch";
-import { checkRedis, connectRedis, createLogger } from "@throughline/kit";
+import { ConfigError, checkRedis, connectRedis, createLogger } from "@throughline/kit";
 import {
   defaultPrefix,
   LiveSubscriber,
@@ -31,8 +31,11 @@ import { Runner } from "./runner.ts";
 export interface ServeOptions {
   /** What the worker can run, by name: LangGraph.js graphs, async generator functions, or what `agent()` made of one. */
   agents: Record<string, Agent | AgentFunction<never> | Graph>;
-  /** `redis://…`, `redis+cluster://…` or `redis+sentinel://…`, or the same with `rediss`. */
-  redis: string;
+  /**
+   * `redis://…`, `redis+cluster://…` or `redis+sentinel://…`, or the same with `rediss`. May be undefined or empty only so
+   * that `process.env.REDIS_URL` fits: without it `serve` throws.
+   */
+  redis: string | undefined;
   /** Runs at once. Default 100. */
   concurrency?: number;
   /** Workers on one queue offer the same agents. Default "default". */
@@ -85,6 +88,9 @@ class RunLostError extends Error {
   }
 }
 
+const noRedis =
+  "serve: `redis` is not set: set REDIS_URL, for example REDIS_URL=redis://127.0.0.1:6379, and pass it on as " +
+  "serve({redis: process.env.REDIS_URL, …}); `npm start` says where its own Redis is";
 const tickMs = 1_000;
 /** How often the connection that brings cancels has to prove that it does. */
 const proveMs = 5_000;
@@ -97,9 +103,11 @@ const unknownAgentDelayMs = 1_000;
 /**
  * Starts a worker in this process.
  *
- * @throws RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError, InvalidArgumentError (`store`)
+ * @throws ConfigError (`redis` is missing), RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError, InvalidArgumentError (`store`)
  */
 export async function serve(options: ServeOptions): Promise<WorkerHandle> {
+  const { redis } = options;
+  if (!redis) throw new ConfigError([noRedis]);
   const logger = options.logger ?? createLogger("worker");
   const prefix = options.prefix ?? defaultPrefix;
   const queue = options.queue ?? defaultQueue;
@@ -110,9 +118,9 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
     else agents.set(name, typeof given === "function" ? makeAgent(given) : given);
   }
 
-  const commands = connectRedis(options.redis, "worker", { name: "throughline-worker", logger });
-  const subscriber = connectRedis(options.redis, "subscriber", { name: "throughline-worker", logger });
-  const blocking = connectRedis(options.redis, "blocking", { name: "throughline-worker", logger });
+  const commands = connectRedis(redis, "worker", { name: "throughline-worker", logger });
+  const subscriber = connectRedis(redis, "subscriber", { name: "throughline-worker", logger });
+  const blocking = connectRedis(redis, "blocking", { name: "throughline-worker", logger });
   const connections = [commands, subscriber, blocking];
   try {
     const { warnings } = await checkRedis(commands);
