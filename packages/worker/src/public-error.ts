@@ -54,13 +54,19 @@ const ofLangGraph: ReadonlySet<string> = new Set([
   "InvalidUpdateError",
 ]);
 
-/** What readers are told of `error`. A hook that fails is logged, and changes nothing. */
+/** What readers are told of `error`, which an agent threw. A hook that fails is logged, and changes nothing. */
 export function tellError(error: unknown, hook: PublicErrorHook | undefined, logger: Logger): RunError {
   const hidden = hideError(error);
   if (isOwn(error)) return { ...hidden, message: error.message };
   const decided = decide(error, hook, logger);
   if (decided !== undefined) return { ...hidden, ...decided };
   return isPublic(error) ? { ...hidden, message: String(error.message) } : hidden;
+}
+
+/** What readers are told of an error that no agent threw, but that its worker cannot get over. */
+export function tellTrouble(error: unknown): RunError {
+  const { message } = isOwn(error) ? error : { message: "the run cannot go on; its worker's log says why" };
+  return { ...hideError(error), message };
 }
 
 function decide(

@@ -9,14 +9,7 @@
 import type { BaseStore } from "@langchain/langgraph";
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
 import { type Dispatcher, keepsInput, type RunJob, requestOf } from "@throughline/dispatch";
-import {
-  type CheckpointRef,
-  Fold,
-  type Keep,
-  type LifecycleData,
-  lifecycle,
-  type RunError,
-} from "@throughline/protocol";
+import { type CheckpointRef, Fold, type Keep, type LifecycleData, lifecycle } from "@throughline/protocol";
 import {
   type LiveSubscriber,
   type LogReader,
@@ -37,7 +30,7 @@ import {
   WorkerStoppingError,
 } from "./attempt.ts";
 import { FunctionSession } from "./function-session.ts";
-import { type PublicErrorHook, tellError } from "./public-error.ts";
+import { type PublicErrorHook, tellError, tellTrouble } from "./public-error.ts";
 import type { Assignment, Earlier, Outcome, Session } from "./session.ts";
 import { Trial } from "./trial.ts";
 
@@ -133,9 +126,8 @@ export class Runner {
           if (attempt !== undefined) this.#failed.add(job.runId);
           throw error;
         }
-        const logger = this.#logger(job.runId, attempt);
-        logger.warn({ err: error }, "the run cannot go on");
-        await this.#finish(attempt, { event: "failed", error: this.#tell(error, logger) }, null);
+        this.#logger(job.runId, attempt).warn({ err: error }, "the run cannot go on");
+        await this.#finish(attempt, { event: "failed", error: tellTrouble(error) }, null);
         await dispatcher.ended(job.threadId, job.runId);
         return "done";
       }
@@ -283,7 +275,7 @@ export class Runner {
     if (attempt.reason === undefined && settled !== undefined) {
       attempt.writer.seal();
       if (settled.ok) return await end(settled.finished.event, settled.finished);
-      const error = this.#tell(settled.error, logger);
+      const error = tellError(settled.error, this.#options.publicError, logger);
       logger.warn({ err: settled.error }, "the agent failed");
       return await end("failed", { event: "failed", error });
     }
@@ -356,10 +348,6 @@ export class Runner {
     }
     const { messages, values } = fold.snapshot();
     return { messages, values };
-  }
-
-  #tell(error: unknown, logger: Logger): RunError {
-    return tellError(error, this.#options.publicError, logger);
   }
 
   #logger(runId: string, attempt: Attempt | undefined): Logger {
