@@ -1,7 +1,9 @@
+import { DynamicStructuredTool } from "@langchain/core/tools";
 import { Annotation, START, StateGraph } from "@langchain/langgraph";
 import { readState } from "@throughline/checkpoint";
 import pino, { type Logger } from "pino";
 import { afterAll, expect, test } from "vitest";
+import { z } from "zod";
 import { until } from "../../../test/support/until.ts";
 import { Workshop } from "../../../test/support/workers.ts";
 import { PublicError } from "./public-error.ts";
@@ -104,3 +106,33 @@ test("what a graph's task failed with is told without its message, in its thread
   expect(JSON.stringify([first, state, second])).not.toContain(secret);
   await worker.close();
 });
+
+test.each(["tools", "events"] as const)(
+  "%s: a tool's error is told without its message and its stack",
+  async (mode) => {
+    const look = new DynamicStructuredTool({
+      name: "look",
+      description: "Looks",
+      schema: z.object({}),
+      func: () => Promise.reject(Object.assign(new RangeError(secret), { code: "E_LOOK" })),
+    });
+    const graph = new StateGraph(Annotation.Root({ ask: Annotation<string> }))
+      .addNode("node", async (_, config) => {
+        await look
+          .invoke({ type: "tool_call", id: "call-1", name: "look", args: {} }, config)
+          .catch(() => {});
+        return { ask: "answered" };
+      })
+      .addEdge(START, "node")
+      .compile();
+    const worker = await shop.serve({ graph });
+    const ended = await shop.ended(await shop.start("graph", { modes: [mode], input: { ask: "a" } }));
+    expect(ended.record.status).toBe("completed");
+    const told = JSON.stringify(ended.parts);
+    expect(told).toContain("on_tool_error");
+    expect(told).toContain(hidden);
+    expect(told).not.toContain(secret);
+    expect(told).not.toContain("public-error.test.ts");
+    await worker.close();
+  },
+);

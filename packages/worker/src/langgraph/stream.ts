@@ -89,8 +89,9 @@ export function chunkPart([ns, mode, payload]: GraphChunk, origins: Origins): Pa
       };
     }
     case "custom":
-    case "tools":
       return { type: mode, ns: origins.graphOf(ns), data: plain(payload) };
+    case "tools":
+      return { type: mode, ns: origins.graphOf(ns), data: plain(withoutMessage(payload as Fields)) };
     case "checkpoints":
       return { type: "checkpoints", ns, data: checkpoint(payload as Fields) };
     case "debug": {
@@ -108,7 +109,7 @@ export function eventPart(event: GraphEvent, origins: Origins): Part {
   return {
     type: "events",
     ns: origins.of(event.metadata)?.ns ?? [],
-    data: plain(event, flattenMessage),
+    data: plain({ ...event, data: withoutMessage(event.data) }, flattenMessage),
   };
 }
 
@@ -133,9 +134,9 @@ function checkpoint(state: Fields): never {
   });
 }
 
-/** A task as readers see it: what its node threw is for the log. */
-function withoutMessage(task: Fields): Fields {
-  return task.error === undefined ? task : { ...task, error: hideError(task.error) };
+/** What tells of a task, or of a tool's call, as readers see it: what was thrown there is for the log. */
+function withoutMessage<T extends Fields>(told: T): T {
+  return told?.error === undefined ? told : { ...told, error: hideError(told.error) };
 }
 
 /** A config without what is for this process only: callbacks, functions, and LangGraph's own keys. */
