@@ -3,7 +3,6 @@ import { Annotation, START, StateGraph } from "@langchain/langgraph";
 import { readState } from "@throughline/checkpoint";
 import pino, { type Logger } from "pino";
 import { afterAll, expect, test } from "vitest";
-import { z } from "zod";
 import { until } from "../../../test/support/until.ts";
 import { Workshop } from "../../../test/support/workers.ts";
 import { PublicError } from "./public-error.ts";
@@ -113,7 +112,7 @@ test.each(["tools", "events"] as const)(
     const look = new DynamicStructuredTool({
       name: "look",
       description: "Looks",
-      schema: z.object({}),
+      schema: { type: "object", properties: {} },
       func: () => Promise.reject(Object.assign(new RangeError(secret), { code: "E_LOOK" })),
     });
     const graph = new StateGraph(Annotation.Root({ ask: Annotation<string> }))
