@@ -23,6 +23,7 @@ export default defineConfig({
           include: [
             "packages/*/src/**/*.test.{ts,tsx}",
             "apps/*/src/**/*.test.ts",
+            "examples/src/**/*.test.ts",
             "infra/**/*.test.ts",
             "test/**/*.test.ts",
           ],

@@ -15,6 +15,7 @@ const stampPath = join(modules, ".throughline-installed");
 const lockDir = join(root, ".data", "setup.lock");
 const quiet = process.argv.includes("--quiet");
 const speakAfterMs = 3_000;
+const speakEveryMs = 5_000;
 /** Longer than any set-up takes: a lock this old was left behind. */
 const lockStaleMs = 15 * 60_000;
 
@@ -152,10 +153,24 @@ async function compile() {
   await run("Compiling", process.execPath, [tsc, "-b"]);
 }
 
-/** Runs a command silently, unless it takes long (then says what it does) or fails (then shows what it printed). */
+/**
+ * Runs a command silently, unless it takes long (then says what it does, and every few seconds that it goes on) or fails
+ * (then shows what it printed).
+ */
 function run(what, file, args) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => say(`${what} …`), quiet ? speakAfterMs : 300);
+    const startedAt = Date.now();
+    const goesOn = () => {
+      say(`${what} … (${Math.round((Date.now() - startedAt) / 1000)} s)`);
+      timer = setTimeout(goesOn, speakEveryMs);
+    };
+    let timer = setTimeout(
+      () => {
+        say(`${what} …`);
+        timer = setTimeout(goesOn, speakEveryMs);
+      },
+      quiet ? speakAfterMs : 300,
+    );
     const child = spawn(file, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
     working = child;
     let output = "";

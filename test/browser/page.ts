@@ -2,7 +2,7 @@
  * The page of browser.test.ts: follows a run through what the test does to its connection, stops it, and hands over what
  * it saw. It is in the browser's hands alone; the test learns nothing but what it posts.
  */
-import { connect, type OffsetPart } from "@throughline/client";
+import { type ConnectionState, connect, type OffsetPart } from "@throughline/client";
 
 /** What the page asks the test to do. */
 export type Blow = "restart the gateway" | "cut the cable";
@@ -18,6 +18,8 @@ export interface Story {
   connections: string[];
   cancelled: unknown;
   ending: unknown;
+  /** How a connection to a path of the page's own server ended, where no gateway is. */
+  nowhere: ConnectionState;
 }
 
 export type Outcome = { story: Story } | { failure: string };
@@ -31,7 +33,15 @@ async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
+/** The state in which a connection ends by itself. */
+async function endOf(url: string): Promise<ConnectionState> {
+  const connection = connect(url);
+  await until(() => connection.state.status === "closed");
+  return connection.state;
+}
+
 async function tell(gateway: string): Promise<Story> {
+  const nowhere = endOf(`ws://${location.host}/nowhere`);
   const connection = connect(gateway);
   const connections: string[] = [];
   connection.onState((state) => {
@@ -61,7 +71,8 @@ async function tell(gateway: string): Promise<Story> {
   await reading;
   const ending = await run.ended;
   connection.close();
-  return { runId: run.runId, delivered, streamed, folded: run.text, connections, cancelled, ending };
+  const story = { runId: run.runId, delivered, streamed, folded: run.text, connections, cancelled, ending };
+  return { ...story, nowhere: await nowhere };
 }
 
 const gateway = new URL(import.meta.url).searchParams.get("gateway") ?? "";

@@ -92,7 +92,7 @@ describe("our client conforms to PROTOCOL.md", () => {
       await until(connection, "open");
       peer.close(Number(code));
       if (action === "closed") {
-        expect(await until(connection, "closed"), code).toMatchObject({ code: Number(code) });
+        expect(await until(connection, "closed"), code).toMatchObject({ closeCode: Number(code) });
         expect(clock.pending, code).toBe(0);
         continue;
       }

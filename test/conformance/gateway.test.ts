@@ -4,7 +4,7 @@ import { connect } from "node:net";
 import { DynamicStructuredTool } from "@langchain/core/tools";
 import { FakeListChatModel } from "@langchain/core/utils/testing";
 import { Annotation, interrupt, START, StateGraph } from "@langchain/langgraph";
-import { agents } from "@throughline/example-worker";
+import { agents } from "@throughline/examples";
 import { type Gateway, gatewayConfig, startGateway } from "@throughline/gateway";
 import { createLogger } from "@throughline/kit";
 import { Fold, type FoldSnapshot, lifecycle, type Part } from "@throughline/protocol";

@@ -48,6 +48,7 @@ async function serveApplication(script: string, onOutcome: (outcome: Outcome) =>
     return { type: "text/html", body: `<!doctype html><script type="module" src="${src}"></script>` };
   };
   const listening = createServer((request, response) => {
+    if (request.url === "/nowhere") return void response.writeHead(404).end();
     answer(request).then(
       ({ type, body }) => response.setHeader("content-type", `${type}; charset=utf-8`).end(body),
       (error: unknown) => {
@@ -101,13 +102,20 @@ test("P1, P3: a page follows a run through a gateway's restart and a cut cable, 
   const gone = browser.ended.then((said): Outcome => ({ failure: `the browser ended: ${said}` }));
   const told = await within(Promise.race([outcome, gone]), 25_000, "the page's outcome");
   if ("failure" in told) throw new Error(told.failure);
-  const { runId, delivered, streamed, folded, connections, cancelled, ending } = told.story;
+  const { runId, delivered, streamed, folded, connections, cancelled, ending, nowhere } = told.story;
 
   const head = delivered.length;
   expect(delivered.map(({ offset }) => offset)).toEqual(Array.from({ length: head }, (_, i) => i + 1));
   const words = Array.from({ length: head - 2 }, (_, i) => word(i)).join("");
   expect({ streamed, folded }).toEqual({ streamed: words, folded: words });
   expect(new Set(connections).size).toBe(3);
+
+  // It tells a wrong path of its own server's from a server that is away.
+  expect(nowhere).toMatchObject({
+    status: "closed",
+    code: "address",
+    reason: expect.stringMatching(/\/nowhere answers 404/),
+  });
 
   const checkpoint = expect.objectContaining({ checkpointId: expect.any(String) });
   expect(cancelled).toEqual({ runId, status: "cancelled", offset: head, checkpoint });

@@ -1,5 +1,5 @@
 /** The example graphs through gateways and sockets: what `npm run cli` does with them, part by part. */
-import { chatGraph, defaultStory, research, tokens } from "@throughline/example-worker";
+import { chatGraph, defaultStory, research, tokens } from "@throughline/examples";
 import type { FlatMessage, Part, Result } from "@throughline/protocol";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { TestClient } from "../support/client.ts";

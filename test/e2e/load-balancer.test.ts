@@ -1,6 +1,6 @@
 /** The real nginx and the real HAProxy, with the files of infra/, both in front of the same two gateway processes. */
 import { type Connection, connect } from "@throughline/client";
-import { defaultStory } from "@throughline/example-worker";
+import { defaultStory } from "@throughline/examples";
 import { findFreePort } from "@throughline/local";
 import type { Part } from "@throughline/protocol";
 import { LogReader } from "@throughline/runlog";

@@ -133,6 +133,39 @@ test.concurrent("P1, P3: a cancel that ends a run whose beginning was lost says 
     expect(reader.offsets).toEqual([1]);
   }));
 
+test.concurrent(
+  "P1, P3: a cancel that was answered and then lost: the run lives again, who follows is told, and can cancel it",
+  () =>
+    Scene.play(async (it) => {
+      await it.addWorker();
+      const reader = await it.client.start({ agent: "talk", input: { n: 2_000, ms: 20 } });
+      const { runId } = reader;
+      const { epoch } = await it.client.call("run.get", { runId });
+      await until(() => reader.last > 10);
+      await it.save();
+      const saved = reader.last;
+      await until(() => reader.last > saved + 15);
+      expect(await it.client.call("run.cancel", { runId })).toMatchObject({ status: "cancelled" });
+      expect(await reader.ended()).toMatchObject({ event: "cancelled" });
+      const seen = reader.last;
+      await it.losePower();
+
+      // It had all but the ending when it lost its connection.
+      const back = await until(async () =>
+        (await it.line.client()).follow(runId, { after: seen - 1, epoch }),
+      );
+      await until(() => back.resets.length > 0, 20_000, "the reset");
+      await until(() => back.last > saved, 30_000, "the run to live again");
+      const { status, epoch: now } = await it.client.call("run.get", { runId });
+      expect(status).toBe("running");
+      expect(back.resets.at(-1)?.epoch).toBe(now);
+      expect(await it.client.call("run.cancel", { runId })).toMatchObject({ status: "cancelled" });
+      expect(await back.ended(30_000)).toMatchObject({ event: "cancelled" });
+      expect(back.parts).toEqual(await it.logged(runId));
+    }),
+  90_000,
+);
+
 test.concurrent("P4: a worker whose claim was lost writes nothing more, though Redis never heard of it", () =>
   Scene.play(async (it) => {
     const reader = await it.queued("deaf");

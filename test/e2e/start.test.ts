@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { defaultStory, tokens } from "@throughline/example-worker";
+import { defaultStory, tokens } from "@throughline/examples";
 import { findFreePort, isAlive, startPrivateRedis } from "@throughline/local";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Program } from "../support/program.ts";

@@ -60,7 +60,9 @@ export async function openConnection(gateway: Gateway, terminal: Terminal): Prom
       if (state.status === "connecting") return;
       clearTimeout(timer);
       stop();
-      resolve(state.status === "closed" ? new ConnectionClosedError(state.reason, state.code) : undefined);
+      resolve(
+        state.status === "closed" ? new ConnectionClosedError(state.reason, state.closeCode) : undefined,
+      );
     });
   });
   if (failure === undefined) return connection;

@@ -4,10 +4,10 @@
  */
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { agents } from "@throughline/examples";
 import { ConfigError, createLogger, readConfig, redisUrl, runService } from "@throughline/kit";
 import { type Agent, type StoreOptions, serve } from "@throughline/worker";
 import { z } from "zod";
-import { agents } from "./agents.ts";
 import { loadAgents } from "./load/load.ts";
 
 const days = z.coerce.number().int().min(86_400).default(604_800);

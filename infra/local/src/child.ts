@@ -3,7 +3,7 @@
  * good. Invariant: at most one process at a time, and none after `stop()` has resolved.
  */
 import { type ChildProcess, fork } from "node:child_process";
-import { exitNeedsHuman } from "@throughline/kit";
+import { exitNeedsHuman, type ReadyMessage } from "@throughline/kit";
 import type { Output } from "./output.ts";
 import { signal } from "./process.ts";
 
@@ -18,7 +18,8 @@ export interface ServiceSpec {
 export interface KeepRunningOptions {
   spec: ServiceSpec;
   output: Output;
-  onReady: () => void;
+  /** `detail`: what it says of itself. */
+  onReady: (detail: string | undefined) => void;
   /** It cannot run: the service's own log lines, or `reason`, say why. */
   onGivenUp: (reason: string | undefined) => void;
   /** Before restart `attempt` (1, 2, …) in a row. */
@@ -59,7 +60,7 @@ export function keepRunning(options: KeepRunningOptions): KeptService {
       if (ready || !isReady(message)) return;
       ready = true;
       deathsBeforeReady = 0;
-      options.onReady();
+      options.onReady(message.detail);
     });
     process_.on("error", (error) => output.line(spec.name, error.message));
     exited = new Promise((resolve) => {
@@ -112,6 +113,6 @@ export function keepRunning(options: KeepRunningOptions): KeptService {
   };
 }
 
-function isReady(message: unknown): boolean {
+function isReady(message: unknown): message is ReadyMessage {
   return typeof message === "object" && message !== null && "type" in message && message.type === "ready";
 }

@@ -34,7 +34,7 @@ async function main(env: NodeJS.ProcessEnv, workerArgs: readonly string[]): Prom
       listen: { host, port },
       output,
       endWithParent: env.npm_lifecycle_event !== undefined,
-      banner: banner(host, port, shared.AUTH),
+      banner: (details) => banner(host, port, shared.AUTH, details.get("worker")),
     });
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
@@ -51,7 +51,7 @@ function readPort(text: string | undefined): number {
   return port;
 }
 
-function banner(host: string, port: number, auth: string): string[] {
+function banner(host: string, port: number, auth: string, worker: string | undefined): string[] {
   const where = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host;
   const url = `ws://${where.includes(":") ? `[${where}]` : where}:${port}/v1/ws`;
   // What the terminal client does not do by itself.
@@ -59,6 +59,7 @@ function banner(host: string, port: number, auth: string): string[] {
   return [
     "",
     `ready: ${url}`,
+    ...(worker === undefined ? [] : [`the worker ${worker}`]),
     "try, in another terminal:",
     `  npm run cli --${options} run storyteller`,
     `  npm run cli --${options} run digest --file README.md`,

@@ -28,7 +28,7 @@ import { endProcess, isAlive } from "./process.ts";
 export interface PrivateRedisOptions {
   /** Where the append-only file lives; created when missing. Without it nothing is kept. */
   dataDir?: string;
-  /** Default: a free one. */
+  /** Default: with a data folder the one of its last start, where that is free; else a free one. */
   port?: number;
   /** More arguments for the server, last, so that they win. */
   args?: readonly string[];
@@ -44,6 +44,8 @@ export interface PrivateRedis {
   pid: number;
   /** True when a server that a killed owner left behind was taken over. */
   reused: boolean;
+  /** The port of the last start with this folder, where it was taken: the server has another now. */
+  portBefore?: number;
   /** Resolves when the process is gone. Called twice is once. */
   stop(): Promise<void>;
 }
@@ -61,6 +63,8 @@ const stopGraceMs = 10_000;
 const portAttempts = 5;
 const noteName = "throughline-redis.json";
 const logName = "redis.log";
+/** Outlives the server: who was told of its port finds it there after the next start. */
+const portName = "throughline-redis.port";
 
 /**
  * @throws {NoRedisError} when no server is installed and none can be.
@@ -89,17 +93,23 @@ export async function startPrivateRedis(options: PrivateRedisOptions = {}): Prom
 }
 
 async function startAnew(server: string, dir: string, options: PrivateRedisOptions): Promise<PrivateRedis> {
+  const before = options.dataDir === undefined ? undefined : readPort(dir);
   for (let attempt = 1; ; attempt += 1) {
-    const port = options.port ?? (await findFreePort());
+    const kept = attempt === 1 && before !== undefined && (await isFree(before)) ? before : undefined;
+    const port = options.port ?? kept ?? (await findFreePort());
     const child = spawnServer(server, dir, port, options);
     try {
       const pid = await pidOf(child);
       await untilReady(port, () => child.exitCode === null && child.signalCode === null, dir);
       await assertOurs(port, pid);
       const note: Note = { pid, port, ownerPid: process.pid };
-      if (options.dataDir !== undefined) writeNote(dir, note);
+      if (options.dataDir !== undefined) {
+        writeNote(dir, note);
+        writeFileSync(join(dir, portName), `${port}\n`);
+      }
       child.unref();
-      return handle(note, dir, options, false);
+      const moved = before === undefined || before === port ? {} : { portBefore: before };
+      return { ...handle(note, dir, options, false), ...moved };
     } catch (error) {
       if (child.pid !== undefined) await endProcess(child.pid, stopGraceMs);
       const lostRace = options.port === undefined && /in use/i.test(readLog(dir));
@@ -280,6 +290,23 @@ async function findLeftBehind(dataDir: string): Promise<Note | undefined> {
     }
     await sleep(100);
   }
+}
+
+function readPort(dataDir: string): number | undefined {
+  try {
+    const port = Number(readFileSync(join(dataDir, portName), "utf8"));
+    return Number.isInteger(port) && port > 0 && port < 65_536 ? port : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", () => resolve(false));
+    server.listen(port, host, () => server.close(() => resolve(true)));
+  });
 }
 
 function isOpen(port: number): Promise<boolean> {

@@ -105,6 +105,22 @@ test("a failure shows what the tool printed, and what failed, with --quiet too",
   expect(stderr).toMatch(/one\.ts\(1,1\): error\nCompiling failed: it ended with 2\n$/);
 });
 
+test("what takes long says what it is, until it is over", async () => {
+  const go = join(root, "go");
+  const until = `while (!require("node:fs").existsSync(${JSON.stringify(go)})) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);`;
+  write("compiler/bin/tsc", until);
+  const child = spawn(process.execPath, [join(root, "infra/setup.mjs")], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let said = "";
+  for await (const text of child.stderr.setEncoding("utf8")) {
+    said += text;
+    // Twice, so that it is known to go on.
+    if (/(Compiling … \(\d+ s\)\n[\s\S]*){2}/.test(said)) writeFileSync(go, "");
+  }
+  expect(said).toMatch(/Compiling …\nCompiling … \(\d+ s\)\nCompiling … \(\d+ s\)\n/);
+});
+
 test("several at once do their work one after the other", async () => {
   const runs = [1, 2, 3].map(
     () =>

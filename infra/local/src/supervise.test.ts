@@ -125,6 +125,36 @@ test("Ctrl-C ends everything, Redis last, and the state is there at the next sta
   expect(await second.exit).toBe(0);
 });
 
+test("its Redis has the same port at the next start, and says so where another has taken it", async () => {
+  const first = start([["one"]]);
+  await first.says("all are up: one");
+  first.process.kill("SIGTERM");
+  await first.exit;
+  const second = start([["one"]]);
+  await second.says("all are up: one");
+  expect(second.redisUrl).toBe(first.redisUrl);
+  second.process.kill("SIGTERM");
+  await second.exit;
+
+  const port = Number(new URL(first.redisUrl).port);
+  const other = createServer();
+  await new Promise<void>((resolve) => other.listen(port, "127.0.0.1", resolve));
+  const third = start([["one"]]);
+  await third.says("all are up: one");
+  expect(third.redisUrl).not.toBe(first.redisUrl);
+  expect(third.log).toContain(`port ${port}, where it was the last time, is taken`);
+  await new Promise((resolve) => other.close(resolve));
+});
+
+test("what takes long is said until it is over", async () => {
+  const supervisor = start([["one"], ["two", "slow"]]);
+  await supervisor.says(/\| starting two … \(\d+ s\)\n/);
+  await withRedis(supervisor.redisUrl, (client) => client.set("two:go", "1"));
+  await supervisor.says("all are up");
+  const said = supervisor.log.split("all are up")[1];
+  expect(said).not.toContain("starting");
+});
+
 test("a service that dies is started again, and it says so", async () => {
   const supervisor = start([["one"]]);
   await supervisor.says("all are up");
@@ -241,6 +271,7 @@ test("the command to try next names a gateway that is elsewhere", async () => {
   const port = await findFreePort();
   const supervisor = startMain({ PORT: String(port) });
   await supervisor.says("Ctrl-C stops everything");
+  expect(supervisor.log).toMatch(/\| the worker offers .*\bstoryteller\b/);
   expect(supervisor.log).toContain(`  npm run cli -- --url ws://127.0.0.1:${port}/v1/ws run storyteller\n`);
 });
 

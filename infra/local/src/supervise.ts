@@ -8,6 +8,7 @@ import { checkRedis, connectRedis, describeRedisUrl, explainError } from "@throu
 import { type KeptService, keepRunning, type ServiceSpec } from "./child.ts";
 import type { Output } from "./output.ts";
 import { isAlive, signal } from "./process.ts";
+import { sayWhileWaiting } from "./progress.ts";
 import { type PrivateRedis, startPrivateRedis } from "./redis.ts";
 
 export interface SuperviseOptions {
@@ -20,8 +21,8 @@ export interface SuperviseOptions {
   output: Output;
   /** End when the parent process is gone, as if it had sent SIGTERM. npm dies of a signal without passing it on. */
   endWithParent?: boolean;
-  /** Said when every service is up for the first time. */
-  banner?: readonly string[];
+  /** Said when every service is up for the first time. `details` is what each has told of itself, by its name. */
+  banner?: (details: ReadonlyMap<string, string>) => readonly string[];
   /** Until services that are stopping are killed. Default 10 s. */
   graceMs?: number;
   /** Default 1 s, doubling, at most 10 s. */
@@ -52,6 +53,7 @@ export async function supervise(options: SuperviseOptions): Promise<number> {
   };
   process.on("exit", lastResort);
   let stopWatching = async () => {};
+  let offWaiting = () => {};
   try {
     if (options.listen !== undefined) await assertFree(options.listen);
     const url = "url" in options.redis ? await useRedis(options.redis.url, say) : undefined;
@@ -62,12 +64,13 @@ export async function supervise(options: SuperviseOptions): Promise<number> {
     }
     const redisUrl = url ?? redis.current?.url;
     if (redisUrl !== undefined && !ending.begun) {
-      startServices(services, redisUrl, options, ending);
+      offWaiting = startServices(services, redisUrl, options, ending);
     }
     await ending.asked;
   } catch (error) {
     ending.ask(1, explainError(error) ?? `could not start: ${error instanceof Error ? error.stack : error}`);
   }
+  offWaiting();
   if (ending.reason !== undefined) say(ending.reason);
   await stopWatching();
   ending.onHurry(() => {
@@ -149,13 +152,17 @@ function watchParent(ending: Ending): () => void {
   return () => clearInterval(timer);
 }
 
+/** Answers how to stop saying what it waits for. */
 function startServices(
   services: KeptService[],
   redisUrl: string,
   options: SuperviseOptions,
   ending: Ending,
-): void {
+): () => void {
+  const say = (text: string) => options.output.line(supervisorName, text);
   const waiting = new Set(options.services.map(({ name }) => name));
+  const details = new Map<string, string>();
+  const offWaiting = sayWhileWaiting(say, () => `starting ${[...waiting].join(" and ")}`);
   for (const spec of options.services) {
     services.push(
       keepRunning({
@@ -163,13 +170,16 @@ function startServices(
         output: options.output,
         restartDelayMs: options.restartDelayMs ?? ((attempt) => Math.min(1_000 * 2 ** (attempt - 1), 10_000)),
         onGivenUp: (reason) => ending.ask(1, reason),
-        onReady: () => {
+        onReady: (detail) => {
+          if (detail !== undefined) details.set(spec.name, detail);
           if (!waiting.delete(spec.name) || waiting.size > 0) return;
-          for (const line of options.banner ?? []) options.output.line(supervisorName, line);
+          offWaiting();
+          for (const line of options.banner?.(details) ?? []) say(line);
         },
       }),
     );
   }
+  return offWaiting;
 }
 
 async function useRedis(url: string, say: (text: string) => void): Promise<string> {
@@ -185,10 +195,20 @@ async function useRedis(url: string, say: (text: string) => void): Promise<strin
 }
 
 async function ownRedis(dataDir: string, say: (text: string) => void): Promise<Held<PrivateRedis>> {
-  const redis = await startPrivateRedis({ dataDir, outliveUs: true, logger: { info: say } });
-  const how = redis.reused ? "found running" : "started";
-  say(`private Redis ${how} at ${describeRedisUrl(redis.url)}, its data is kept in ${dataDir}`);
-  return { current: redis };
+  const offWaiting = sayWhileWaiting(say, () => "starting a private Redis");
+  try {
+    const redis = await startPrivateRedis({ dataDir, outliveUs: true, logger: { info: say } });
+    const how = redis.reused ? "found running" : "started";
+    say(`private Redis ${how} at ${describeRedisUrl(redis.url)}, its data is kept in ${dataDir}`);
+    if (redis.portBefore !== undefined) {
+      say(
+        `port ${redis.portBefore}, where it was the last time, is taken: whoever has that in a setting needs the new one`,
+      );
+    }
+    return { current: redis };
+  } finally {
+    offWaiting();
+  }
 }
 
 /** A private Redis that dies is started again where it was; its data comes back from the append-only file. */

@@ -9,6 +9,7 @@ export {
 } from "./errors.ts";
 export { ForkView } from "./fork-view.ts";
 export { GraphSaver } from "./graph-saver.ts";
+export { type HiddenError, hideError } from "./hidden-error.ts";
 export * from "./langgraph.ts";
 export { type Marks, marksOf, type Stop } from "./marks.ts";
 export {

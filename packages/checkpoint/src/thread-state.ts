@@ -14,6 +14,7 @@ import {
   uuid6,
 } from "@langchain/langgraph-checkpoint";
 import { HeadMovedError, InvalidArgumentError, NoSuchCheckpointError } from "./errors.ts";
+import { hideError } from "./hidden-error.ts";
 import {
   END,
   ERROR,
@@ -280,7 +281,7 @@ function tasksOf(tuple: CheckpointTuple): TaskState[] {
       id,
       name,
       interrupts,
-      ...(isPlain(error) ? { error: { name: String(error.name), message: String(error.message) } } : {}),
+      ...(isPlain(error) ? { error: hideError(error) } : {}),
       ...(finished.has(id) ? { result: resultOf(own) } : {}),
       ...(isCut ? { cancelled: true as const } : {}),
     };

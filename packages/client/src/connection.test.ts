@@ -1,3 +1,6 @@
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
 import { errorCodes } from "@throughline/protocol";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
@@ -59,7 +62,7 @@ describe("states and backoff", () => {
       if (state.status !== "waiting") throw new Error("unreachable");
       expect(state.attempt).toBe(attempt + 1);
       expect(state.retryAt - clock.now()).toBeCloseTo(state.retryInMs, -1);
-      expect(state.reason).toBe("the connection broke");
+      expect(state).toMatchObject({ code: "lost", reason: "the connection broke" });
       waits.push(Math.round(state.retryInMs / 100) * 100);
       clock.advance(state.retryInMs - 2);
       expect(connection.state.status).toBe("waiting");
@@ -119,7 +122,11 @@ describe("states and backoff", () => {
     clock.advance(9999);
     expect(connection.state.status).toBe("connecting");
     clock.advance(1);
-    expect(connection.state).toMatchObject({ status: "waiting", reason: "the gateway did not say hello" });
+    expect(connection.state).toMatchObject({
+      status: "waiting",
+      code: "no_answer",
+      reason: "the gateway did not say hello",
+    });
   });
 
   it("closes for good, leaving no timer and no socket", async () => {
@@ -127,7 +134,11 @@ describe("states and backoff", () => {
     const peer = await gateway.accept();
     await inStatus(connection, "open");
     connection.close();
-    expect(connection.state).toEqual({ status: "closed", reason: "closed by the application" });
+    expect(connection.state).toEqual({
+      status: "closed",
+      code: "closed",
+      reason: "closed by the application",
+    });
     expect(await peer.closed).toBe(1000);
     expect(clock.pending).toBe(0);
     await expect(connection.ping()).rejects.toMatchObject({ code: "connection_closed" });
@@ -145,6 +156,199 @@ describe("states and backoff", () => {
   it("does not come back where the address is no address", async () => {
     const connection = connect("ftp://nowhere", { WebSocket, clock });
     await inStatus(connection, "closed");
+    expect(connection.state).toMatchObject({ code: "address" });
+  });
+
+  describe("where a server is there that is no gateway", () => {
+    let server: Server;
+    let status: number;
+    let asked: number;
+    beforeEach(async () => {
+      status = 404;
+      asked = 0;
+      server = createServer((_, response) => response.writeHead(status).end());
+      server.on("upgrade", (_, socket) => {
+        asked += 1;
+        socket.end(`HTTP/1.1 ${status} No\r\nConnection: close\r\n\r\n`);
+      });
+      await once(server.listen(0, "127.0.0.1"), "listening");
+    });
+    afterEach(() => {
+      server.closeAllConnections();
+      server.close();
+    });
+
+    /** Goes on to the next try. */
+    async function next(connection: Connection, attempt: number): Promise<void> {
+      await until(() => expect(connection.state).toMatchObject({ status: "waiting", attempt }));
+      clock.advance(20_000);
+    }
+
+    it("gives a path that it does not know three tries, and says what to check", async () => {
+      const { port } = server.address() as AddressInfo;
+      const connection = connect(`ws://127.0.0.1:${port}/ws?x=1`, { WebSocket, clock });
+      connections.push(connection);
+      const answer = connection.agents();
+      await next(connection, 2);
+      await next(connection, 3);
+      await expect(answer).rejects.toMatchObject({ code: "connection_closed" });
+      expect(connection.state).toEqual({
+        status: "closed",
+        code: "address",
+        reason: `the server at ws://127.0.0.1:${port}/ws answers 404: check the URL, a gateway's path is /v1/ws`,
+      });
+      expect(asked).toBe(3);
+      expect(clock.pending).toBe(0);
+    });
+
+    it("goes on trying where it only cannot now", async () => {
+      status = 503;
+      const { port } = server.address() as AddressInfo;
+      const connection = connect(`ws://127.0.0.1:${port}/v1/ws`, { WebSocket, clock });
+      connections.push(connection);
+      for (let attempt = 2; attempt <= 6; attempt++) await next(connection, attempt);
+      const still = { status: "waiting", attempt: 7, code: "unreachable" };
+      await until(() => expect(connection.state).toMatchObject(still));
+      expect(asked).toBe(6);
+    });
+  });
+});
+
+describe("in a browser", () => {
+  let page: EventTarget & { visibilityState: string };
+  let network: { onLine: boolean };
+  const browser = () => new EventTarget();
+  let window: EventTarget;
+
+  beforeEach(() => {
+    window = browser();
+    page = Object.assign(browser(), { visibilityState: "visible" });
+    network = { onLine: true };
+    vi.stubGlobal("addEventListener", window.addEventListener.bind(window));
+    vi.stubGlobal("removeEventListener", window.removeEventListener.bind(window));
+    vi.stubGlobal("document", page);
+    vi.stubGlobal("navigator", network);
+  });
+  afterEach(() => vi.unstubAllGlobals());
+
+  const online = () => {
+    network.onLine = true;
+    window.dispatchEvent(new Event("online"));
+  };
+  const offline = () => {
+    network.onLine = false;
+    window.dispatchEvent(new Event("offline"));
+  };
+  const look = (visibilityState = "visible") => {
+    page.visibilityState = visibilityState;
+    page.dispatchEvent(new Event("visibilitychange"));
+  };
+
+  it.each([
+    ["online", () => online()],
+    ["offline", () => offline()],
+    ["looked at", () => look()],
+  ])(
+    "%s: asks an open socket at once for a sign of life, and gives it up soon without one",
+    async (_, happens) => {
+      const connection = open();
+      const peer = await gateway.accept();
+      await inStatus(connection, "open");
+      happens();
+      const ping = await peer.command("server.ping");
+      peer.answer(ping, {});
+      const answered = connection.agents();
+      peer.answer(await peer.command("agent.list"), { agents: [] });
+      await answered;
+      clock.advance(3000);
+      expect(connection.state.status).toBe("open");
+      happens();
+      await peer.command("server.ping");
+      clock.advance(2999);
+      happens();
+      expect(connection.state.status).toBe("open");
+      clock.advance(1);
+      expect(connection.state.status).toBe("waiting");
+      expect(peer.received.filter(({ method }) => method === "server.ping")).toHaveLength(2);
+    },
+  );
+
+  it("asks sooner where an answer is awaited already", async () => {
+    gateway.hello = { heartbeatMs: 1000 };
+    const connection = open({ pongMs: 60_000 });
+    const peer = await gateway.accept();
+    await inStatus(connection, "open");
+    clock.advance(1000);
+    await peer.command("server.ping");
+    look();
+    clock.advance(3000);
+    expect(connection.state).toMatchObject({ status: "waiting", code: "no_answer" });
+    expect(peer.received).toHaveLength(1);
+  });
+
+  it("reconnects at once when it is online again, or looked at; not when it is hidden", async () => {
+    const connection = open();
+    (await gateway.accept()).drop();
+    await inStatus(connection, "waiting");
+    look("hidden");
+    expect(connection.state.status).toBe("waiting");
+    look();
+    (await gateway.accept()).drop();
+    await inStatus(connection, "waiting");
+    online();
+    await gateway.accept();
+    await inStatus(connection, "open");
+  });
+
+  it.each([1012, 1013, 4429])("%i: does not hurry back to a gateway that asked for time", async (code) => {
+    const connection = open();
+    (await gateway.accept()).close(code);
+    await inStatus(connection, "waiting");
+    look();
+    online();
+    expect(connection.state.status).toBe("waiting");
+  });
+
+  it("without a network says so, and counts no tries until there is one", async () => {
+    const connection = open();
+    const peer = await gateway.accept();
+    peer.drop();
+    await inStatus(connection, "waiting");
+    expect(connection.state).toMatchObject({ attempt: 2, code: "lost" });
+    offline();
+    const waits = { status: "waiting", attempt: 2, retryInMs: 20_000, code: "offline" };
+    expect(connection.state).toMatchObject({ ...waits, reason: "this device is offline" });
+    for (let i = 0; i < 3; i++) {
+      clock.advance(20_000);
+      (await gateway.accept()).drop();
+      await until(() => expect(connection.state).toMatchObject(waits));
+    }
+    online();
+    await gateway.accept();
+    await inStatus(connection, "open");
+  });
+
+  it("begins anew what it had begun without a network", async () => {
+    gateway.hello = null;
+    const connection = open();
+    const first = await gateway.accept();
+    online();
+    gateway.hello = {};
+    await first.closed;
+    await gateway.accept();
+    await inStatus(connection, "open");
+  });
+
+  it("stops listening when it is closed", async () => {
+    const connection = open();
+    (await gateway.accept()).drop();
+    await inStatus(connection, "waiting");
+    connection.close();
+    online();
+    look();
+    offline();
+    expect(connection.state.status).toBe("closed");
+    expect(clock.pending).toBe(0);
   });
 });
 
@@ -216,7 +420,8 @@ describe("close codes", () => {
     await expect(reading).rejects.toMatchObject(error);
     await expect(run.ended).rejects.toMatchObject(error);
     await expect(answer).rejects.toMatchObject(error);
-    expect(connection.state).toEqual({ status: "closed", reason: "because", code });
+    const reason = { code: code === 4403 ? "forbidden" : "protocol", reason: "because" };
+    expect(connection.state).toEqual({ status: "closed", ...reason, closeCode: code });
     expect(clock.pending).toBe(0);
   });
 
@@ -239,7 +444,7 @@ describe("close codes", () => {
     expect(peer.subprotocols).toEqual(["throughline.v1", "throughline.bearer.T"]);
     peer.close(4401, "expired");
     await inStatus(connection, "closed");
-    expect(connection.state).toEqual({ status: "closed", reason: "expired", code: 4401 });
+    expect(connection.state).toEqual({ status: "closed", code: "token", reason: "expired", closeCode: 4401 });
   });
 
   it("4401: a function is asked for a new token, and otherwise only once", async () => {
@@ -266,7 +471,7 @@ describe("close codes", () => {
     await inStatus(connection, "waiting");
     clock.advance(20_000);
     await inStatus(connection, "closed");
-    expect(connection.state).toMatchObject({ code: 4401 });
+    expect(connection.state).toMatchObject({ code: "token", closeCode: 4401 });
     expect(gateway.peers).toHaveLength(1);
   });
 
@@ -280,7 +485,7 @@ describe("close codes", () => {
       },
     });
     await inStatus(connection, "waiting");
-    expect(connection.state).toMatchObject({ reason: "no token: the login server is away" });
+    expect(connection.state).toMatchObject({ code: "token", reason: "no token: the login server is away" });
     clock.advance(1000);
     expect((await gateway.accept()).subprotocols).toContain("throughline.bearer.T");
   });
@@ -333,7 +538,11 @@ describe("draining", () => {
     peer.event("server.draining", { retryInMs: 3000 });
     peer.close(1012);
     await inStatus(connection, "waiting");
-    expect(connection.state).toMatchObject({ retryInMs: 3000, reason: "the gateway restarts" });
+    expect(connection.state).toMatchObject({
+      retryInMs: 3000,
+      code: "restarting",
+      reason: "the gateway restarts",
+    });
     clock.advance(2999);
     expect(connection.state.status).toBe("waiting");
     clock.advance(1);

@@ -147,7 +147,7 @@ export class Connection {
 
   /** Closes for good. Commands in flight and runs that are followed fail with ConnectionClosedError. */
   close(): void {
-    this.#link.close("closed by the application");
+    this.#link.close({ code: "closed", reason: "closed by the application" });
   }
 
   /**

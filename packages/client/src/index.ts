@@ -9,6 +9,7 @@ export type {
 } from "@throughline/protocol";
 export { Fold, isEnding, ProtocolError } from "@throughline/protocol";
 export { type Connection, type ConnectOptions, connect, type StartParams } from "./connection.ts";
+export type { ReasonCode } from "./down.ts";
 export { ConnectionClosedError, ConnectionLostError, DetachedError, UsageError } from "./errors.ts";
 export type { ConnectionState, TokenSource } from "./link.ts";
 export type { Clock, WebSocketClass, WebSocketLike } from "./platform.ts";

@@ -8,6 +8,7 @@
  * - a draining gateway's socket is used until it closes or the next one is open, whichever is first.
  */
 import {
+  backoff,
   backoffDelay,
   bearerSubprotocolPrefix,
   closeAction,
@@ -15,8 +16,16 @@ import {
   type ServerFrame,
   subprotocol,
 } from "@throughline/protocol";
+import type { Down, ReasonCode } from "./down.ts";
 import { ConnectionClosedError } from "./errors.ts";
-import type { Clock, WebSocketClass } from "./platform.ts";
+import {
+  type Clock,
+  httpStatus,
+  isOffline,
+  type NetworkEvent,
+  onNetworkEvent,
+  type WebSocketClass,
+} from "./platform.ts";
 import { type Hello, Socket, type SocketTimes } from "./socket.ts";
 
 /** A token, or a function that gets one. The function is asked again when a gateway refuses what it gave. */
@@ -24,7 +33,8 @@ export type TokenSource = string | (() => string | Promise<string>);
 
 /**
  * Where the connection stands. `attempt` counts tries since the connection was last well, from 1. Times are in ms;
- * `retryAt` is the clock's time. `reason` is for people to read; `code` is a WebSocket close code.
+ * `retryAt` is the clock's time. `reason` is for people to read, `code` for programs; `closeCode` is the WebSocket's.
+ * While the device is offline (`code: "offline"`) tries are rare, and not counted.
  */
 export type ConnectionState =
   | { readonly status: "connecting"; readonly attempt: number }
@@ -34,9 +44,15 @@ export type ConnectionState =
       readonly attempt: number;
       readonly retryAt: number;
       readonly retryInMs: number;
+      readonly code: ReasonCode;
       readonly reason: string;
     }
-  | { readonly status: "closed"; readonly reason: string; readonly code?: number };
+  | {
+      readonly status: "closed";
+      readonly code: ReasonCode;
+      readonly reason: string;
+      readonly closeCode?: number;
+    };
 
 export interface LinkHooks {
   /** A new socket is current. The one before, if it still lives, stays for the answers that it owes. */
@@ -62,6 +78,10 @@ export interface LinkOptions extends SocketTimes {
 
 /** How much later than a draining gateway asked for its clients come back at the most, in ms. */
 const maxDrainSpreadMs = 300;
+/** How long a gateway may take to answer where the network has just changed, or somebody looks again, in ms. */
+const probeMs = 3000;
+/** A link that never came up asks from this try on whether a server is there that knows no such path. */
+const suspectTries = 3;
 
 export class Link {
   readonly #url: string;
@@ -76,7 +96,10 @@ export class Link {
   #left: Socket | undefined;
   /** Sockets tried since the link was last well. */
   #tries = 0;
-  #retry: { timer: unknown; at: number; reason: string } | undefined;
+  #retry: ({ timer: unknown; at: number } & Down) | undefined;
+  /** A gateway said hello once: the address is one. */
+  #wasOpen = false;
+  #offNetwork: () => void = () => {};
   /** Changes with every dial: a token that arrives late belongs to a dial that is over. */
   #dial = 0;
   #token: string | undefined;
@@ -97,6 +120,7 @@ export class Link {
   }
 
   open(): void {
+    this.#offNetwork = onNetworkEvent((event) => this.#onNetwork(event));
     this.#connect();
   }
 
@@ -104,16 +128,17 @@ export class Link {
     if (this.#retry !== undefined && this.#current === undefined) this.#connect();
   }
 
-  close(reason: string, code?: number): void {
+  close(down: Down): void {
     if (this.#state.status === "closed") return;
+    this.#offNetwork();
     this.#dial += 1;
     this.#cancelRetry();
     for (const socket of [this.#current, this.#next, this.#left]) socket?.abandon();
     this.#current = undefined;
     this.#next = undefined;
     this.#left = undefined;
-    this.#setState({ status: "closed", reason, ...(code === undefined ? {} : { code }) });
-    this.#hooks.onClosed(new ConnectionClosedError(reason, code));
+    this.#setState({ status: "closed", ...down });
+    this.#hooks.onClosed(new ConnectionClosedError(down.reason, down.closeCode));
   }
 
   /** The gateway will close this socket soon: go elsewhere in about that long. */
@@ -123,7 +148,8 @@ export class Link {
     // A little later, so that the sockets of a gateway do not all come back in the same moment; not by much, for its
     // socket may close at any time from then on.
     const spreadMs = this.#options.random() * Math.min(retryInMs / 5, maxDrainSpreadMs);
-    this.#scheduleIn(Math.max(retryInMs + spreadMs, this.#backoffMs()), "the gateway restarts");
+    const down: Down = { code: "restarting", reason: "the gateway restarts" };
+    this.#scheduleIn(Math.max(retryInMs + spreadMs, this.#backoffMs()), down);
   }
 
   /** Lets the socket before the current one go, if it owes nothing any more. */
@@ -133,12 +159,36 @@ export class Link {
     this.#left = undefined;
   }
 
+  /** What timers would find out half a minute later. A gateway that asked for time gets it. */
+  #onNetwork(event: NetworkEvent): void {
+    if (this.#current !== undefined) {
+      this.#current.probe(Math.min(probeMs, this.#options.pongMs));
+    } else if (event === "offline") {
+      if (this.#retry !== undefined) this.#retryLater(this.#retry);
+    } else if (this.#retry === undefined) {
+      // What was begun without a network may take long to notice that there is one.
+      if (event === "online" && this.#next !== undefined) this.#connect();
+    } else if (this.#retry.code !== "overloaded" && this.#retry.code !== "restarting") {
+      this.#connect();
+    }
+  }
+
+  /** Waits for the next try: as the backoff has it, or, without a network, until there is one. */
+  #retryLater(down: Down): void {
+    if (isOffline()) {
+      // Some devices say so that have one.
+      this.#scheduleIn(backoff.maxMs, { code: "offline", reason: "this device is offline" });
+    } else {
+      this.#scheduleIn(this.#backoffMs(), down);
+    }
+  }
+
   #connect(): void {
     this.#cancelRetry();
     this.#next?.abandon();
     this.#next = undefined;
     this.#dial += 1;
-    this.#tries += 1;
+    if (this.#tries === 0 || !isOffline()) this.#tries += 1;
     const dial = this.#dial;
     if (this.#current === undefined) this.#setState({ status: "connecting", attempt: this.#tries });
     this.#getToken().then(
@@ -146,7 +196,7 @@ export class Link {
         if (dial === this.#dial) this.#openSocket(token);
       },
       (error: unknown) => {
-        if (dial === this.#dial) this.#scheduleIn(this.#backoffMs(), `no token: ${messageOf(error)}`);
+        if (dial === this.#dial) this.#retryLater({ code: "token", reason: `no token: ${messageOf(error)}` });
       },
     );
   }
@@ -161,7 +211,7 @@ export class Link {
   #openSocket(token: string | undefined): void {
     const { clock, nextId, WebSocket, helloMs, pongMs } = this.#options;
     if (token !== undefined && token === this.#refusedToken) {
-      this.close("the token was refused", closeCodes.badToken);
+      this.close({ code: "token", reason: "the token was refused", closeCode: closeCodes.badToken });
       return;
     }
     let socket: InstanceType<WebSocketClass>;
@@ -170,7 +220,7 @@ export class Link {
       socket = new WebSocket(url, subprotocols);
     } catch (error) {
       // What the constructor throws at is the address itself: no later try will do better.
-      this.close(messageOf(error));
+      this.close({ code: "address", reason: messageOf(error) });
       return;
     }
     this.#next = new Socket(
@@ -183,13 +233,14 @@ export class Link {
         onFrame: (from, frame, size) => {
           if (from === this.#current || from === this.#left) this.#hooks.onFrame(from, frame, size);
         },
-        onDown: (from, reason, code) => this.#onDown(from, reason, code),
+        onDown: (from, down) => this.#onDown(from, down),
       },
     );
   }
 
   #onHello(socket: Socket, hello: Hello): void {
     this.#cancelRetry();
+    this.#wasOpen = true;
     this.#next = undefined;
     if (this.#left !== undefined) {
       this.#left.abandon();
@@ -203,22 +254,32 @@ export class Link {
     this.settle();
   }
 
-  #onDown(socket: Socket, reason: string, code?: number): void {
+  #onDown(socket: Socket, down: Down): void {
     if (socket === this.#left) {
       this.#left = undefined;
       this.#hooks.onDown(socket, false);
       return;
     }
     if (socket === this.#next) this.#next = undefined;
-    else this.#lostCurrent(socket, code);
-    if (this.#isOver(reason, code)) return;
+    else this.#lostCurrent(socket, down.closeCode);
+    if (this.#isOver(down)) return;
     if (this.#current === undefined && this.#next !== undefined) {
       this.#setState({ status: "connecting", attempt: this.#tries });
     } else if (this.#retry !== undefined) {
       this.#showRetry(this.#retry);
     } else {
-      this.#scheduleIn(this.#backoffMs(), reason);
+      this.#retryLater(down);
+      if (down.code === "unreachable") void this.#suspectAddress();
     }
+  }
+
+  /** A server that answers 404 here is no gateway, or not under this path: it is not asked for ever. */
+  async #suspectAddress(): Promise<void> {
+    if (this.#wasOpen || this.#tries < suspectTries) return;
+    const [address = ""] = this.#url.split("?");
+    if ((await httpStatus(this.#url)) !== 404 || this.#wasOpen) return;
+    const reason = `the server at ${address} answers 404: check the URL, a gateway's path is /v1/ws`;
+    this.close({ code: "address", reason });
   }
 
   #lostCurrent(socket: Socket, code: number | undefined): void {
@@ -229,15 +290,15 @@ export class Link {
   }
 
   /** Does what a close code asks for. True: the link is closed for good. */
-  #isOver(reason: string, code: number | undefined): boolean {
-    const action = code === undefined ? "reconnect" : closeAction(code);
+  #isOver(down: Down): boolean {
+    const action = down.closeCode === undefined ? "reconnect" : closeAction(down.closeCode);
     if (action === "refresh-token" && typeof this.#options.token === "function") {
       this.#refusedToken = this.#token;
       this.#token = undefined;
       return false;
     }
     if (action === "reconnect") return false;
-    this.close(reason, code);
+    this.close(down);
     return true;
   }
 
@@ -249,18 +310,18 @@ export class Link {
     if (this.#options.clock.now() - this.#openedAt >= this.#options.healthyMs) this.#tries = 0;
   }
 
-  #scheduleIn(ms: number, reason: string): void {
+  #scheduleIn(ms: number, { code, reason }: Down): void {
     this.#cancelRetry();
     const timer = this.#options.clock.setTimeout(() => this.#connect(), ms);
-    this.#retry = { timer, at: this.#options.clock.now() + ms, reason };
+    this.#retry = { timer, at: this.#options.clock.now() + ms, code, reason };
     this.#showRetry(this.#retry);
   }
 
   /** Nobody needs to hear of a retry while the old socket still serves. */
-  #showRetry({ at, reason }: { at: number; reason: string }): void {
+  #showRetry({ at, code, reason }: { at: number } & Down): void {
     if (this.#current !== undefined) return;
     const retryInMs = Math.max(0, Math.round(at - this.#options.clock.now()));
-    this.#setState({ status: "waiting", attempt: this.#tries + 1, retryAt: at, retryInMs, reason });
+    this.#setState({ status: "waiting", attempt: this.#tries + 1, retryAt: at, retryInMs, code, reason });
   }
 
   #cancelRetry(): void {

@@ -41,9 +41,17 @@ interface Platform {
   requestAnimationFrame?(run: () => void): unknown;
   crypto: { randomUUID?(): string; getRandomValues(bytes: Uint8Array): Uint8Array };
   TextEncoder: new () => { encode(text: string): Uint8Array };
+  fetch?(url: string, options: object): Promise<{ status: number }>;
+  navigator?: { onLine?: boolean };
+  document?: Partial<Listenable> & { visibilityState?: string };
 }
 
-const platform = globalThis as unknown as Platform;
+interface Listenable {
+  addEventListener(type: string, listener: () => void): void;
+  removeEventListener(type: string, listener: () => void): void;
+}
+
+const platform = globalThis as unknown as Platform & Partial<Listenable>;
 
 export const systemClock: Clock = {
   now: () => Date.now(),
@@ -53,6 +61,45 @@ export const systemClock: Clock = {
 
 export function defaultWebSocket(): WebSocketClass | undefined {
   return platform.WebSocket;
+}
+
+/** What a browser tells of its network, and of whether anybody looks. */
+export type NetworkEvent = "online" | "offline" | "visible";
+
+/** Calls the listener until the answer is called. Where there are no such events, as in Node: never. */
+export function onNetworkEvent(listener: (event: NetworkEvent) => void): () => void {
+  const { document } = platform;
+  const online = () => listener("online");
+  const offline = () => listener("offline");
+  const changed = () => {
+    if (document?.visibilityState === "visible") listener("visible");
+  };
+  platform.addEventListener?.("online", online);
+  platform.addEventListener?.("offline", offline);
+  document?.addEventListener?.("visibilitychange", changed);
+  return () => {
+    platform.removeEventListener?.("online", online);
+    platform.removeEventListener?.("offline", offline);
+    document?.removeEventListener?.("visibilitychange", changed);
+  };
+}
+
+/** Whether the device says that it has no network. Where nobody says anything it has one. */
+export function isOffline(): boolean {
+  return platform.navigator?.onLine === false;
+}
+
+/**
+ * The status of a plain HTTP request to a WebSocket's address; undefined where it cannot be had: of another origin's server
+ * a browser does not tell.
+ */
+export async function httpStatus(url: string): Promise<number | undefined> {
+  try {
+    const options = { mode: "no-cors", credentials: "omit", cache: "no-store" };
+    return (await platform.fetch?.(url.replace(/^ws/i, "http"), options))?.status || undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Runs `draw` before the next paint, or at once after the current task where nothing is painted. */

@@ -3,6 +3,7 @@
  * hello. A browser does not see pings: one that has been quiet for the gateway's heartbeat is asked for a sign of life.
  */
 import { closeCodes, type EventParams, protocolVersion, type ServerFrame } from "@throughline/protocol";
+import { type Down, downOf, type ReasonCode } from "./down.ts";
 import { readFrame } from "./frames.ts";
 import type { Clock, WebSocketLike } from "./platform.ts";
 
@@ -12,8 +13,8 @@ export interface SocketHooks {
   onHello(socket: Socket, hello: Hello): void;
   /** `size`: length of the frame's text, in UTF-16 code units. */
   onFrame(socket: Socket, frame: ServerFrame, size: number): void;
-  /** Once, and never after `abandon`. No code: the client gave the socket up. */
-  onDown(socket: Socket, reason: string, code?: number): void;
+  /** Once, and never after `abandon`. No close code: the client gave the socket up. */
+  onDown(socket: Socket, down: Down): void;
 }
 
 export interface SocketTimes {
@@ -33,6 +34,9 @@ export class Socket {
   #timer: unknown;
   #heardAt = 0;
   #asked = false;
+  /** When the timer fires, by the clock. */
+  #dueAt = 0;
+  #opened = false;
   #error: string | undefined;
 
   constructor(ws: WebSocketLike, clock: Clock, nextId: () => number, times: SocketTimes, hooks: SocketHooks) {
@@ -41,7 +45,13 @@ export class Socket {
     this.#nextId = nextId;
     this.#times = times;
     this.#hooks = hooks;
-    this.#timer = clock.setTimeout(() => this.#giveUp("the gateway did not say hello"), times.helloMs);
+    this.#timer = clock.setTimeout(
+      () => this.#giveUp("no_answer", "the gateway did not say hello"),
+      times.helloMs,
+    );
+    ws.addEventListener("open", () => {
+      this.#opened = true;
+    });
     ws.addEventListener("message", (event) => this.#onMessage(event.data));
     ws.addEventListener("close", (event) => this.#onClose(event.code ?? 1006, event.reason ?? ""));
     // A close follows every error. In Node the error says what went wrong, in a browser nobody does.
@@ -52,6 +62,14 @@ export class Socket {
 
   send(text: string): void {
     this.#ws?.send(text);
+  }
+
+  /** Asks for a sign of life now, where the socket is open: it is given up after `ms` without any. */
+  probe(ms: number): void {
+    if (this.#ws === undefined || this.hello === undefined) return;
+    if (this.#asked && this.#dueAt - this.#clock.now() <= ms) return;
+    this.#clock.clearTimeout(this.#timer);
+    this.#ask(ms);
   }
 
   /** Closes the socket and forgets it: no hook is called any more. */
@@ -68,19 +86,19 @@ export class Socket {
   }
 
   /** The socket is of no use any more, and may well be unable to say goodbye. */
-  #giveUp(reason: string, code?: number): void {
+  #giveUp(code: ReasonCode, reason: string, closeCode?: number): void {
     const ws = this.#ws;
     if (ws === undefined) return;
     this.#forget();
     if (ws.terminate !== undefined) ws.terminate();
     else ws.close();
-    this.#hooks.onDown(this, reason, code);
+    this.#hooks.onDown(this, { code, reason, ...(closeCode === undefined ? {} : { closeCode }) });
   }
 
   #onClose(code: number, reason: string): void {
     if (this.#ws === undefined) return;
     this.#forget();
-    this.#hooks.onDown(this, reason || this.#error || describeClose(code), code);
+    this.#hooks.onDown(this, downOf(code, this.#opened, reason || this.#error));
   }
 
   #onMessage(data: unknown): void {
@@ -89,7 +107,7 @@ export class Socket {
     this.#asked = false;
     const frame = typeof data === "string" ? readFrame(data) : undefined;
     if (frame === undefined) {
-      this.#giveUp("the gateway sent what is no frame");
+      this.#giveUp("protocol", "the gateway sent what is no frame");
       return;
     }
     if (this.hello !== undefined) {
@@ -97,13 +115,14 @@ export class Socket {
     } else if (frame.type === "event" && frame.method === "server.hello") {
       this.#greet(frame.params);
     } else {
-      this.#giveUp("the gateway did not begin with hello");
+      this.#giveUp("protocol", "the gateway did not begin with hello");
     }
   }
 
   #greet(hello: Hello): void {
     if (hello.protocol !== protocolVersion) {
-      this.#giveUp(`the gateway speaks version ${hello.protocol} of the protocol`, closeCodes.badFrame);
+      const reason = `the gateway speaks version ${hello.protocol} of the protocol`;
+      this.#giveUp("protocol", reason, closeCodes.badFrame);
       return;
     }
     this.hello = hello;
@@ -114,26 +133,27 @@ export class Socket {
 
   /** Looks after the socket in `ms`: by then something has been heard, or a ping is sent. */
   #watch(ms: number): void {
+    this.#dueAt = this.#clock.now() + ms;
     this.#timer = this.#clock.setTimeout(() => this.#check(), ms);
+  }
+
+  #ask(deadlineMs: number): void {
+    if (!this.#asked) this.send(JSON.stringify({ id: this.#nextId(), method: "server.ping" }));
+    this.#asked = true;
+    this.#watch(deadlineMs);
   }
 
   #check(): void {
     const heartbeatMs = this.hello?.heartbeatMs ?? 0;
     const quietMs = this.#clock.now() - this.#heardAt;
     if (this.#asked) {
-      this.#giveUp("the gateway does not answer");
+      this.#giveUp("no_answer", "the gateway does not answer");
       return;
     }
     if (quietMs < heartbeatMs) {
       this.#watch(heartbeatMs - quietMs);
       return;
     }
-    this.#asked = true;
-    this.send(JSON.stringify({ id: this.#nextId(), method: "server.ping" }));
-    this.#watch(this.#times.pongMs);
+    this.#ask(this.#times.pongMs);
   }
-}
-
-function describeClose(code: number): string {
-  return code === 1006 ? "the connection broke" : `closed with code ${code}`;
 }

@@ -27,10 +27,11 @@ export function createLogger(name: string, options: LoggerOptions = {}): Logger 
 
 /**
  * Turns a line of JSON log into a readable one (or more, for an error's stack), without the logger's name: who relays logs
- * says whose they are. Other lines come back as they are.
+ * says whose they are. Control characters in it are escaped: no text forges a line, or colours a terminal. Lines that are
+ * not JSON come back as they are.
  */
 export function createLineFormatter(options: { color?: boolean } = {}): (line: string) => string {
-  const format = prettyFactory({ ...prettyOptions(options.color ?? false), ignore: "pid,hostname,name" });
+  const format = prettyFormat({ ...prettyOptions(options.color ?? false), ignore: "pid,hostname,name" });
   return (line) => format(line).replace(/\n$/, "");
 }
 
@@ -41,10 +42,55 @@ function wantsPretty(): boolean {
 }
 
 function prettyWriter(stdout: { write(text: string): unknown }): (line: string) => void {
-  const format = prettyFactory(prettyOptions(process.stdout.isTTY === true && !process.env.NO_COLOR));
+  const format = prettyFormat(prettyOptions(process.stdout.isTTY === true && !process.env.NO_COLOR));
   return (line) => {
     stdout.write(format(line));
   };
+}
+
+/** All pretty logs are made here: a line of JSON in, readable text out. */
+function prettyFormat(options: PrettyOptions): (line: string) => string {
+  const format = prettyFactory(options);
+  return (line) => format(readRecord(line) ?? line);
+}
+
+/** A log line's record, with nothing in it that a terminal obeys. undefined: the line is none. */
+function readRecord(line: string): object | undefined {
+  try {
+    const record: unknown = JSON.parse(line);
+    return typeof record === "object" && record !== null ? (visible(record) as object) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function visible(value: unknown, key?: string): unknown {
+  if (typeof value === "string") return key === "stack" ? visibleStack(value) : escapeControls(value);
+  if (Array.isArray(value)) return value.map((each) => visible(each));
+  if (typeof value !== "object" || value === null) return value;
+  const entries = Object.entries(value).map(([name, each]) => [escapeControls(name), visible(each, name)]);
+  return Object.fromEntries(entries);
+}
+
+/** A stack keeps its line breaks, but not those of the error's message. */
+function visibleStack(stack: string): string {
+  return stack
+    .split(/\n(?=\s+at |caused by: )/)
+    .map(escapeControls)
+    .join("\n");
+}
+
+/** C0, DEL and C1, and the two line separators of Unicode. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+const controls = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g;
+const shortEscapes: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
+/** The text with its control characters as JSON writes them: `\n`, `\u001b`. */
+export function escapeControls(text: string): string {
+  return text.replace(
+    controls,
+    (char) => shortEscapes[char] ?? `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
 function prettyOptions(colorize: boolean): PrettyOptions {

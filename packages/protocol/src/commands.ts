@@ -3,7 +3,7 @@
  * Types are inferred; nothing is declared twice.
  */
 import { z } from "zod";
-import { checkpointRef, interruptInfo, keep, runStatus, streamMode } from "./parts.ts";
+import { checkpointRef, interruptInfo, keep, runError, runStatus, streamMode } from "./parts.ts";
 
 type Json = z.core.util.JSONType;
 
@@ -138,7 +138,7 @@ export const runRecord = z.looseObject({
   endedAt: z.string().optional(),
   metadata: record.optional(),
   cancel: z.looseObject({ keep, reason: z.string().optional(), requestedAt: z.string() }).optional(),
-  error: z.looseObject({ name: z.string(), message: z.string() }).optional(),
+  error: runError.optional(),
   interrupts: z.array(interruptInfo).optional(),
   checkpoint: checkpointRef.optional(),
 });

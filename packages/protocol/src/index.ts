@@ -62,6 +62,7 @@ export {
   type MessagesPart,
   type Part,
   part,
+  type RunError,
   type RunStatus,
   runStatus,
   type StreamMode,

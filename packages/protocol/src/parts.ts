@@ -57,6 +57,14 @@ export const unfinishedCall = z.looseObject({
 });
 export type UnfinishedCall = z.infer<typeof unfinishedCall>;
 
+/** Why a run failed, as its readers may know it. */
+export const runError = z.looseObject({
+  name: z.string(),
+  message: z.string(),
+  code: z.string().optional(),
+});
+export type RunError = z.infer<typeof runError>;
+
 /** How a run begins, goes on and ends. Readers of `rewound` drop non-lifecycle parts above `to`. */
 export const lifecycleData = z.discriminatedUnion("event", [
   z.looseObject({ event: z.literal("started"), attempt: z.int().positive() }),
@@ -72,7 +80,7 @@ export const lifecycleData = z.discriminatedUnion("event", [
   }),
   z.looseObject({
     event: z.literal("failed"),
-    error: z.looseObject({ name: z.string(), message: z.string() }),
+    error: runError,
     checkpoint,
   }),
 ]);

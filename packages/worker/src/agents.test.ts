@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { until } from "../../../test/support/until.ts";
 import { Workshop } from "../../../test/support/workers.ts";
 import { type AgentContext, type AgentFunction, custom, token, update } from "./agent.ts";
+import { PublicError } from "./public-error.ts";
 
 /** What the agent of a test does; by its name, so that all tests share one worker. */
 const behaviours = new Map<string, AgentFunction<never>>();
@@ -204,20 +205,48 @@ function cycle(): unknown[] {
   return array;
 }
 
+/** What readers are told of an error that is not marked as public. */
+const hidden = "the agent failed; its worker's log says why";
+
 describe("an agent that throws", () => {
   const hostile = {
     toString() {
       throw new Error("no");
     },
   };
+  const unreadable = {
+    get name() {
+      throw new Error("no");
+    },
+  };
   test.each<[string, unknown, object]>([
-    ["an Error", new TypeError("broken"), { name: "TypeError", message: "broken" }],
-    ["a string", "broken", { name: "Error", message: "broken" }],
-    ["undefined", undefined, { name: "Error", message: "undefined" }],
-    ["null", null, { name: "Error", message: "null" }],
-    ["a bare object", Object.create(null), { name: "Error" }],
-    ["an object that cannot be shown", hostile, { name: "Error" }],
-    ["an error without a message", new Error(), { name: "Error", message: "" }],
+    ["an Error", new TypeError("broken"), { name: "TypeError", message: hidden }],
+    ["a string", "broken", { name: "Error", message: hidden }],
+    ["undefined", undefined, { name: "Error", message: hidden }],
+    ["null", null, { name: "Error", message: hidden }],
+    ["a bare object", Object.create(null), { name: "Error", message: hidden }],
+    ["an object that cannot be shown", hostile, { name: "Error", message: hidden }],
+    ["an error whose name cannot be read", unreadable, { name: "Error", message: hidden }],
+    [
+      "an error with a code",
+      Object.assign(new Error("db:secret@10.0.0.5"), { code: "ECONNREFUSED" }),
+      { name: "Error", message: hidden, code: "ECONNREFUSED" },
+    ],
+    [
+      "an error that talks in its name and its code",
+      Object.assign(new Error("x"), { name: "the password is x", code: "the password is y" }),
+      { name: "Error", message: hidden },
+    ],
+    [
+      "a public error",
+      new PublicError("the file is too large", { code: "file_too_large" }),
+      { name: "PublicError", message: "the file is too large", code: "file_too_large" },
+    ],
+    [
+      "an error that is marked as public",
+      Object.assign(new RangeError("too far"), { public: true }),
+      { name: "RangeError", message: "too far" },
+    ],
   ])(
     "%s: the run fails once, with that in its ending, and keeps what it said on a branch",
     async (_, thrown, error) => {
@@ -231,8 +260,10 @@ describe("an agent that throws", () => {
         "hi",
       );
       const { record, lifecycle } = await shop.ended(runId);
-      expect(record).toMatchObject({ status: "failed", attempt: 1, error });
-      expect(lifecycle.at(-1)).toMatchObject({ event: "failed", error });
+      expect(record).toMatchObject({ status: "failed", attempt: 1 });
+      expect(record.error).toEqual(error);
+      expect(lifecycle.at(-1)).toMatchObject({ event: "failed" });
+      expect((lifecycle.at(-1) as { error?: unknown }).error).toEqual(error);
       expect(await shop.messages(threadId)).toEqual([]);
       expect(await shop.messages(threadId, record.checkpoint?.checkpointId)).toEqual([
         "human:hi",
@@ -256,7 +287,7 @@ describe("an agent that throws", () => {
       },
     ]) {
       const { record, lifecycle } = await endOf(run);
-      expect(record.error?.message).toMatch(/^(sync|async)$/);
+      expect(record.error).toEqual({ name: "Error", message: hidden });
       expect(lifecycle).toHaveLength(2);
     }
   });

@@ -19,4 +19,5 @@ export {
 } from "./agent.ts";
 export { AttemptLostError, RunCancelledError, RunTimeoutError, WorkerStoppingError } from "./attempt.ts";
 export { BadYieldError } from "./generator.ts";
+export { PublicError, type PublicErrorHook } from "./public-error.ts";
 export { type ServeOptions, type StoreOptions, serve, type WorkerHandle } from "./serve.ts";

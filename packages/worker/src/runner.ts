@@ -30,6 +30,7 @@ import {
   WorkerStoppingError,
 } from "./attempt.ts";
 import { FunctionSession } from "./function-session.ts";
+import { type PublicErrorHook, tellError, tellTrouble } from "./public-error.ts";
 import type { Assignment, Earlier, Outcome, Session } from "./session.ts";
 import { Trial } from "./trial.ts";
 
@@ -40,6 +41,8 @@ export interface RunnerOptions {
   maxCrashes: number;
   /** Characters of JSON after which a run's log is trimmed: it then holds between half of this and all of it. */
   maxLog: number;
+  /** What readers are told of an agent's errors. */
+  publicError?: PublicErrorHook | undefined;
 }
 
 export interface RunnerParts {
@@ -124,7 +127,7 @@ export class Runner {
           throw error;
         }
         this.#logger(job.runId, attempt).warn({ err: error }, "the run cannot go on");
-        await this.#finish(attempt, { event: "failed", error: describeError(error) }, null);
+        await this.#finish(attempt, { event: "failed", error: tellTrouble(error) }, null);
         await dispatcher.ended(job.threadId, job.runId);
         return "done";
       }
@@ -272,7 +275,7 @@ export class Runner {
     if (attempt.reason === undefined && settled !== undefined) {
       attempt.writer.seal();
       if (settled.ok) return await end(settled.finished.event, settled.finished);
-      const error = describeError(settled.error);
+      const error = tellError(settled.error, this.#options.publicError, logger);
       logger.warn({ err: settled.error }, "the agent failed");
       return await end("failed", { event: "failed", error });
     }
@@ -390,15 +393,6 @@ function isLost(error: unknown): boolean {
 /** The run's input, or what its agent left in its state, is what no try can store. */
 function isInvalid(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === "invalid_argument";
-}
-
-function describeError(error: unknown): { name: string; message: string } {
-  if (error instanceof Error) return { name: error.name, message: error.message };
-  try {
-    return { name: "Error", message: String(error) };
-  } catch {
-    return { name: "Error", message: "what was thrown cannot be shown" };
-  }
 }
 
 async function settledWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {

@@ -11,7 +11,7 @@ import {
   queuePrefix,
   type RunJob,
 } from "@throughline/dispatch";
-import { checkRedis, connectRedis, createLogger } from "@throughline/kit";
+import { ConfigError, checkRedis, connectRedis, createLogger } from "@throughline/kit";
 import {
   defaultPrefix,
   LiveSubscriber,
@@ -25,13 +25,17 @@ import { nanoid } from "nanoid";
 import type { Logger } from "pino";
 import { type Agent, type AgentFunction, type Graph, isGraph, agent as makeAgent } from "./agent.ts";
 import { AttemptLostError } from "./attempt.ts";
+import type { PublicErrorHook } from "./public-error.ts";
 import { Runner } from "./runner.ts";
 
 export interface ServeOptions {
   /** What the worker can run, by name: LangGraph.js graphs, async generator functions, or what `agent()` made of one. */
   agents: Record<string, Agent | AgentFunction<never> | Graph>;
-  /** `redis://…`, `redis+cluster://…` or `redis+sentinel://…`, or the same with `rediss`. */
-  redis: string;
+  /**
+   * `redis://…`, `redis+cluster://…` or `redis+sentinel://…`, or the same with `rediss`. May be undefined or empty only so
+   * that `process.env.REDIS_URL` fits: without it `serve` throws.
+   */
+  redis: string | undefined;
   /** Runs at once. Default 100. */
   concurrency?: number;
   /** Workers on one queue offer the same agents. Default "default". */
@@ -53,6 +57,12 @@ export interface ServeOptions {
   store?: StoreOptions | BaseStore | false;
   /** Characters of JSON that a run's log holds before its beginning is folded into a snapshot. Default 64 Mi. */
   maxLog?: number;
+  /**
+   * What readers of a run are told of what its agent threw; the log has the error itself. Not asked about Throughline's
+   * own errors. Default: the message of an error with `public: true`, such as `PublicError`, and of any other its name and
+   * code only.
+   */
+  publicError?: PublicErrorHook;
 }
 
 /** How the store on Redis keeps its items. */
@@ -78,6 +88,9 @@ class RunLostError extends Error {
   }
 }
 
+const noRedis =
+  "serve: `redis` is not set: set REDIS_URL, for example REDIS_URL=redis://127.0.0.1:6379, and pass it on as " +
+  "serve({redis: process.env.REDIS_URL, …}); `npm start` says where its own Redis is";
 const tickMs = 1_000;
 /** How often the connection that brings cancels has to prove that it does. */
 const proveMs = 5_000;
@@ -90,9 +103,11 @@ const unknownAgentDelayMs = 1_000;
 /**
  * Starts a worker in this process.
  *
- * @throws RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError, InvalidArgumentError (`store`)
+ * @throws ConfigError (`redis` is missing), RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError, InvalidArgumentError (`store`)
  */
 export async function serve(options: ServeOptions): Promise<WorkerHandle> {
+  const { redis } = options;
+  if (!redis) throw new ConfigError([noRedis]);
   const logger = options.logger ?? createLogger("worker");
   const prefix = options.prefix ?? defaultPrefix;
   const queue = options.queue ?? defaultQueue;
@@ -103,9 +118,9 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
     else agents.set(name, typeof given === "function" ? makeAgent(given) : given);
   }
 
-  const commands = connectRedis(options.redis, "worker", { name: "throughline-worker", logger });
-  const subscriber = connectRedis(options.redis, "subscriber", { name: "throughline-worker", logger });
-  const blocking = connectRedis(options.redis, "blocking", { name: "throughline-worker", logger });
+  const commands = connectRedis(redis, "worker", { name: "throughline-worker", logger });
+  const subscriber = connectRedis(redis, "subscriber", { name: "throughline-worker", logger });
+  const blocking = connectRedis(redis, "blocking", { name: "throughline-worker", logger });
   const connections = [commands, subscriber, blocking];
   try {
     const { warnings } = await checkRedis(commands);
@@ -137,6 +152,7 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
       cancelGraceMs: options.cancelGraceMs ?? 500,
       maxCrashes: options.maxCrashes ?? 3,
       maxLog: options.maxLog ?? 64 * 1024 * 1024,
+      publicError: options.publicError,
     },
   );
 

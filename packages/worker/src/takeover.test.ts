@@ -222,7 +222,7 @@ describe("a worker that died", () => {
       const { record } = await shop.ended(runId, 30_000);
       expect(record).toMatchObject({
         status: "failed",
-        error: { message: expect.stringMatching("no such luck") },
+        error: { name: "Error", message: "the run cannot go on; its worker's log says why" },
       });
       expect(tries).toBeLessThan(20);
     } finally {

@@ -73,7 +73,7 @@ describe("a graph that is made for a run", () => {
     const failed = await shop.ended(await shop.start("graph", { input: "hi" }, { threadId }));
     expect(failed.record).toMatchObject({
       status: "failed",
-      error: { name: "RangeError", message: "no such plan" },
+      error: { name: "RangeError", message: "the agent failed; its worker's log says why" },
     });
     fails = false;
     await shop.ended(await shop.start("graph", { input: "again" }, { threadId }));
@@ -128,7 +128,7 @@ describe("a graph that is made for a run", () => {
     await shop.serve({ graph: perRun(make) });
     const { record, lifecycle: told } = await shop.ended(runId);
     expect(told.map(({ event }) => event)).toEqual(["started", "rewound", "failed"]);
-    expect(record.error?.message).toBe("not twice");
+    expect(record.error).toEqual({ name: "Error", message: "the agent failed; its worker's log says why" });
     const aside = (await shop.history(threadId)).filter(({ metadata }) => metadata.partial === "taken-over");
     expect(aside.flatMap(({ values }) => values.messages)).toContainEqual(
       expect.objectContaining({ content: "so far" }),

@@ -183,7 +183,7 @@ describe("1: routers and reducers", () => {
     const { record } = await shop.ended(await shop.start("graph", { input: "x" }, { threadId }));
     expect(record).toMatchObject({
       status: "failed",
-      error: { name: "RangeError", message: "429 from the provider" },
+      error: { name: "RangeError", message: "the agent failed; its worker's log says why" },
     });
     expect(await shown(threadId)).toEqual(["human:x"]);
     expect(await shown(threadId, record.checkpoint!.checkpointId)).toEqual(["human:x", "ai:Once "]);

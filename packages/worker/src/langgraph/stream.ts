@@ -7,7 +7,7 @@
  *   segment is left out, and so are those of the functional tasks that called it;
  * - messages are flat wherever they stand, and configs are without callbacks and LangGraph's own keys.
  */
-import { flattenMessage, flattenValues, pathOf } from "@throughline/checkpoint";
+import { flattenMessage, flattenValues, hideError, pathOf } from "@throughline/checkpoint";
 import type { Part } from "@throughline/protocol";
 
 /** LangGraph's modes, as `graph.stream` knows them. */
@@ -89,8 +89,9 @@ export function chunkPart([ns, mode, payload]: GraphChunk, origins: Origins): Pa
       };
     }
     case "custom":
-    case "tools":
       return { type: mode, ns: origins.graphOf(ns), data: plain(payload) };
+    case "tools":
+      return { type: mode, ns: origins.graphOf(ns), data: plain(withoutMessage(payload as Fields)) };
     case "checkpoints":
       return { type: "checkpoints", ns, data: checkpoint(payload as Fields) };
     case "debug": {
@@ -108,7 +109,7 @@ export function eventPart(event: GraphEvent, origins: Origins): Part {
   return {
     type: "events",
     ns: origins.of(event.metadata)?.ns ?? [],
-    data: plain(event, flattenMessage),
+    data: plain({ ...event, data: withoutMessage(event.data) }, flattenMessage),
   };
 }
 
@@ -124,12 +125,18 @@ function plain(value: unknown, flatten?: typeof flattenMessage): never {
 }
 
 function checkpoint(state: Fields): never {
-  const { config, parentConfig } = state;
+  const { config, parentConfig, tasks } = state;
   return plain({
     ...state,
+    ...(Array.isArray(tasks) ? { tasks: tasks.map(withoutMessage) } : {}),
     config: plainConfig(config),
     ...(parentConfig === undefined ? {} : { parentConfig: plainConfig(parentConfig) }),
   });
+}
+
+/** What tells of a task, or of a tool's call, as readers see it: what was thrown there is for the log. */
+function withoutMessage<T extends Fields>(told: T): T {
+  return told?.error === undefined ? told : { ...told, error: hideError(told.error) };
 }
 
 /** A config without what is for this process only: callbacks, functions, and LangGraph's own keys. */

@@ -653,7 +653,7 @@ test("a node that fails: the run has its error, the finished steps stay, and wit
   await shop.serve({ graph });
   const threadId = shop.newThread();
   const { record, lifecycle } = await shop.ended(await shop.start("graph", { input: "hi" }, { threadId }));
-  const error = { name: "TypeError", message: "no such luck" };
+  const error = { name: "TypeError", message: "the agent failed; its worker's log says why" };
   expect(record).toMatchObject({ status: "failed", error });
   expect(lifecycle.at(-1)).toMatchObject({ event: "failed", error, checkpoint: { threadId } });
   expect(await shop.messages(threadId)).toEqual(["human:hi", "ai:1"]);

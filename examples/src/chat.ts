@@ -4,6 +4,7 @@ import {
   agent,
   custom,
   type FunctionAgent,
+  PublicError,
   token,
   type Yielded,
 } from "@throughline/worker";
@@ -12,9 +13,9 @@ import { type ChatSettings, chatSettings, complete, type Environment } from "./c
 import { history } from "./history.ts";
 
 /** Neither an endpoint nor a key was set. */
-export class ChatNotConfigured extends Error {
+export class ChatNotConfigured extends PublicError {
   override readonly name = "ChatNotConfigured";
-  readonly code = "not_configured";
+  override readonly code = "not_configured";
 
   constructor() {
     super(

@@ -4,20 +4,20 @@
  * The SDK's timeout ends with the response's headers, it takes a connection that closed early for the end of the
  * answer, hides whether `[DONE]` came, reads on after it, and drops error bodies that are not OpenAI's.
  */
+import { PublicError } from "@throughline/worker";
 import { APIConnectionError, APIConnectionTimeoutError, APIError } from "openai";
 
 /** What became of a request to a model. `code` says which kind; the message what to do about it. */
-export class UpstreamError extends Error {
+export class UpstreamError extends PublicError {
   override readonly name = "UpstreamError";
-  readonly code: UpstreamErrorCode;
+  declare readonly code: UpstreamErrorCode;
   /** The HTTP status, where there was one. */
   readonly status: number | undefined;
   /** When the endpoint said so: after how many seconds to try again. */
   readonly retryAfter: number | undefined;
 
   constructor(code: UpstreamErrorCode, message: string, more: UpstreamErrorDetails = {}) {
-    super(message, more.cause === undefined ? undefined : { cause: more.cause });
-    this.code = code;
+    super(message, { code, ...(more.cause === undefined ? {} : { cause: more.cause }) });
     this.status = more.status;
     this.retryAfter = more.retryAfter;
   }

@@ -1,13 +1,13 @@
 /** What comes in: an agent's input, parsed, and the text of a message. */
-import type { AgentContext } from "@throughline/worker";
+import { type AgentContext, PublicError } from "@throughline/worker";
 import type { z } from "zod";
 
 export type Message = AgentContext["messages"][number];
 
 /** The input of a run is not what its agent takes, or asks for what cannot be done. */
-export class InputError extends Error {
+export class InputError extends PublicError {
   override readonly name = "InputError";
-  readonly code = "invalid_argument";
+  override readonly code = "invalid_argument";
 }
 
 /** The input as the schema has it. Throws an InputError that names every field that is wrong. */

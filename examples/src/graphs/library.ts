@@ -19,7 +19,7 @@ export interface Finding {
   score: number;
 }
 
-const root = fileURLToPath(new URL("../../../../", import.meta.url));
+const root = fileURLToPath(new URL("../../../", import.meta.url));
 
 /** The files of the documentation, by their paths from the repository's root. Throws an InputError where there is none. */
 export async function documentation(folder = root): Promise<string[]> {
