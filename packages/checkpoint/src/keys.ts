@@ -27,20 +27,20 @@ export type ThreadKeys = [
 ];
 
 /** @throws InvalidArgumentError: an id that would not make a hash tag. */
-export function threadKeys(prefix: string, threadId: string): ThreadKeys {
-  if (threadId === "" || /[{}\0]/.test(threadId)) {
+export function threadKeys(prefix: string, threadId: string, scope = ""): ThreadKeys {
+  if (threadId === "" || /[{}\0]/.test(scope + threadId)) {
     throw new InvalidArgumentError(`${JSON.stringify(threadId)} is not a thread id`);
   }
-  const key = (name: string) => `${prefix}:{${threadId}}:${name}`;
+  const key = (name: string) => `${prefix}:{${scope}${threadId}}:${name}`;
   return [key("fence"), key("head"), key("checkpoints"), key("blobs"), key("writes"), key("index")];
 }
 
 /** A glob for SCAN that finds one key of every thread, and what takes the thread's id out of such a key. */
-export function everyThread(prefix: string): { match: string; threadId: (key: string) => string } {
-  const escaped = prefix.replace(/[\\*?[\]]/g, "\\$&");
+export function everyThread(prefix: string, scope = ""): { match: string; threadId: (key: string) => string } {
+  const escape = (text: string) => text.replace(/[\\*?[\]]/g, "\\$&");
   return {
-    match: `${escaped}:{*}:index`,
-    threadId: (key) => key.slice(prefix.length + ":{".length, -"}:index".length),
+    match: `${escape(prefix)}:{${escape(scope)}*}:index`,
+    threadId: (key) => key.slice(prefix.length + ":{".length + scope.length, -"}:index".length),
   };
 }
 

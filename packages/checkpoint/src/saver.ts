@@ -42,6 +42,11 @@ import { dump, loadTuple, loadWrites } from "./stored.ts";
 export interface SaverOptions {
   /** Of every key; default "tl". */
   prefix?: string;
+  /**
+   * Goes before a thread's id in its keys, such as `owner/`, so that threads of one id are apart. Default "". Nobody
+   * else sees it.
+   */
+  scope?: string;
   /** Default: LangGraph's JsonPlusSerializer. */
   serde?: SerializerProtocol;
 }
@@ -83,6 +88,7 @@ const WALK = 256;
 export class RedisCheckpointSaver extends BaseCheckpointSaver {
   readonly #redis: Redis | Cluster;
   readonly #prefix: string;
+  #scope: string;
   #lists: Lists;
   #fence: Fence | undefined;
   /** The ids of what a branch has put. */
@@ -93,6 +99,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     super(options.serde);
     this.#redis = withScripts(redis);
     this.#prefix = options.prefix ?? "tl";
+    this.#scope = options.scope ?? "";
     this.#lists = new Lists(this.serde);
   }
 
@@ -102,8 +109,14 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
    * it writes is marked as the run's unless the config or the metadata name another `run_id`.
    */
   fenced(fence: Fence): RedisCheckpointSaver {
-    const view = new RedisCheckpointSaver(this.#redis, { prefix: this.#prefix, serde: this.serde });
+    const view = this.scoped(this.#scope);
     view.#fence = { ...fence };
+    return view;
+  }
+
+  /** A view of the threads of another scope. */
+  scoped(scope: string): RedisCheckpointSaver {
+    const view = new RedisCheckpointSaver(this.#redis, { prefix: this.#prefix, scope, serde: this.serde });
     view.#lists = this.#lists;
     return view;
   }
@@ -392,7 +405,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   }
 
   #keys(threadId: string): ThreadKeys {
-    return threadKeys(this.#prefix, threadId);
+    return threadKeys(this.#prefix, threadId, this.#scope);
   }
 
   #thread(config: RunnableConfig): { threadId: string; keys: ThreadKeys } {
@@ -464,7 +477,10 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   }
 
   async *#threads(): AsyncGenerator<string> {
-    const { match, threadId } = everyThread(`${this.#redis.options.keyPrefix ?? ""}${this.#prefix}`);
+    const { match, threadId } = everyThread(
+      `${this.#redis.options.keyPrefix ?? ""}${this.#prefix}`,
+      this.#scope,
+    );
     const seen = new Set<string>();
     for (const node of "nodes" in this.#redis ? this.#redis.nodes("master") : [this.#redis]) {
       let cursor = "0";

@@ -87,7 +87,6 @@ const idempotencyTtlS = 24 * 60 * 60;
 
 export class Dispatcher {
   readonly runs: RunStore;
-  readonly threads: Threads;
   readonly agents: AgentRegistry;
   readonly #queue: RunQueue;
   readonly #maxInLine: number;
@@ -103,7 +102,6 @@ export class Dispatcher {
     this.#maxInLine = options.maxInLine ?? defaultMaxInLine;
     this.#prefix = options.prefix ?? defaultPrefix;
     this.runs = new RunStore(redis, options);
-    this.threads = new Threads(redis, this.#prefix);
     this.agents = new AgentRegistry(redis, this.#prefix);
     this.#queue = new RunQueue(redis, this.#prefix);
   }
@@ -111,7 +109,7 @@ export class Dispatcher {
   /**
    * Starts a run.
    *
-   * @throws ProtocolError no_such_agent, no_such_thread (it is another owner's), thread_busy
+   * @throws ProtocolError no_such_run (a run id that is another owner's), thread_busy
    */
   async start(start: StartRequest): Promise<Started> {
     let runId = `run_${nanoid()}`;
@@ -136,16 +134,13 @@ export class Dispatcher {
       if (isEnding(opened.status)) return { ...found(opened), runId };
     }
     const strategy = start.multitaskStrategy ?? "enqueue";
-    const enter = () =>
-      this.threads.enter(threadId, runId, start.owner, strategy === "reject", this.#maxInLine);
+    const threads = this.threadsOf(start.owner);
+    const enter = () => threads.enter(threadId, runId, strategy === "reject", this.#maxInLine);
     let entered = await enter();
     // Busy with a run that has ended is not busy.
-    if (entered.outcome === "busy" && (await this.active(threadId)) === null) entered = await enter();
+    if (entered.outcome === "busy" && (await this.active(start.owner, threadId)) === null) entered = await enter();
     if (entered.outcome !== "in") {
       if (opened.created) await this.#takeBack(start, runId);
-      if (entered.outcome === "foreign") {
-        throw new ProtocolError("no_such_thread", `there is no thread ${threadId}`);
-      }
       const { activeRunId } = entered;
       const what =
         entered.outcome === "busy" ? "an active run" : `${this.#maxInLine} runs in line, its limit`;
@@ -154,7 +149,7 @@ export class Dispatcher {
     const index = this.#ownerIndex(start.owner);
     await this.#redis.zadd(index, Date.now(), runId);
     const [first = runId] = entered.before;
-    await this.#heal(threadId, first);
+    await this.#heal(threads, threadId, first);
     if (opened.created && (strategy === "interrupt" || strategy === "rollback")) {
       const keep: Keep = strategy === "interrupt" ? "thread" : "discard";
       await Promise.all(
@@ -174,31 +169,34 @@ export class Dispatcher {
     if (cancelled.outcome === "ended" && cancelled.now) {
       const run = await this.runs.must(runId);
       const { threadId } = run.record;
+      const threads = this.threadsOf(run.owner);
       if (keepsInput(run)) {
-        const first = await this.threads.active(threadId);
-        if (first !== null) await this.#heal(threadId, first);
+        const first = await threads.active(threadId);
+        if (first !== null) await this.#heal(threads, threadId, first);
       } else {
         await this.#queue.remove(requestOf(run).queue, runId).catch(() => {}); // A worker has it: it will see the end.
-        await this.ended(threadId, runId);
+        await this.ended(run.owner, threadId, runId);
       }
     }
     return cancelled;
   }
 
   /** A run has ended: its thread's next one gets its turn. */
-  async ended(threadId: string, runId: string): Promise<void> {
-    const first = await this.threads.leave(threadId, runId);
-    if (first !== null) await this.#heal(threadId, first);
+  async ended(owner: string, threadId: string, runId: string): Promise<void> {
+    const threads = this.threadsOf(owner);
+    const first = await threads.leave(threadId, runId);
+    if (first !== null) await this.#heal(threads, threadId, first);
   }
 
   /**
    * The run whose turn it is in a thread; null where nobody waits. Its job is put back if it was lost. One that has ended
    * is waited for a moment: a worker is about to put its input into the thread.
    */
-  async active(threadId: string): Promise<string | null> {
+  async active(owner: string, threadId: string): Promise<string | null> {
+    const threads = this.threadsOf(owner);
     for (let left = inputWaitMs; ; left -= inputPollMs) {
-      const first = await this.threads.active(threadId);
-      const next = first === null ? null : await this.#heal(threadId, first);
+      const first = await threads.active(threadId);
+      const next = first === null ? null : await this.#heal(threads, threadId, first);
       if (next === null || left <= 0) return next;
       const run = await this.runs.get(next);
       if (run !== null && !isEnding(run.record.status)) return next;
@@ -214,17 +212,18 @@ export class Dispatcher {
     const run = await this.runs.get(runId);
     if (run === null || isEnding(run.record.status)) return;
     const { threadId } = run.record;
-    const entered = await this.threads.enter(threadId, runId, run.owner, false);
-    if (entered.outcome === "in") await this.#heal(threadId, entered.before[0] ?? runId);
+    const threads = this.threadsOf(run.owner);
+    const entered = await threads.enter(threadId, runId, false);
+    if (entered.outcome === "in") await this.#heal(threads, threadId, entered.before[0] ?? runId);
   }
 
   /**
    * Sees to it that the first in line is on its queue. Those that have ended or expired are passed over, but for those
    * whose input is to be kept.
    */
-  async #heal(threadId: string, first: string): Promise<string | null> {
+  async #heal(threads: Threads, threadId: string, first: string): Promise<string | null> {
     let next: string | null = first;
-    while (next !== null && !(await this.#enqueue(next))) next = await this.threads.leave(threadId, next);
+    while (next !== null && !(await this.#enqueue(next))) next = await threads.leave(threadId, next);
     return next;
   }
 
@@ -247,7 +246,7 @@ export class Dispatcher {
     before?: string;
   }): Promise<{ runs: RunRecord[]; next?: string }> {
     const { threadId } = query;
-    const index = threadId === undefined ? this.#ownerIndex(query.owner) : this.threads.runsKey(threadId);
+    const index = threadId === undefined ? this.#ownerIndex(query.owner) : this.threadsOf(query.owner).runsKey(threadId);
     let from = 0;
     if (query.before !== undefined) {
       const rank = await this.#redis.zrevrank(index, query.before);
@@ -284,6 +283,10 @@ export class Dispatcher {
     });
   }
 
+  threadsOf(owner: string): Threads {
+    return new Threads(this.#redis, owner, this.#prefix);
+  }
+
   async close(): Promise<void> {
     await this.#queue.close();
   }
@@ -312,7 +315,7 @@ export class Dispatcher {
   async #enqueue(runId: string): Promise<boolean> {
     const run = await this.runs.get(runId);
     if (run === null || (isEnding(run.record.status) && !keepsInput(run))) return false;
-    await this.#queue.add(requestOf(run).queue, { runId, threadId: run.record.threadId });
+    await this.#queue.add(requestOf(run).queue, { runId, threadId: run.record.threadId, owner: run.owner });
     return true;
   }
 

@@ -6,6 +6,8 @@ import type { Cluster, Redis } from "ioredis";
 export interface RunJob {
   runId: string;
   threadId: string;
+  /** undefined: of a version that had it only in the run's record. */
+  owner?: string;
 }
 
 export const defaultQueue = "default";

@@ -1,11 +1,13 @@
 /**
- * Threads: who owns one, which runs wait in its line, and which attempt may write its checkpoints.
+ * An owner's threads: which runs wait in one's line, and which attempt may write its checkpoints. Two owners may both
+ * have a thread of the same name: their keys are apart.
  *
  * Invariants:
  * - only the first in line is ever given to a worker, so a thread never has two runs at once;
  * - the order of the line is the order in which `enter` was answered, whichever gateway asked;
  * - the fence names one attempt of the first in line, and never goes back to an earlier one.
  */
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { defaultPrefix } from "@throughline/runlog";
 import type { Cluster, Redis, Result } from "ioredis";
@@ -15,52 +17,78 @@ declare module "ioredis" {
     tlEnter(...keysAndArgs: (string | number)[]): Result<[string, ...string[]], Context>;
     tlLeave(...keysAndArgs: (string | number)[]): Result<string, Context>;
     tlFence(...keysAndArgs: (string | number)[]): Result<number, Context>;
+    tlMoveOutBuffer(...keysAndArgs: string[]): Result<(Buffer | null)[], Context>;
+    tlMoveIn(...keysAndArgs: (string | Buffer)[]): Result<number, Context>;
   }
 }
 
-const scripts = { tlEnter: ["enter", 3], tlLeave: ["leave", 2], tlFence: ["fence", 2] } as const;
+/** All that a thread has, its checkpoints too. */
+const keyNames = ["thread", "line", "runs", "fence", "head", "checkpoints", "blobs", "writes", "index"];
+
+const scripts = {
+  tlEnter: ["enter", 3],
+  tlLeave: ["leave", 2],
+  tlFence: ["fence", 2],
+  tlMoveOut: ["move-out", keyNames.length],
+  tlMoveIn: ["move-in", keyNames.length],
+} as const;
 
 /** More than anybody asks one conversation at once. */
 export const defaultMaxInLine = 1_000;
 
 export type Entered =
-  | { outcome: "foreign" }
   | { outcome: "busy" | "full"; activeRunId: string }
   /** `before`: the runs in line before this one, the active one first. */
   | { outcome: "in"; before: string[] };
 
+/** What the keys of an owner's threads have before the thread's id. Of one length, so that no id makes it another's. */
+export function ownerScope(owner: string): string {
+  return `${createHash("sha256").update(owner).digest("base64url").slice(0, 22)}/`;
+}
+
 export class Threads {
   readonly #redis: Redis | Cluster;
   readonly #prefix: string;
+  readonly #owner: string;
+  readonly #scope: string;
 
-  constructor(redis: Redis | Cluster, prefix = defaultPrefix) {
+  constructor(redis: Redis | Cluster, owner: string, prefix = defaultPrefix) {
     this.#redis = redis;
     this.#prefix = prefix;
+    this.#owner = owner;
+    this.#scope = ownerScope(owner);
+    if (defined.has(redis)) return;
     for (const [name, [file, numberOfKeys]] of Object.entries(scripts)) {
       const lua = readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
       redis.defineCommand(name, { lua, numberOfKeys });
     }
+    defined.add(redis);
   }
 
   /** @param maxInLine how many may be in line; one that is there already keeps its place */
   async enter(
     threadId: string,
     runId: string,
-    owner: string,
     onlyIfIdle: boolean,
     maxInLine = defaultMaxInLine,
   ): Promise<Entered> {
-    const [outcome, ...rest] = await this.#redis.tlEnter(
-      this.#key(threadId, "thread"),
-      this.#key(threadId, "line"),
-      this.#key(threadId, "runs"),
-      runId,
-      owner,
-      Date.now(),
-      onlyIfIdle ? "1" : "0",
-      maxInLine,
-    );
-    if (outcome === "foreign") return { outcome };
+    const enter = (onlyIfThere: boolean) =>
+      this.#redis.tlEnter(
+        this.#key(threadId, "thread"),
+        this.#key(threadId, "line"),
+        this.#key(threadId, "runs"),
+        runId,
+        this.#owner,
+        Date.now(),
+        onlyIfIdle ? "1" : "0",
+        maxInLine,
+        onlyIfThere ? "1" : "0",
+      );
+    let [outcome, ...rest] = await enter(true);
+    if (outcome === "none") {
+      await this.#bring(threadId);
+      [outcome, ...rest] = await enter(false);
+    }
     if (outcome === "busy" || outcome === "full") return { outcome, activeRunId: rest[0] as string };
     return { outcome: "in", before: rest };
   }
@@ -72,19 +100,16 @@ export class Threads {
   }
 
   /** Makes this attempt the one that may write checkpoints. false: it has lost the run. */
-  async fence(threadId: string, runId: string, attempt: number): Promise<boolean> {
-    const answer = await this.#redis.tlFence(
-      this.#key(threadId, "line"),
-      this.#key(threadId, "fence"),
-      runId,
-      attempt,
-    );
-    return answer === 1;
+  async fence(threadId: string, runId: string, fence: number): Promise<boolean> {
+    const take = () =>
+      this.#redis.tlFence(this.#key(threadId, "line"), this.#key(threadId, "fence"), runId, fence);
+    return (await take()) === 1 || ((await this.#bring(threadId)) && (await take()) === 1);
   }
 
-  /** null: there is no such thread. */
-  async owner(threadId: string): Promise<string | null> {
-    return await this.#redis.hget(this.#key(threadId, "thread"), "owner");
+  /** Whether the owner has such a thread. */
+  async has(threadId: string): Promise<boolean> {
+    const exists = (await this.#redis.exists(this.#key(threadId, "thread"))) === 1;
+    return exists || (await this.#bring(threadId));
   }
 
   /** The run that is first in the thread's line; null where nobody is. */
@@ -97,7 +122,26 @@ export class Threads {
     return this.#key(threadId, "runs");
   }
 
+  /**
+   * Brings a thread from where it was before owners' threads were apart. Answers whether there was one.
+   * To go, when nobody has threads of version 0.1 any more.
+   */
+  async #bring(threadId: string): Promise<boolean> {
+    if (looksScoped.test(threadId)) return false;
+    const old = keyNames.map((name) => `${this.#prefix}:{${threadId}}:${name}`);
+    const dumps = await this.#redis.tlMoveOutBuffer(...old, this.#owner);
+    if (dumps.length === 0) return false;
+    const keys = keyNames.map((name) => this.#key(threadId, name));
+    await this.#redis.tlMoveIn(...keys, ...dumps.map((dump) => dump ?? ""));
+    await this.#redis.del(...old);
+    return true;
+  }
+
   #key(threadId: string, name: string): string {
-    return `${this.#prefix}:{${threadId}}:${name}`;
+    return `${this.#prefix}:{${this.#scope}${threadId}}:${name}`;
   }
 }
+
+const defined = new WeakSet<object>();
+/** An id that would name the keys of a thread that is where it belongs. */
+const looksScoped = /^[\w-]{22}\//;
