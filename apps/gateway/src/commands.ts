@@ -22,6 +22,7 @@ import type { Authenticator } from "./auth.ts";
 import type { Answer, ClientSocket } from "./client-socket.ts";
 import { eventFrame } from "./frame.ts";
 import type { Hub } from "./hub.ts";
+import { fitsFrame } from "./snapshot.ts";
 import { Subscription } from "./subscription.ts";
 import { whileFollowing } from "./until-ended.ts";
 import { updateThread } from "./update-thread.ts";
@@ -103,23 +104,33 @@ function makeHandlers(deps: CommandDeps): Handlers {
     throw new ProtocolError("too_many_subscriptions", message);
   };
 
+  /** For a client that takes a snapshot in one frame only. */
+  const checkSnapshot = async (runId: string): Promise<void> => {
+    const bytes = (await hub.reader.snapshotSlice(runId, 0, 0))?.length ?? 0;
+    if (fitsFrame(runId, bytes)) return;
+    const message = `run ${runId} has a snapshot of ${bytes} bytes, too large for one frame: a client that takes it in pages subscribes with pages: true`;
+    throw new ProtocolError("payload_too_large", message);
+  };
+
   /** Takes the run's place among the socket's subscriptions, and says what to do once the answer is on its way. */
   const subscribe = async (
     connection: ClientSocket,
     { record, earlier }: StoredRun,
     params: Omit<Params<"run.subscribe">, "runId">,
+    mayRefuse: boolean,
   ): Promise<{ epoch: string; begin: () => void }> => {
     const { runId } = record;
-    const feed = hub.feed(runId);
-    feed.learn(record);
-    await feed.acquire();
     const ahead = typeof params.after === "number" && params.after > record.head;
     const { epoch = record.epoch } = params;
     const has = typeof params.after === "number" ? params.after : record.head;
     // A client that has nothing but what is in this log too goes on in it, under the name that it has for it.
     const stale = epoch !== record.epoch && !isCovered(epoch, has, earlier);
     const after = ahead || stale ? 0 : params.after === "head" ? record.head : (params.after ?? 0);
-    const subscription = new Subscription(feed, after, record.epoch, params.filter, connection);
+    if (mayRefuse && params.pages !== true && after < record.first - 1) await checkSnapshot(runId);
+    const feed = hub.feed(runId);
+    feed.learn(record);
+    await feed.acquire();
+    const subscription = new Subscription(feed, after, record.epoch, params, connection);
     try {
       // Checked and taken in one go: commands that come together cannot all find the same place free.
       checkSubscriptions(connection, runId);
@@ -149,13 +160,13 @@ function makeHandlers(deps: CommandDeps): Handlers {
       const started = { ...(await dispatcher.start(start)) };
       if (!subscribes) return started;
       const run = await dispatcher.runs.must(started.runId);
-      const { begin } = await subscribe(connection, run, {});
+      const { begin } = await subscribe(connection, run, { pages: params.pages }, false);
       return { answer: started, begin };
     },
 
     "run.subscribe": async (connection, { runId, ...params }) => {
       const run = await ownRun(connection, runId);
-      const { epoch, begin } = await subscribe(connection, run, params);
+      const { epoch, begin } = await subscribe(connection, run, params, true);
       const { status, first, head } = run.record;
       return { answer: { runId, status, first, head, epoch }, begin };
     },
