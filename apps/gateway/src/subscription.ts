@@ -11,6 +11,7 @@
  * - a batch that does not begin at `next`, or a socket over its high-water mark, sends it back to catching up. That one
  *   rule is lost messages, slow readers, resume and late joiners.
  */
+import { setImmediate } from "node:timers/promises";
 import type { Filter } from "@throughline/protocol";
 import { isCovered } from "@throughline/runlog";
 import type { Batch } from "./batch.ts";
@@ -188,6 +189,8 @@ export class Subscription implements FeedReader {
     let sent: SnapshotPage | null;
     try {
       await this.#outlet.drained();
+      // Not all that the kernel takes in one go: the gateway's other sockets come between two pages.
+      if (page > 1) await setImmediate();
       sent = await this.feed.snapshotPage(log, page);
     } catch {
       return "failed";
