@@ -64,6 +64,7 @@ interface Memory {
   held: number;
   mostRss: number;
   longestHoldMs: number;
+  longestCpuMs: number;
 }
 const memory = () => gateway.ask<Memory>("memory");
 
@@ -129,11 +130,19 @@ async function round(name: string, stopping: number): Promise<void> {
   console.log(
     `${name}: ${readers} readers in ${seconds.toFixed(1)} s; rss ${mb(before.rss)} MB before, ` +
       `at most +${mb(after.mostRss - before.rss)} MB, after +${mb(after.rss - before.rss)} MB; ` +
-      `loop held ${after.longestHoldMs.toFixed(0)} ms at most; another's ping waited ${longestWait.toFixed(0)} ms at most`,
+      `loop held ${after.longestHoldMs.toFixed(0)} ms at most, ${after.longestCpuMs.toFixed(0)} ms of CPU; another's ping waited ${longestWait.toFixed(0)} ms at most`,
   );
 }
 
 console.log(`a snapshot of ${(snapshot.length / mega).toFixed(1)} MB`);
+const idleMs = 5_000;
+await memory();
+await sleep(idleMs);
+const idle = await memory();
+console.log(
+  `nobody reads, for ${idleMs / 1000} s: loop held ${idle.longestHoldMs.toFixed(0)} ms at most, ` +
+    `${idle.longestCpuMs.toFixed(0)} ms of CPU; another's ping waited ${Math.max(...waits).toFixed(0)} ms at most`,
+);
 await round("warm-up          ", 0);
 await round("all read on      ", 0);
 await round("one in four stops", Math.floor(readers / 4));
