@@ -1,9 +1,7 @@
-import { connect } from "@throughline/client";
 import { Fold, type Part } from "@throughline/protocol";
 import { LogReader, type SnapshotSlice } from "@throughline/runlog";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { WebSocket } from "ws";
 import type { TestClient } from "../../../test/support/client.ts";
 import { type Line, startLine } from "../../../test/support/line.ts";
 import { ScriptedRun } from "../../../test/support/run.ts";
@@ -115,41 +113,6 @@ describe("a snapshot of many frames", () => {
     });
     return { client, pages };
   }
-
-  test("P1: a client whose connection is cut between its pages gets all of it on the next", async () => {
-    const { run, fold } = await trimmedRun("cut", 3 * maxFrame);
-    let cuts = 0;
-    /** Is cut off behind its third page, and then behind its fifth. */
-    class Cut extends WebSocket {
-      constructor(url: string, protocols: string[]) {
-        super(url, protocols);
-        let pages = 0;
-        this.on("message", (data) => {
-          if (!String(data).includes('"run.page"') || cuts === 2) return;
-          if (++pages < 3 + 2 * cuts) return;
-          cuts++;
-          this.terminate();
-        });
-      }
-    }
-    const connection = connect(line.gateways[0]!.url, { WebSocket: Cut as never, random: () => 0 });
-    try {
-      const followed = connection.attach(run.runId);
-      const events: string[] = [];
-      const done = (async () => {
-        for await (const event of followed.events) {
-          events.push(`${event.kind} ${event.kind === "reset" ? "" : event.offset}`);
-        }
-      })();
-      await run.finish();
-      await done;
-      expect(events).toEqual(["snapshot 1", "part 2", "part 3"]);
-      expect(followed.text === fold.text()).toBe(true);
-      expect(cuts).toBe(2);
-    } finally {
-      connection.close();
-    }
-  }, 60_000);
 
   test("P7, P8: waits for a reader that stops, in a bounded buffer; trimmed again meanwhile, it begins anew", async () => {
     const { run, fold, append, trim } = await trimmedRun("stops", large);
