@@ -20,6 +20,7 @@ import { isCovered, isPassing, type StoredRun } from "@throughline/runlog";
 import type { Logger } from "pino";
 import type { Authenticator } from "./auth.ts";
 import type { Answer, ClientSocket } from "./client-socket.ts";
+import type { FairTurns } from "./fair-turns.ts";
 import { eventFrame } from "./frame.ts";
 import type { Hub } from "./hub.ts";
 import { fitsFrame } from "./snapshot.ts";
@@ -30,6 +31,8 @@ import { updateThread } from "./update-thread.ts";
 export interface CommandDeps {
   dispatcher: Dispatcher;
   saver: RedisCheckpointSaver;
+  /** What may be long is read in turns, on a connection on which nobody else waits. */
+  reads: { turns: FairTurns; dispatcher: Dispatcher; saver: RedisCheckpointSaver };
   hub: Hub;
   authenticator: Authenticator;
   logger: Logger;
@@ -83,7 +86,7 @@ export function commandHandler(
 }
 
 function makeHandlers(deps: CommandDeps): Handlers {
-  const { dispatcher, saver, hub } = deps;
+  const { dispatcher, saver, reads, hub } = deps;
 
   /** The run, if it is this connection's owner's. */
   const ownRun = async (connection: ClientSocket, runId: string): Promise<StoredRun> => {
@@ -210,19 +213,22 @@ function makeHandlers(deps: CommandDeps): Handlers {
     "run.list": async (connection, { threadId, status, limit = defaultListLimit, before }) => {
       const owner = connection.principal.id;
       if (threadId !== undefined) await ownThread(connection, threadId);
-      return await dispatcher.list({
+      const query = {
         owner,
         limit,
         ...(threadId === undefined ? {} : { threadId }),
         ...(status === undefined ? {} : { status }),
         ...(before === undefined ? {} : { before }),
-      });
+      };
+      return await reads.turns.take(connection, () => reads.dispatcher.list(query));
     },
 
     "thread.get": async (connection, { threadId, checkpointId, ns }) => {
       await ownThread(connection, threadId);
-      const path = await subgraphOf(saver, { threadId, checkpointId, ns });
-      const state = await readState(saver, { threadId, checkpointId, ns: path });
+      const state = await reads.turns.take(connection, async () => {
+        const path = await subgraphOf(reads.saver, { threadId, checkpointId, ns });
+        return await readState(reads.saver, { threadId, checkpointId, ns: path });
+      });
       if (state !== null) return state as unknown as Result<"thread.get">;
       if (checkpointId !== undefined) throw noSuchCheckpoint(threadId, checkpointId);
       throw new ProtocolError("no_such_checkpoint", `thread ${threadId} has no checkpoint yet`);
@@ -230,12 +236,10 @@ function makeHandlers(deps: CommandDeps): Handlers {
 
     "thread.history": async (connection, { threadId, limit = defaultHistoryLimit, before, ns }) => {
       await ownThread(connection, threadId);
-      const path = await subgraphOf(saver, { threadId, checkpointId: before, ns });
-      const { states, next } = await readHistoryPage(
-        saver,
-        { threadId, limit, before, ns: path },
-        historySize,
-      );
+      const { states, next } = await reads.turns.take(connection, async () => {
+        const path = await subgraphOf(reads.saver, { threadId, checkpointId: before, ns });
+        return await readHistoryPage(reads.saver, { threadId, limit, before, ns: path }, historySize);
+      });
       const checkpoints = states as unknown as Result<"thread.history">["checkpoints"];
       return { checkpoints, ...(next === undefined ? {} : { next }) };
     },
@@ -279,7 +283,7 @@ async function subgraphOf(saver: RedisCheckpointSaver, position: Position): Prom
 
 /** Checks what a new run names, before anything is written. */
 async function startRequest(
-  { dispatcher, saver }: CommandDeps,
+  { dispatcher, reads }: CommandDeps,
   connection: ClientSocket,
   params: Params<"run.start">,
 ): Promise<StartRequest> {
@@ -299,8 +303,8 @@ async function startRequest(
       );
     }
     if ((await dispatcher.threads.owner(threadId)) !== owner) throw noSuchThread(threadId);
-    if ((await readState(saver, { threadId, checkpointId })) === null)
-      throw noSuchCheckpoint(threadId, checkpointId);
+    const read = () => readState(reads.saver, { threadId, checkpointId });
+    if ((await reads.turns.take(connection, read)) === null) throw noSuchCheckpoint(threadId, checkpointId);
   }
   if (params.command !== undefined && params.input !== undefined) {
     throw new ProtocolError("invalid_argument", "run.start: give input or command, not both");
