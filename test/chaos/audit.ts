@@ -4,6 +4,7 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import { pathOf, RedisCheckpointSaver, readHistory, readState } from "@throughline/checkpoint";
+import { ownerScope } from "@throughline/dispatch";
 import { type FlatMessage, isEnding, type RunRecord } from "@throughline/protocol";
 import { LogReader, RunStore, type StoredRun } from "@throughline/runlog";
 import type { Redis } from "ioredis";
@@ -31,7 +32,7 @@ export class Auditor {
     this.#ledger = ledger;
     this.#reader = new LogReader(redis);
     this.#runs = new RunStore(redis);
-    this.#saver = new RedisCheckpointSaver(redis);
+    this.#saver = new RedisCheckpointSaver(redis, { scope: ownerScope("local") });
   }
 
   /** Audits every run that is ready for it. */

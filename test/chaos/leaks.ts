@@ -1,4 +1,5 @@
 /** What must not be left over when all runs have ended and all clients have gone. */
+import { ownerScope } from "@throughline/dispatch";
 import type { Redis } from "ioredis";
 import { until } from "../support/until.ts";
 import type { Ledger } from "./ledger.ts";
@@ -32,7 +33,8 @@ export async function auditSubscriptions(redis: Redis, ledger: Ledger): Promise<
 
 /** Every key belongs to something that is known, and expires where it should. */
 export async function auditKeys(redis: Redis, ledger: Ledger): Promise<void> {
-  const threads = ledger.byThread();
+  const scope = ownerScope("local");
+  const threads = new Set([...ledger.byThread().keys()].map((threadId) => `${scope}${threadId}`));
   const judge = (key: string): Verdict => {
     const queue = /^\{tl:jobs\}:default:(.+)$/.exec(key)?.[1];
     if (queue !== undefined) return queueKeyNames.test(queue) ? { expires: false } : undefined;

@@ -1,6 +1,6 @@
 /** What a thread must be when all its runs have ended: runs one after the other, and the head that they add up to. */
 import { RedisCheckpointSaver, readState } from "@throughline/checkpoint";
-import { Threads } from "@throughline/dispatch";
+import { ownerScope, Threads } from "@throughline/dispatch";
 import type { FlatMessage } from "@throughline/protocol";
 import type { Redis } from "ioredis";
 import { nameOf } from "./audit.ts";
@@ -9,8 +9,8 @@ import { isGraph } from "./text.ts";
 
 /** Audits all threads. Every run has an outcome by now. */
 export async function auditThreads(redis: Redis, ledger: Ledger): Promise<void> {
-  const saver = new RedisCheckpointSaver(redis);
-  const threads = new Threads(redis);
+  const saver = new RedisCheckpointSaver(redis, { scope: ownerScope("local") });
+  const threads = new Threads(redis, "local");
   for (const [threadId, runs] of ledger.byThread()) {
     const inLine = await redis.zrange(threads.runsKey(threadId), "0", "-1");
     // Runs that were let in within the same millisecond are in no known order; a client's own come one by one.

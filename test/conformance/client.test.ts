@@ -158,4 +158,37 @@ describe("our client conforms to PROTOCOL.md", () => {
     expect(runs[0]!.text).toBe("abc");
     expect(next.received.filter(({ method }) => method === "run.subscribe")).toHaveLength(2);
   });
+
+  it("R119 puts pages together, and has nothing of a snapshot that was cut short", async () => {
+    const connection = open();
+    const run = connection.attach("r1");
+    const whole = JSON.stringify({
+      offset: 7,
+      messages: [{ type: "ai", id: "m1", content: "Once 🧵 " }],
+      values: {},
+    });
+    const page = (page: number, pages: number, text: string) => ({
+      runId: "r1",
+      offset: 7,
+      page,
+      pages,
+      text,
+    });
+    const peer = await gateway.accept();
+    const { params } = await peer.subscribed({ first: 8, head: 9 });
+    expect(params).toMatchObject({ after: 0, pages: true });
+    peer.event("run.page", page(1, 2, whole.slice(0, 30)));
+    // Begun anew, and cut short again.
+    for (const i of [1, 2]) peer.event("run.page", page(i, 3, whole.slice(10 * i - 10, 10 * i)));
+    peer.drop();
+    clock.advance((await until(connection, "waiting")).retryInMs + 1);
+    expect([run.offset, run.text]).toEqual([0, ""]);
+    const next = await gateway.accept();
+    expect((await next.subscribed({ first: 8, head: 9 })).params).toMatchObject({ after: 0, pages: true });
+    for (const i of [1, 2]) next.event("run.page", page(i, 3, whole.slice(40 * i - 40, 40 * i)));
+    next.event("run.page", page(3, 3, whole.slice(80)));
+    next.parts("r1", 8, [parts.token("upon"), parts.completed()]);
+    await run.ended;
+    expect([run.offset, run.text]).toEqual([9, "Once 🧵 upon"]);
+  });
 });

@@ -86,15 +86,17 @@ async function variedRun(): Promise<{ runId: string; parts: Part[] }> {
   return { runId: "varied", parts: [started, ...parts, lifecycle({ event: "completed" })] };
 }
 
-async function trimmedRun() {
-  const writer = await scriptedRun("trimmed");
+/** `padding`: what each of its tokens is made longer by. */
+async function trimmedRun(runId: string, padding: string) {
+  const writer = await scriptedRun(runId);
   const fold = new Fold();
   fold.add(lifecycle({ event: "started", attempt: 1 }), 1);
   let snapshot: FoldSnapshot | undefined;
   let text = "";
   for (let i = 0; i < 20; i++) {
-    const part = chunk(`${i} 🧵 `, "writer");
-    text += `${i} 🧵 `;
+    const token = `${i} 🧵 ${padding}`;
+    const part = chunk(token, "writer");
+    text += token;
     await writer.write(part);
     fold.add(part, writer.offset);
     await writer.flush();
@@ -102,7 +104,7 @@ async function trimmedRun() {
   }
   await writer.trim(snapshot!.offset, JSON.stringify(snapshot));
   const head = await writer.finish({ event: "completed" });
-  return { runId: "trimmed", first: snapshot!.offset + 1, head, text };
+  return { runId, first: snapshot!.offset + 1, head, text };
 }
 
 async function lossyRun() {
@@ -197,6 +199,7 @@ const offers: (keyof Hooks)[] = [
   "draining",
   "cutOff",
   "trimmedRun",
+  "largeTrimmedRun",
   "interruptedRun",
   "hungRun",
   "graph",
@@ -235,7 +238,8 @@ beforeAll(async () => {
       return { url: going.url, drain: () => going.close() };
     },
     cutOff,
-    trimmedRun: once(trimmedRun),
+    trimmedRun: once(() => trimmedRun("trimmed", "")),
+    largeTrimmedRun: once(() => trimmedRun("large-trimmed", '🧵"é漢\\'.repeat(15_000))),
     interruptedRun: once(interruptedRun),
     hungRun: async () => ({ runId: (await scriptedRun("hung")).runId }),
     graph: "trail",

@@ -33,6 +33,8 @@ export interface Hooks {
   cutOff: () => Promise<{ url: string; cut: () => Promise<void> }>;
   /** A run whose log has lost its beginning: `first` is higher than 1. `text`: of its one message, all of it. */
   trimmedRun: () => Promise<{ runId: string; first: number; head: number; text: string }>;
+  /** As `trimmedRun`, with more than 1 MiB of text in what its log has lost. */
+  largeTrimmedRun: () => Promise<{ runId: string; first: number; head: number; text: string }>;
   /** A run that waits for a person. */
   interruptedRun: () => Promise<{ runId: string; interrupts: { id: string; value: unknown }[] }>;
   /** A run that no cancel ends. */

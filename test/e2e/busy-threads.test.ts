@@ -1,6 +1,8 @@
 /** A thread that is busy, asked from several gateways at once: one run at a time, in order, and none is lost. */
+
 import { setTimeout as sleep } from "node:timers/promises";
 import { Annotation, type LangGraphRunnableConfig, START, StateGraph } from "@langchain/langgraph";
+import { threadKey } from "@throughline/dispatch";
 import { isEnding, type Params } from "@throughline/protocol";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Gate } from "../support/agents.ts";
@@ -147,5 +149,5 @@ test("all strategies at once, from three gateways: never two at a time, every ru
   expect(runs.length).toBeGreaterThanOrEqual(18);
   for (const run of runs) expect(["completed", "cancelled"]).toContain((await run.ended()).event);
   expect(most.get(threadId)).toBe(1);
-  await until(async () => (await line.redis.llen(`${line.prefix}:{${threadId}}:line`)) === 0);
+  await until(async () => (await line.redis.llen(threadKey(line.prefix, "local", threadId, "line"))) === 0);
 });

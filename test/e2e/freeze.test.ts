@@ -1,5 +1,7 @@
 /** Workers that stop without having been told to: frozen, blocked, killed by their own runs, all gone. */
+
 import { RedisCheckpointSaver, readState } from "@throughline/checkpoint";
+import { ownerScope } from "@throughline/dispatch";
 import type { Part } from "@throughline/protocol";
 import { LogReader } from "@throughline/runlog";
 import { expect, test } from "vitest";
@@ -41,7 +43,10 @@ class Scene {
 
   /** The thread's messages as `type:content`. */
   async messages(threadId: string): Promise<string[]> {
-    const saver = new RedisCheckpointSaver(this.line.redis, { prefix: this.line.prefix });
+    const saver = new RedisCheckpointSaver(this.line.redis, {
+      prefix: this.line.prefix,
+      scope: ownerScope("local"),
+    });
     const state = await readState(saver, { threadId });
     const messages = (state?.values.messages ?? []) as { type: string; content: unknown }[];
     return messages.map(({ type, content }) => `${type}:${content}`);

@@ -1,5 +1,5 @@
 /** A run whose job is gone, or whose thread's line names a run that is: whoever watches it puts that back. */
-import { Dispatcher, queuePrefix } from "@throughline/dispatch";
+import { Dispatcher, queuePrefix, threadKey } from "@throughline/dispatch";
 import { LogWriter, runKeys } from "@throughline/runlog";
 import { Queue } from "bullmq";
 import { expect, test } from "vitest";
@@ -60,7 +60,7 @@ test.concurrent("P5: a run that lost its place in the thread's line gets one", (
   play(async ({ line, client, loseJob }) => {
     const run = await client.start({ agent, input, threadId: "t" });
     await loseJob(run.runId);
-    expect(await line.redis.del(`${line.prefix}:{t}:line`)).toBe(1);
+    expect(await line.redis.del(threadKey(line.prefix, "local", "t", "line"))).toBe(1);
     await line.addWorker();
     await run.ended(soonMs);
   }));
@@ -79,7 +79,7 @@ test.concurrent("P5: a run does not wait for ever behind one that has ended, or 
     await line.redis.del(run, log);
     await line.addWorker();
     await waiting.ended(soonMs);
-    await until(async () => (await dispatcher.threads.active(threadId)) === null);
+    await until(async () => (await dispatcher.threadsOf("local").active(threadId)) === null);
   }));
 
 test.concurrent("P3: a cancel of a run that lost its worker and its job is carried out by the next worker", () =>

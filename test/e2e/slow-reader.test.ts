@@ -168,6 +168,28 @@ test("P7: a client that asks and asks, and takes no answer, costs a bounded buff
   }
 }, 60_000);
 
+test("P8: a socket that asks for a hundred histories delays another's one by a few of them", async () => {
+  const threadId = "asked-for";
+  const [greedy, other] = [
+    await line.client(0, { validate: false }),
+    await line.client(0, { validate: false }),
+  ];
+  const { runId } = await greedy.call("run.start", { agent: "large", threadId, subscribe: false });
+  await until(async () => (await greedy.call("run.get", { runId })).status === "completed");
+  const asked = 100;
+  let answered = 0;
+  const all = Array.from({ length: asked }, async () => {
+    await greedy.call("thread.history", { threadId });
+    answered++;
+  });
+  // Behind them: they are all there by then.
+  await greedy.call("server.ping", {});
+  expect((await other.call("thread.history", { threadId })).checkpoints).toHaveLength(1);
+  expect((await other.call("run.list", { threadId })).runs).toHaveLength(1);
+  expect(answered).toBeLessThan(asked / 2);
+  await Promise.all(all);
+}, 60_000);
+
 test("P7: a socket that follows many runs and reads none holds no more than one that follows one", async () => {
   const client = await line.client(0, { validate: false });
   const other = await line.client(0, { validate: false });

@@ -1,6 +1,6 @@
 /** Workers without a gateway: runs are started by the dispatcher, and looked at in their logs. */
 import { RedisCheckpointSaver, readHistory, readState } from "@throughline/checkpoint";
-import { Dispatcher, defaultQueue, type StartRequest } from "@throughline/dispatch";
+import { Dispatcher, defaultQueue, ownerScope, type StartRequest } from "@throughline/dispatch";
 import { isEnding, type LifecycleData, type Part, type RunRecord } from "@throughline/protocol";
 import { LogReader, LogWriter, type RunWriter } from "@throughline/runlog";
 import { type ServeOptions, serve, type WorkerHandle } from "@throughline/worker";
@@ -21,7 +21,10 @@ export class Workshop {
   readonly prefix = testPrefix();
   readonly redis = new Redis(testRedisUrl(), { maxRetriesPerRequest: null });
   readonly dispatcher = new Dispatcher(this.redis, { prefix: this.prefix });
-  readonly saver = new RedisCheckpointSaver(this.redis, { prefix: this.prefix });
+  readonly saver = new RedisCheckpointSaver(this.redis, {
+    prefix: this.prefix,
+    scope: ownerScope("alice"),
+  });
   readonly reader = new LogReader(this.redis, this.prefix);
   readonly workers: WorkerHandle[] = [];
   #threads = 0;

@@ -1,5 +1,6 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { Dispatcher, defaultQueue } from "@throughline/dispatch";
 import { exportJWK, generateKeyPair, type JWK, type JWTPayload, SignJWT } from "jose";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RefusedError, TestClient, type TestClientOptions } from "../../../test/support/client.ts";
@@ -102,7 +103,10 @@ describe("two owners", () => {
       expect(refusal.message.replace(runId, "")).toBe(unknown.message.replace("nobody's", ""));
     }
     expect((await hers.call("run.get", { runId })).runId).toBe(runId);
-    await line.redis.hset(`${line.prefix}:{alices-thread}:thread`, "owner", "alice");
+    const dispatcher = new Dispatcher(line.redis, { prefix: line.prefix });
+    const start = { agent: "a", threadId: "alices-thread", request: { queue: defaultQueue } };
+    await dispatcher.start({ ...start, owner: "alice" });
+    expect((await hers.call("run.list", { threadId: "alices-thread" })).runs).toHaveLength(1);
     for (const [method, params] of [
       ["thread.get", {}],
       ["thread.history", {}],
@@ -113,6 +117,10 @@ describe("two owners", () => {
       expect(refusal.code).toBe("no_such_thread");
     }
     expect(await his.call("run.list", {})).toEqual({ runs: [] });
+    const mine = await dispatcher.start({ ...start, owner: "bob", multitaskStrategy: "reject" });
+    const { runs } = await his.call("run.list", { threadId: "alices-thread" });
+    expect(runs).toMatchObject([{ runId: mine.runId, threadId: "alices-thread" }]);
+    await dispatcher.close();
   });
 });
 

@@ -5,7 +5,9 @@
  * - every command is answered once; a bad one costs the socket nothing but its answer;
  * - what a socket holds unsent is bounded: subscriptions stop at the high-water mark, and commands are not read while
  *   there is so much more than that that it can only be their answers;
- * - one write to the socket per turn of the event loop, of one Buffer, whatever was sent in it.
+ * - one write to a socket that keeps up per turn of the event loop, of one Buffer, whatever was sent in it;
+ * - what the kernel does not take waits here, but for little: what has been given to the socket cannot be taken back, and
+ *   stands before the close frame that says why.
  */
 import type { Duplex } from "node:stream";
 import { type CommandFrame, closeCodes, commandFrame, ProtocolError } from "@throughline/protocol";
@@ -44,6 +46,7 @@ const burstSeconds = 5;
 const jsonLimits: JsonLimits = { maxDepth: 100, maxValues: 50_000 };
 /** A frame that costs next to nothing to read. */
 const smallFrameBytes = 4_096;
+const nothing = Buffer.alloc(0);
 /** What a close frame can hold, in bytes. */
 const maxReasonBytes = 123;
 
@@ -69,6 +72,8 @@ export class ClientSocket implements Outlet {
   #frame: Buffer | undefined;
   #more: Buffer[] | undefined;
   #unsent = 0;
+  /** Writes that call back when the socket is done with them. */
+  #writing = 0;
   #drained: { promise: Promise<void>; resolve: () => void } | undefined;
   #pending = 0;
   #badFrames = 0;
@@ -135,29 +140,57 @@ export class ClientSocket implements Outlet {
     this.send(textFrame(JSON.stringify(value)));
   }
 
-  /** Writes what this turn has sent. */
+  /** Writes what was sent, as long as the socket has little left to write; the rest when it is done with that. */
   flush(): void {
-    const frame = this.#frame;
-    if (frame === undefined) return;
-    const bytes = this.#more === undefined ? frame : Buffer.concat([frame, ...this.#more], this.#unsent);
-    this.#frame = this.#more = undefined;
-    this.#unsent = 0;
-    if (this.closed) return;
+    const { lowWater } = this.#limits;
+    while (this.#frame !== undefined && !this.closed) {
+      if (this.#writing > 0 && this.#socket.writableLength > lowWater) return;
+      this.#write(this.#take(lowWater));
+    }
+    if (this.closed) this.#drop();
+  }
+
+  /** The next frames, which come to so many bytes at the most, or are one. */
+  #take(bytes: number): Buffer {
+    const first = this.#frame!;
+    const more = this.#more ?? [];
+    let size = first.length;
+    let count = 0;
+    while (count < more.length && size + more[count]!.length <= bytes) size += more[count++]!.length;
+    this.#unsent -= size;
+    this.#frame = more[count];
+    this.#more = count + 1 < more.length ? more.slice(count + 1) : undefined;
+    return count === 0 ? first : Buffer.concat([first, ...more.slice(0, count)], size);
+  }
+
+  #write(bytes: Buffer): void {
     this.#written += bytes.length;
     // A socket that keeps up never pays for a callback.
-    if (this.#socket.writableLength + bytes.length <= this.#limits.lowWater) this.#socket.write(bytes);
-    else this.#socket.write(bytes, () => this.#onWritten());
+    if (this.#socket.writableLength + bytes.length <= this.#limits.lowWater) {
+      this.#socket.write(bytes);
+      return;
+    }
+    this.#writing++;
+    this.#socket.write(bytes, () => this.#onWritten());
+  }
+
+  #drop(): void {
+    this.#frame = this.#more = undefined;
+    this.#unsent = 0;
   }
 
   drained(): Promise<void> {
     this.flush();
     if (this.closed || this.buffered <= this.#limits.lowWater) return Promise.resolve();
-    // The write that went over the mark calls back; so does every one after it.
+    // The write that went over the mark calls back; but it may have been a pong of `ws`.
+    if (this.#writing === 0) this.#write(nothing);
     this.#drained ??= withResolvers();
     return this.#drained.promise;
   }
 
   #onWritten(): void {
+    this.#writing--;
+    this.flush();
     if (this.#drained === undefined || this.buffered > this.#limits.lowWater) return;
     this.#drained.resolve();
     this.#drained = undefined;
@@ -272,6 +305,11 @@ export class ClientSocket implements Outlet {
    * has bytes of ours to read is not pinged, for the ping would wait behind them: it is judged by its progress.
    */
   beat(now: number): void {
+    if (this.closed) {
+      // What reads no more has a deadline of its own; what is not there any more is let go.
+      if (!this.#alive) this.#ws.terminate();
+      return;
+    }
     const { writableLength } = this.#socket;
     if (writableLength > 0) {
       const sent = this.#written - writableLength;
@@ -279,23 +317,34 @@ export class ClientSocket implements Outlet {
         this.#progress = sent;
         this.#progressAt = now;
       } else if (now - this.#progressAt > this.#limits.slowSocketMs) {
-        // Not torn down at once: a client that reads again finds out why. `ws` waits 30 s for that.
-        this.close(closeCodes.noProgress, `no progress for ${this.#limits.slowSocketMs} ms`);
+        this.#alive = true;
+        this.#giveUp(`no progress for ${this.#limits.slowSocketMs} ms`);
       }
       return;
     }
     this.#progressAt = 0;
     if (!this.#alive) {
-      this.#ws.terminate();
+      this.#giveUp("no answer to a ping");
       return;
     }
     this.#alive = false;
     this.send(pingFrame);
   }
 
+  /**
+   * Closes a socket that does not read. Not torn down at once: a client that reads again within `closeMs` finds out why,
+   * behind the little that it cannot be spared.
+   */
+  #giveUp(reason: string): void {
+    this.#drop();
+    this.close(closeCodes.noProgress, reason);
+    // Its answer to that is to be heard, or the kernel would take what we sent for lost.
+    if (this.#ws.isPaused) this.#ws.resume();
+  }
+
   /** Closes with a code of the protocol. What was sent before goes out first. */
   close(code: number, reason: string): void {
-    this.flush();
+    while (this.#frame !== undefined && !this.closed) this.#write(this.#take(this.#limits.lowWater));
     this.#ws.close(code, closeReason(reason));
   }
 

@@ -7,7 +7,13 @@ import {
   readState,
   refuseSerialised,
 } from "@throughline/checkpoint";
-import { type Dispatcher, type RunRequest, requestOf, type StartRequest } from "@throughline/dispatch";
+import {
+  type Dispatcher,
+  ownerScope,
+  type RunRequest,
+  requestOf,
+  type StartRequest,
+} from "@throughline/dispatch";
 import {
   type CommandFrame,
   commands,
@@ -20,8 +26,10 @@ import { isCovered, isPassing, type StoredRun } from "@throughline/runlog";
 import type { Logger } from "pino";
 import type { Authenticator } from "./auth.ts";
 import type { Answer, ClientSocket } from "./client-socket.ts";
+import type { FairTurns } from "./fair-turns.ts";
 import { eventFrame } from "./frame.ts";
 import type { Hub } from "./hub.ts";
+import { fitsFrame } from "./snapshot.ts";
 import { Subscription } from "./subscription.ts";
 import { whileFollowing } from "./until-ended.ts";
 import { updateThread } from "./update-thread.ts";
@@ -29,6 +37,8 @@ import { updateThread } from "./update-thread.ts";
 export interface CommandDeps {
   dispatcher: Dispatcher;
   saver: RedisCheckpointSaver;
+  /** What may be long is read in turns, on a connection on which nobody else waits. */
+  reads: { turns: FairTurns; dispatcher: Dispatcher; saver: RedisCheckpointSaver };
   hub: Hub;
   authenticator: Authenticator;
   logger: Logger;
@@ -82,7 +92,7 @@ export function commandHandler(
 }
 
 function makeHandlers(deps: CommandDeps): Handlers {
-  const { dispatcher, saver, hub } = deps;
+  const { dispatcher, saver, reads, hub } = deps;
 
   /** The run, if it is this connection's owner's. */
   const ownRun = async (connection: ClientSocket, runId: string): Promise<StoredRun> => {
@@ -91,9 +101,10 @@ function makeHandlers(deps: CommandDeps): Handlers {
     return run;
   };
 
+  const readsOf = ({ principal }: ClientSocket) => reads.saver.scoped(ownerScope(principal.id));
+
   const ownThread = async (connection: ClientSocket, threadId: string): Promise<void> => {
-    const owner = await dispatcher.threads.owner(threadId);
-    if (owner !== connection.principal.id) throw noSuchThread(threadId);
+    if (!(await dispatcher.threadsOf(connection.principal.id).has(threadId))) throw noSuchThread(threadId);
   };
 
   const checkSubscriptions = (connection: ClientSocket, runId: string): void => {
@@ -103,23 +114,33 @@ function makeHandlers(deps: CommandDeps): Handlers {
     throw new ProtocolError("too_many_subscriptions", message);
   };
 
+  /** For a client that takes a snapshot in one frame only. */
+  const checkSnapshot = async (runId: string): Promise<void> => {
+    const bytes = (await hub.reader.snapshotSlice(runId, 0, 0))?.length ?? 0;
+    if (fitsFrame(runId, bytes)) return;
+    const message = `run ${runId} has a snapshot of ${bytes} bytes, too large for one frame: a client that takes it in pages subscribes with pages: true`;
+    throw new ProtocolError("payload_too_large", message);
+  };
+
   /** Takes the run's place among the socket's subscriptions, and says what to do once the answer is on its way. */
   const subscribe = async (
     connection: ClientSocket,
     { record, earlier }: StoredRun,
     params: Omit<Params<"run.subscribe">, "runId">,
+    mayRefuse: boolean,
   ): Promise<{ epoch: string; begin: () => void }> => {
     const { runId } = record;
-    const feed = hub.feed(runId);
-    feed.learn(record);
-    await feed.acquire();
     const ahead = typeof params.after === "number" && params.after > record.head;
     const { epoch = record.epoch } = params;
     const has = typeof params.after === "number" ? params.after : record.head;
     // A client that has nothing but what is in this log too goes on in it, under the name that it has for it.
     const stale = epoch !== record.epoch && !isCovered(epoch, has, earlier);
     const after = ahead || stale ? 0 : params.after === "head" ? record.head : (params.after ?? 0);
-    const subscription = new Subscription(feed, after, record.epoch, params.filter, connection);
+    if (mayRefuse && params.pages !== true && after < record.first - 1) await checkSnapshot(runId);
+    const feed = hub.feed(runId);
+    feed.learn(record);
+    await feed.acquire();
+    const subscription = new Subscription(feed, after, record.epoch, params, connection);
     try {
       // Checked and taken in one go: commands that come together cannot all find the same place free.
       checkSubscriptions(connection, runId);
@@ -149,13 +170,13 @@ function makeHandlers(deps: CommandDeps): Handlers {
       const started = { ...(await dispatcher.start(start)) };
       if (!subscribes) return started;
       const run = await dispatcher.runs.must(started.runId);
-      const { begin } = await subscribe(connection, run, {});
+      const { begin } = await subscribe(connection, run, { pages: params.pages }, false);
       return { answer: started, begin };
     },
 
     "run.subscribe": async (connection, { runId, ...params }) => {
       const run = await ownRun(connection, runId);
-      const { epoch, begin } = await subscribe(connection, run, params);
+      const { epoch, begin } = await subscribe(connection, run, params, true);
       const { status, first, head } = run.record;
       return { answer: { runId, status, first, head, epoch }, begin };
     },
@@ -199,19 +220,23 @@ function makeHandlers(deps: CommandDeps): Handlers {
     "run.list": async (connection, { threadId, status, limit = defaultListLimit, before }) => {
       const owner = connection.principal.id;
       if (threadId !== undefined) await ownThread(connection, threadId);
-      return await dispatcher.list({
+      const query = {
         owner,
         limit,
         ...(threadId === undefined ? {} : { threadId }),
         ...(status === undefined ? {} : { status }),
         ...(before === undefined ? {} : { before }),
-      });
+      };
+      return await reads.turns.take(connection, () => reads.dispatcher.list(query));
     },
 
     "thread.get": async (connection, { threadId, checkpointId, ns }) => {
       await ownThread(connection, threadId);
-      const path = await subgraphOf(saver, { threadId, checkpointId, ns });
-      const state = await readState(saver, { threadId, checkpointId, ns: path });
+      const state = await reads.turns.take(connection, async () => {
+        const saver = readsOf(connection);
+        const path = await subgraphOf(saver, { threadId, checkpointId, ns });
+        return await readState(saver, { threadId, checkpointId, ns: path });
+      });
       if (state !== null) return state as unknown as Result<"thread.get">;
       if (checkpointId !== undefined) throw noSuchCheckpoint(threadId, checkpointId);
       throw new ProtocolError("no_such_checkpoint", `thread ${threadId} has no checkpoint yet`);
@@ -219,20 +244,26 @@ function makeHandlers(deps: CommandDeps): Handlers {
 
     "thread.history": async (connection, { threadId, limit = defaultHistoryLimit, before, ns }) => {
       await ownThread(connection, threadId);
-      const path = await subgraphOf(saver, { threadId, checkpointId: before, ns });
-      const { states, next } = await readHistoryPage(
-        saver,
-        { threadId, limit, before, ns: path },
-        historySize,
-      );
+      const { states, next } = await reads.turns.take(connection, async () => {
+        const saver = readsOf(connection);
+        const path = await subgraphOf(saver, { threadId, checkpointId: before, ns });
+        return await readHistoryPage(saver, { threadId, limit, before, ns: path }, historySize);
+      });
       const checkpoints = states as unknown as Result<"thread.history">["checkpoints"];
       return { checkpoints, ...(next === undefined ? {} : { next }) };
     },
 
     "thread.update": async (connection, update) => {
       await ownThread(connection, update.threadId);
-      const ns = await subgraphOf(saver, update);
-      const checkpointId = await updateThread(deps, connection.principal.id, { ...update, ns });
+      const owner = connection.principal.id;
+      const own = {
+        dispatcher,
+        hub,
+        cancelWaitMs: deps.cancelWaitMs,
+        saver: saver.scoped(ownerScope(owner)),
+      };
+      const ns = await subgraphOf(own.saver, update);
+      const checkpointId = await updateThread(own, owner, { ...update, ns });
       return { threadId: update.threadId, checkpointId };
     },
 
@@ -268,7 +299,7 @@ async function subgraphOf(saver: RedisCheckpointSaver, position: Position): Prom
 
 /** Checks what a new run names, before anything is written. */
 async function startRequest(
-  { dispatcher, saver }: CommandDeps,
+  { dispatcher, reads }: CommandDeps,
   connection: ClientSocket,
   params: Params<"run.start">,
 ): Promise<StartRequest> {
@@ -287,9 +318,9 @@ async function startRequest(
         "run.start: a checkpointId needs the threadId of its thread",
       );
     }
-    if ((await dispatcher.threads.owner(threadId)) !== owner) throw noSuchThread(threadId);
-    if ((await readState(saver, { threadId, checkpointId })) === null)
-      throw noSuchCheckpoint(threadId, checkpointId);
+    if (!(await dispatcher.threadsOf(owner).has(threadId))) throw noSuchThread(threadId);
+    const read = () => readState(reads.saver.scoped(ownerScope(owner)), { threadId, checkpointId });
+    if ((await reads.turns.take(connection, read)) === null) throw noSuchCheckpoint(threadId, checkpointId);
   }
   if (params.command !== undefined && params.input !== undefined) {
     throw new ProtocolError("invalid_argument", "run.start: give input or command, not both");

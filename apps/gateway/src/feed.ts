@@ -9,12 +9,13 @@
  * - what is known is of one epoch. A batch or a page of another one is the first that is known of another log;
  * - a feed that someone uses has an acknowledged subscription to the run's channel, or knows that the run has ended.
  */
-import { type FoldSnapshot, isEnding, type RunStatus } from "@throughline/protocol";
+import { isEnding, type RunStatus } from "@throughline/protocol";
 import { type LiveSubscriber, type LogReader, type Page, runKeys } from "@throughline/runlog";
 import { Batch } from "./batch.ts";
 import type { PageCache } from "./page-cache.ts";
 import type { Semaphore } from "./semaphore.ts";
 import { Silence } from "./silence.ts";
+import { framePage, type SnapshotPage, sliceOf } from "./snapshot.ts";
 
 /** Who reads a feed: see subscription.ts. */
 export interface FeedReader {
@@ -36,7 +37,7 @@ export interface FeedDeps {
   reader: LogReader;
   live: LiveSubscriber;
   reads: Semaphore;
-  cache: PageCache<FeedPage>;
+  cache: PageCache<FeedPage | SnapshotPage>;
   options: FeedOptions;
   /** Called when nobody uses the feed any more. */
   onIdle: (feed: Feed) => void;
@@ -46,6 +47,9 @@ export interface FeedDeps {
 export interface FeedPage extends Omit<Page, "first" | "last" | "body"> {
   readonly batch: Batch | undefined;
 }
+
+/** A log by what it still holds: its snapshot is another one where either is another. */
+export type LogBeginning = Pick<Page, "epoch" | "logFirst">;
 
 /** How many pages a feed keeps: they are looked through one by one. */
 const maxPages = 64;
@@ -66,6 +70,9 @@ export class Feed {
   /** Those of the cache that are this feed's. */
   readonly #pages = new Set<FeedPage>();
   readonly #reading = new Map<number, Promise<FeedPage | null>>();
+  /** Of snapshots, by what they are pages of. */
+  readonly #snapshotPages = new Map<string, SnapshotPage>();
+  readonly #readingSnapshot = new Map<string, Promise<SnapshotPage | null>>();
   /** What the run has not broken yet: how long, and how often it was looked at since. */
   readonly silence = new Silence();
 
@@ -164,9 +171,34 @@ export class Feed {
     return await read;
   }
 
-  /** What the trimmed part of the log added up to; null where nothing was trimmed. */
-  snapshot(): Promise<FoldSnapshot | null> {
-    return this.#deps.reader.snapshot(this.runId);
+  /**
+   * A page, from 1 on, of what the trimmed part of the log added up to. null: the log begins elsewhere now, or has
+   * expired.
+   */
+  async snapshotPage(log: LogBeginning, page: number): Promise<SnapshotPage | null> {
+    const key = `${log.epoch}:${log.logFirst}:${page}`;
+    const known = this.#snapshotPages.get(key) ?? this.#readingSnapshot.get(key);
+    if (known !== undefined) return await known;
+    const read = this.#readSnapshot(log, page, key).finally(() => this.#readingSnapshot.delete(key));
+    this.#readingSnapshot.set(key, read);
+    return await read;
+  }
+
+  async #readSnapshot(log: LogBeginning, page: number, key: string): Promise<SnapshotPage | null> {
+    const { reads, reader, cache } = this.#deps;
+    await reads.acquire();
+    try {
+      const slice = await reader.snapshotSlice(this.runId, ...sliceOf(page));
+      if (slice === null || slice.epoch !== log.epoch || slice.first !== log.logFirst) return null;
+      const framed = framePage(this.runId, page, slice);
+      if (this.#behind > 0) {
+        this.#snapshotPages.set(key, framed);
+        cache.add(framed, framed.frame.length, () => this.#snapshotPages.delete(key));
+      }
+      return framed;
+    } finally {
+      reads.release();
+    }
   }
 
   /** Begins to read the page that somebody will ask for next. */
@@ -244,7 +276,10 @@ export class Feed {
 
   /** A reader has caught up, or is gone. Pages are worth their memory only while somebody is behind. */
   leaveBehind(): void {
-    if (--this.#behind === 0) this.dropPages();
+    if (--this.#behind > 0) return;
+    this.dropPages();
+    for (const page of this.#snapshotPages.values()) this.#deps.cache.delete(page);
+    this.#snapshotPages.clear();
   }
 
   dropPages(): void {

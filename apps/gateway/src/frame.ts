@@ -27,12 +27,17 @@ export function eventFrame<E extends EventMethod>(method: E, params: EventParams
 export function partsFrame(runId: string, offset: number, body: Buffer): Buffer {
   // A runId is ours: it needs no escaping.
   const before = `{"type":"event","method":"run.parts","params":{"runId":"${runId}","offset":${offset},"parts":`;
-  const length = before.length + body.length + 2;
+  return joinFrame(before, body, "}}");
+}
+
+/** A text frame of these bytes, as they are, between two texts in ASCII. */
+export function joinFrame(before: string, body: Buffer, after: string): Buffer {
+  const length = before.length + body.length + after.length;
   const frame = Buffer.allocUnsafe(headerLength(length) + length);
   let at = writeHeader(frame, length);
   at += frame.write(before, at, "latin1");
   at += body.copy(frame, at);
-  frame[at] = frame[at + 1] = 0x7d; // }}
+  frame.write(after, at, "latin1");
   return frame;
 }
 

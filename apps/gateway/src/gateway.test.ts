@@ -266,6 +266,30 @@ test("P2: a subscriber connection that is open and delivers nothing is found out
   }
 });
 
+test("P8: while Redis takes its time over lists, states and histories, all else goes on", async () => {
+  const proxy = await startProxy(testRedisUrl());
+  const line = await startLine({ workers: 0, redisUrl: proxy.url });
+  try {
+    const client = await line.client();
+    const run = await ScriptedRun.open(line.redis, line.prefix, "run");
+    const followed = await client.follow(run.runId);
+    const release = proxy.hold("throughline-gateway-reads:commands");
+    let listed = 0;
+    const lists = Array.from({ length: 20 }, () => client.call("run.list", {}, () => listed++));
+    await run.append([own(1)]);
+    await until(() => followed.last === 1);
+    expect((await client.call("run.get", { runId: run.runId })).head).toBe(1);
+    const late = await (await line.client()).follow(run.runId);
+    await until(() => late.last === 1);
+    expect(listed).toBe(0);
+    release();
+    for (const list of lists) expect(await list).toEqual({ runs: [] });
+  } finally {
+    await line.stop();
+    proxy.close();
+  }
+});
+
 test("P2: the end that one reader's page brings is the others' end too, though its message never comes", async () => {
   const proxy = await startProxy(testRedisUrl());
   const line = await startLine({ workers: 0, redisUrl: proxy.url });

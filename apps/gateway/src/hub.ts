@@ -11,6 +11,7 @@ import type { Logger } from "pino";
 import { Feed, type FeedOptions, type FeedPage } from "./feed.ts";
 import { PageCache } from "./page-cache.ts";
 import { Semaphore } from "./semaphore.ts";
+import type { SnapshotPage } from "./snapshot.ts";
 
 export interface HubOptions extends FeedOptions {
   gatewayId: string;
@@ -35,7 +36,7 @@ export class Hub {
   readonly #logger: Logger;
   readonly #feeds = new Map<string, Feed>();
   readonly #reads: Semaphore;
-  readonly #cache: PageCache<FeedPage>;
+  readonly #cache: PageCache<FeedPage | SnapshotPage>;
   readonly #probing: NodeJS.Timeout;
   readonly #revivals = new Semaphore(maxRevivals);
   readonly #reviving = new Set<Feed>();

@@ -12,6 +12,7 @@ import { nanoid } from "nanoid";
 import { type Authenticator, jwtAuthenticator, openToAll } from "./auth.ts";
 import { commandHandler } from "./commands.ts";
 import { type GatewayEnv, warningsOf } from "./config.ts";
+import { FairTurns } from "./fair-turns.ts";
 import { Hub } from "./hub.ts";
 import { Sockets } from "./sockets.ts";
 
@@ -32,6 +33,9 @@ const pageBytes = 256 * 1024;
 const cacheBytes = 64 * 1024 * 1024;
 const maxReads = 32;
 const probeMs = 2_000;
+/** Lists, states and histories that are read at once, and that wait for their turn. */
+const maxHeavyReads = 2;
+const maxHeavyWaiting = 1_024;
 /** How long who connects may take to say what they want, and how often that is looked at, ms; bytes of headers. */
 const httpLimits = {
   headersTimeout: 10_000,
@@ -50,12 +54,14 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
   const gatewayId = nanoid(10);
   const commands = connectRedis(env.REDIS_URL, "commands", { name: "throughline-gateway", logger });
   const subscriber = connectRedis(env.REDIS_URL, "subscriber", { name: "throughline-gateway", logger });
+  const reads = connectRedis(env.REDIS_URL, "commands", { name: "throughline-gateway-reads", logger });
   const disconnect = () => {
     commands.disconnect();
+    reads.disconnect();
     subscriber.disconnect();
   };
   try {
-    const { warnings } = await checkRedis(commands);
+    const [{ warnings }] = await Promise.all([checkRedis(commands), checkRedis(reads)]);
     for (const warning of [...warnings, ...warningsOf(env)]) logger.warn(warning);
   } catch (error) {
     disconnect();
@@ -83,9 +89,15 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
     logger,
   );
   const authenticator = makeAuthenticator(env, logger);
+  const lists = new Dispatcher(reads, { prefix });
   const handle = commandHandler({
     dispatcher,
     saver: new RedisCheckpointSaver(commands, { prefix }),
+    reads: {
+      turns: new FairTurns(maxHeavyReads, maxHeavyWaiting),
+      dispatcher: lists,
+      saver: new RedisCheckpointSaver(reads, { prefix }),
+    },
     hub,
     authenticator,
     logger,
@@ -126,6 +138,7 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
     server.closeAllConnections();
     hub.close();
     await dispatcher.close();
+    await lists.close();
     disconnect();
   };
   return {

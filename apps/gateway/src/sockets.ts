@@ -37,8 +37,9 @@ class GatewaySocket extends WebSocket {
 
 /** How long a socket stays open beyond the time that it was told, for the client's next one to be open by then, ms. */
 const handoverMs = 1_000;
-/** How long a client may take to answer a close before its socket is cut, ms. */
-const closeMs = 1_000;
+/** How long a client may take to answer a close before its socket is cut, ms: while draining, and otherwise. */
+const drainCloseMs = 1_000;
+const defaultCloseMs = 15_000;
 
 /** How long a socket that is refused may take to hear why, ms. */
 const refusalMs = 1_000;
@@ -73,7 +74,14 @@ export class Sockets {
   #opened = 0;
   draining = false;
 
-  constructor(env: GatewayEnv, logger: Logger, authenticator: Authenticator, handle: CommandHandler) {
+  /** @param closeMs how long a client may take to answer a close before its socket is cut */
+  constructor(
+    env: GatewayEnv,
+    logger: Logger,
+    authenticator: Authenticator,
+    handle: CommandHandler,
+    closeMs = defaultCloseMs,
+  ) {
     this.#env = env;
     this.#logger = logger;
     this.#authenticator = authenticator;
@@ -91,6 +99,7 @@ export class Sockets {
       // Compression costs about 300 KB a socket; parts are small and many.
       perMessageDeflate: false,
       handleProtocols: chooseProtocol,
+      closeTimeout: closeMs,
     };
     this.#server = new WebSocketServer({
       ...options,
@@ -243,7 +252,7 @@ export class Sockets {
           () => ws.connection?.close(closeCodes.restarting, "the gateway restarts"),
           retryInMs + patienceMs,
         );
-        const end = setTimeout(() => ws.terminate(), retryInMs + patienceMs + closeMs);
+        const end = setTimeout(() => ws.terminate(), retryInMs + patienceMs + drainCloseMs);
         await closed;
         clearTimeout(delay);
         clearTimeout(end);

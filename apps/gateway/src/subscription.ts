@@ -11,12 +11,14 @@
  * - a batch that does not begin at `next`, or a socket over its high-water mark, sends it back to catching up. That one
  *   rule is lost messages, slow readers, resume and late joiners.
  */
+import { setImmediate } from "node:timers/promises";
 import type { Filter } from "@throughline/protocol";
 import { isCovered } from "@throughline/runlog";
 import type { Batch } from "./batch.ts";
-import type { Feed, FeedPage, FeedReader } from "./feed.ts";
+import type { Feed, FeedPage, FeedReader, LogBeginning } from "./feed.ts";
 import { eventFrame } from "./frame.ts";
 import type { Semaphore } from "./semaphore.ts";
+import type { SnapshotPage } from "./snapshot.ts";
 
 /** What a subscription needs of its socket. */
 export interface Outlet {
@@ -36,22 +38,33 @@ export interface Outlet {
 /** What reading a page has come to: `nothing`, the log has none yet; `done`, the subscription is live, or over. */
 type Step = "read" | "nothing" | "failed" | "done";
 
+/** What a subscriber wants of a run, and takes. */
+export interface Wants {
+  filter?: Filter | undefined;
+  /** It puts together a snapshot that comes in pages. */
+  pages?: boolean | undefined;
+}
+
 const retryMs = { min: 100, max: 2_000 } as const;
 
 export class Subscription implements FeedReader {
   readonly feed: Feed;
   readonly #outlet: Outlet;
   readonly #filter: Filter | undefined;
+  readonly #takesPages: boolean;
+  /** The snapshot that is being sent, and its next page. */
+  #snapshot: { log: LogBeginning; page: number } | undefined;
   #epoch: string;
   #next: number;
   /** Live, or catching up. It changes in the same turn as what it is about: whoever asks is never told of a moment ago. */
   #live = false;
   #closed = false;
 
-  constructor(feed: Feed, after: number, epoch: string, filter: Filter | undefined, outlet: Outlet) {
+  constructor(feed: Feed, after: number, epoch: string, { filter, pages = false }: Wants, outlet: Outlet) {
     this.feed = feed;
     this.#outlet = outlet;
     this.#filter = filter;
+    this.#takesPages = pages;
     this.#epoch = epoch;
     this.#next = after + 1;
   }
@@ -136,13 +149,10 @@ export class Subscription implements FeedReader {
     const outlet = this.#outlet;
     if (!outlet.writable) await outlet.drained();
     if (this.#closed || outlet.closed) return "done";
+    if (this.#snapshot !== undefined) return await this.#sendSnapshot(this.#snapshot);
     let page: FeedPage | null;
     try {
       page = await this.feed.page(this.#next - 1);
-      if (page !== null && page.logFirst > this.#next) {
-        if (!this.#closed) await this.#jump(page);
-        return "read";
-      }
     } catch {
       // Redis is away: the log is still there when it is back.
       return "failed";
@@ -157,7 +167,12 @@ export class Subscription implements FeedReader {
       this.#epoch = page.epoch;
     }
     if (page.epoch !== this.#epoch) this.#reset(page.epoch, "the log has a new epoch");
-    else if (page.batch !== undefined && page.batch.last >= this.#next) {
+    else if (page.logFirst > this.#next) {
+      // The log no longer holds the next offset: what it added up to, in its place.
+      this.#snapshot = { log: page, page: 1 };
+      this.feed.dropPages();
+      return "read";
+    } else if (page.batch !== undefined && page.batch.last >= this.#next) {
       // The next page is read while this one is written.
       if (page.batch.last < page.head && outlet.writable) this.feed.readAhead(page.batch.last);
       this.#deliver(page.batch);
@@ -168,29 +183,42 @@ export class Subscription implements FeedReader {
     return page.batch === undefined ? "nothing" : "read";
   }
 
-  /** The log no longer holds the next offset: what it added up to, in its place. */
-  async #jump(page: FeedPage): Promise<void> {
-    const snapshot = await this.feed.snapshot();
-    if (this.#closed) return;
-    const offset = snapshot?.offset ?? page.logFirst - 1;
-    const { messages = [], values = {}, complete, calls } = snapshot ?? {};
-    this.#outlet.send(
-      eventFrame("run.snapshot", {
-        runId: this.feed.runId,
-        offset,
-        messages: messages as never,
-        values: values as never,
-        complete,
-        calls,
-      }),
-    );
-    this.#next = offset + 1;
-    this.feed.dropPages();
+  /** One page, whenever its socket has little left to take: what waits there is a page, not a snapshot. */
+  async #sendSnapshot(snapshot: { log: LogBeginning; page: number }): Promise<Step> {
+    const { log, page } = snapshot;
+    let sent: SnapshotPage | null;
+    try {
+      await this.#outlet.drained();
+      // Not all that the kernel takes in one go: the gateway's other sockets come between two pages.
+      if (page > 1) await setImmediate();
+      sent = await this.feed.snapshotPage(log, page);
+    } catch {
+      return "failed";
+    }
+    if (this.#closed || this.#outlet.closed) return "done";
+    if (sent === null) {
+      // It has been trimmed again, or is another log: what there is now begins anew.
+      this.#snapshot = undefined;
+      return "read";
+    }
+    if (!sent.whole && !this.#takesPages) {
+      this.#end("too_large");
+      return "done";
+    }
+    this.#outlet.send(sent.frame);
+    if (page < sent.pages) {
+      snapshot.page++;
+    } else {
+      this.#snapshot = undefined;
+      this.#next = log.logFirst;
+    }
+    return "read";
   }
 
   #reset(epoch: string, reason: string): void {
     this.#epoch = epoch;
     this.#next = 1;
+    this.#snapshot = undefined;
     this.feed.dropPages();
     this.#outlet.send(eventFrame("run.reset", { runId: this.feed.runId, epoch, reason }));
   }

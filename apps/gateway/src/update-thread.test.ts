@@ -58,7 +58,7 @@ test("no worker takes it up in time: it is given up, nothing is written, and the
   });
   await expect(update()).rejects.toMatchObject({ code: "unavailable", retryable: true });
   expect(await readHistory(deps.saver, { threadId: "t" })).toHaveLength(1);
-  expect(await deps.dispatcher.active("t")).toBeNull();
+  expect(await deps.dispatcher.active("alice", "t")).toBeNull();
   const { runs } = await deps.dispatcher.list({ owner: "alice", threadId: "t", limit: 5 });
   const [run] = runs;
   expect(run).toMatchObject({ status: "cancelled", metadata: { command: "thread.update" } });

@@ -13,6 +13,7 @@ import { whileFollowing } from "./until-ended.ts";
 /** What it needs of a gateway. */
 export interface UpdateDeps {
   dispatcher: Dispatcher;
+  /** Of the owner's threads. */
   saver: RedisCheckpointSaver;
   hub: Hub;
   /** How long it waits for a worker that ends what it had begun, ms. */
@@ -36,7 +37,7 @@ export async function updateThread(
   { threadId, checkpointId, values, asNode, ns = [] }: ThreadUpdate,
 ): Promise<string> {
   const { dispatcher, saver } = deps;
-  const active = await dispatcher.active(threadId);
+  const active = await dispatcher.active(owner, threadId);
   if (active !== null) {
     const message = `thread ${threadId} has an active run: its state is that run's until it ends`;
     throw new ProtocolError("thread_busy", message, { activeRunId: active });

@@ -36,10 +36,13 @@ export function threadKeys(prefix: string, threadId: string, scope = ""): Thread
 }
 
 /** A glob for SCAN that finds one key of every thread, and what takes the thread's id out of such a key. */
-export function everyThread(prefix: string, scope = ""): { match: string; threadId: (key: string) => string } {
-  const escape = (text: string) => text.replace(/[\\*?[\]]/g, "\\$&");
+export function everyThread(
+  prefix: string,
+  scope = "",
+): { match: string; threadId: (key: string) => string } {
+  const literal = (text: string) => text.replace(/[\\*?[\]]/g, "\\$&");
   return {
-    match: `${escape(prefix)}:{${escape(scope)}*}:index`,
+    match: `${literal(prefix)}:{${literal(scope)}*}:index`,
     threadId: (key) => key.slice(prefix.length + ":{".length + scope.length, -"}:index".length),
   };
 }

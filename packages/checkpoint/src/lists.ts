@@ -27,7 +27,7 @@ const worthwhile = 200;
 /** As lists.lua has it. */
 const pageSize = 32;
 /** Characters of the lists that a process remembers, beside those that it has in its hands. */
-const remembered = 32 * 1024 * 1024;
+const remembered = 16 * 1024 * 1024;
 
 /** As lists.lua answers them: the elements' generation, then for each stem pages and single elements. */
 export type RawElements = [

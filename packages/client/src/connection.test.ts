@@ -508,6 +508,9 @@ describe("close codes", () => {
     "{",
     "[]",
     '{"type":"event","method":"run.parts","params":{"runId":"r1","offset":0,"parts":[]}}',
+    '{"type":"event","method":"run.page","params":{"runId":"r1","offset":1,"page":0,"pages":1,"text":""}}',
+    '{"type":"event","method":"run.page","params":{"runId":"r1","offset":1,"page":2,"pages":1,"text":""}}',
+    '{"type":"event","method":"run.page","params":{"runId":"r1","offset":1,"page":1,"pages":1}}',
     '{"type":"event","method":"run.snapshot","params":{"runId":"r1","offset":1,"messages":[],"complete":1}}',
     '{"type":"event","method":"run.snapshot","params":{"runId":"r1","offset":1,"messages":[],"calls":[]}}',
   ])("leaves a gateway that sends %s, backing off", async (text) => {
@@ -567,7 +570,7 @@ describe("draining", () => {
     expect((await reader.next()).value).toMatchObject({ offset: 2 });
     second.greet({ connectionId: "c2" });
     const again = await second.subscribed({ head: 3 });
-    expect(again.params).toEqual({ runId: "r1", after: 2, epoch: "e1" });
+    expect(again.params).toEqual({ runId: "r1", after: 2, epoch: "e1", pages: true });
     expect(await first.closed).toBe(1000);
     second.parts("r1", 3, [parts.token("c")]);
     expect((await reader.next()).value).toMatchObject({ offset: 3 });
@@ -805,7 +808,12 @@ describe("commands", () => {
     const connection = open();
     const peer = await gateway.accept();
     const starting = connection.start({ agent: "a", idempotencyKey: "mine" });
-    expect((await peer.started()).params).toEqual({ agent: "a", subscribe: true, idempotencyKey: "mine" });
+    expect((await peer.started()).params).toEqual({
+      agent: "a",
+      subscribe: true,
+      pages: true,
+      idempotencyKey: "mine",
+    });
     await starting;
   });
 

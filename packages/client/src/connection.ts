@@ -41,6 +41,13 @@ export interface ConnectOptions {
   healthyMs?: number;
   /** How much of one run may wait to be read, in UTF-16 code units of frame text. Default: 1 Mi. */
   bufferSize?: number;
+  /**
+   * The largest snapshot of a trimmed log that is put together, in UTF-16 code units of its JSON. A run with a larger one
+   * fails with ProtocolError `payload_too_large`.
+   *
+   * @default 134_217_728 (128 Mi)
+   */
+  maxSnapshotSize?: number;
   clock?: Clock;
   /** Uniform in [0, 1). */
   random?: () => number;
@@ -48,7 +55,7 @@ export interface ConnectOptions {
 
 /** The params of `run.start`. The run is always subscribed to: `detach()` from one that is not to be followed. */
 export interface StartParams
-  extends Omit<Params<"run.start">, "subscribe" | "input" | "config" | "metadata"> {
+  extends Omit<Params<"run.start">, "subscribe" | "pages" | "input" | "config" | "metadata"> {
   /** Anything that JSON can carry; so are the next two. */
   input?: unknown;
   config?: Record<string, unknown>;
@@ -102,7 +109,7 @@ export class Connection {
     }
     this.#clock = options.clock ?? systemClock;
     const random = options.random ?? Math.random;
-    this.#port = this.#runPort(random, options.bufferSize ?? 1 << 20);
+    this.#port = this.#runPort(random, options.bufferSize ?? 1 << 20, options.maxSnapshotSize ?? 1 << 27);
     this.#link = new Link(
       url,
       {
@@ -159,7 +166,12 @@ export class Connection {
     const { filter, ...command } = params;
     // An implicit subscription has no filter; a filtered run is subscribed to by itself.
     const subscribe = filter === undefined;
-    const withKey = { ...command, subscribe, idempotencyKey: params.idempotencyKey ?? randomId() };
+    const withKey = {
+      ...command,
+      subscribe,
+      pages: true,
+      idempotencyKey: params.idempotencyKey ?? randomId(),
+    };
     return new Promise((resolve, reject) => {
       const started = (result: Result<"run.start">) => {
         const { runId, epoch } = result;
@@ -326,6 +338,9 @@ export class Connection {
       case "run.snapshot":
         this.#runs.get(frame.params.runId)?.subscription.onSnapshot(frame.params, size);
         break;
+      case "run.page":
+        this.#runs.get(frame.params.runId)?.subscription.onPage(frame.params);
+        break;
       case "run.unsubscribed":
         this.#runs.get(frame.params.runId)?.subscription.onUnsubscribed();
         break;
@@ -335,12 +350,13 @@ export class Connection {
     }
   }
 
-  #runPort(random: () => number, bufferSize: number): RunPort {
+  #runPort(random: () => number, bufferSize: number, maxSnapshotSize: number): RunPort {
     const connection = this;
     return {
       clock: this.#clock,
       random,
       bufferSize,
+      maxSnapshotSize,
       get isOnline() {
         return connection.#link.current !== undefined;
       },

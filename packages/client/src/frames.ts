@@ -2,7 +2,7 @@
  * The edge: what comes from a gateway is checked here, by hand, and trusted everywhere else. A gateway is not hostile, so
  * this looks no deeper than the client's own steps go; and a bundle for browsers has no room for the schemas.
  */
-import type { ServerFrame } from "@throughline/protocol";
+import type { EventParams, ServerFrame } from "@throughline/protocol";
 
 /** The frame in the text. Types and events yet to come pass, to be ignored. Undefined: no frame of this protocol. */
 export function readFrame(text: string): ServerFrame | undefined {
@@ -41,17 +41,37 @@ function isEvent(method: string, params: Record<string, unknown>): boolean {
     case "run.parts":
       return isCount(params.offset) && params.offset > 0 && isBatch(params.parts, params.skipped);
     case "run.snapshot":
+      return isSnapshot(params);
+    case "run.page":
       return (
         isCount(params.offset) &&
-        Array.isArray(params.messages) &&
-        Array.isArray(params.complete ?? []) &&
-        isRecord(params.calls ?? {})
+        isCount(params.page) &&
+        isCount(params.pages) &&
+        params.page > 0 &&
+        params.page <= params.pages &&
+        typeof params.text === "string"
       );
     case "run.reset":
       return typeof params.epoch === "string";
     default:
       return true;
   }
+}
+
+/** The snapshot that came in pages, put together. Undefined: it is none. */
+export function readSnapshot(runId: string, text: string): EventParams<"run.snapshot"> | undefined {
+  let params: unknown;
+  try {
+    params = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (!isRecord(params) || !isSnapshot(params)) return undefined;
+  return { ...params, runId } as unknown as EventParams<"run.snapshot">;
+}
+
+function isSnapshot({ offset, messages, complete = [], calls = {} }: Record<string, unknown>): boolean {
+  return isCount(offset) && Array.isArray(messages) && Array.isArray(complete) && isRecord(calls);
 }
 
 /** Parts, or a number of parts that were left out in their place. */

@@ -124,7 +124,12 @@ describe("P1: one story", () => {
     await until(() => expect(offsets(got)).toEqual([1, 2]));
     for (const after of [2, 3]) {
       peer = await reconnect(peer);
-      expect((await peer.subscribed({ head: 9 })).params).toEqual({ runId: "r1", after, epoch: "e1" });
+      expect((await peer.subscribed({ head: 9 })).params).toEqual({
+        runId: "r1",
+        after,
+        epoch: "e1",
+        pages: true,
+      });
       peer.parts("r1", after + 1, [token("x")]);
       await until(() => expect(offsets(got)).toContain(after + 1));
     }
@@ -154,7 +159,7 @@ describe("P1: one story", () => {
     peer.parts("r1", 1, [token("a")]);
     peer.parts("r1", 3, [token("c")]);
     const command = await peer.command("run.subscribe");
-    expect(command.params).toEqual({ runId: "r1", after: 1, epoch: "e1" });
+    expect(command.params).toEqual({ runId: "r1", after: 1, epoch: "e1", pages: true });
     // The earlier subscription is still talking: even what would fit is not this one's.
     peer.parts("r1", 2, [token("stale")]);
     peer.answer(command, { runId: "r1", status: "running", first: 1, head: 4, epoch: "e1" });
@@ -232,7 +237,7 @@ describe("attach", () => {
   it("asks with after, epoch and filter, each time", async () => {
     let peer = await open();
     const run = connection.attach("r1", { after: 7, epoch: "e1", filter: { modes: ["custom"] } });
-    const params = { runId: "r1", after: 7, epoch: "e1", filter: { modes: ["custom"] } };
+    const params = { runId: "r1", after: 7, epoch: "e1", filter: { modes: ["custom"] }, pages: true };
     expect((await peer.subscribed({ head: 9 })).params).toEqual(params);
     const { got, done } = collect(run);
     peer.event("run.parts", { runId: "r1", offset: 8, parts: [], skipped: 5 });
@@ -248,7 +253,7 @@ describe("attach", () => {
   it("from head: goes on from where the head was when it was asked", async () => {
     let peer = await open();
     const run = connection.attach("r1", { after: "head" });
-    expect((await peer.command("run.subscribe")).params).toEqual({ runId: "r1", after: "head" });
+    expect((await peer.command("run.subscribe")).params).toEqual({ runId: "r1", after: "head", pages: true });
     peer = await reconnect(peer);
     expect((await peer.subscribed({ head: 40, epoch: "e3" })).params.after).toBe("head");
     await until(() => expect(run.offset).toBe(40));
@@ -257,6 +262,7 @@ describe("attach", () => {
       runId: "r1",
       after: 40,
       epoch: "e3",
+      pages: true,
     });
     const { got, done } = collect(run);
     peer.parts("r1", 41, [token("a"), completed()]);
@@ -350,7 +356,12 @@ describe("reset, snapshot, rewound", () => {
     await until(() => expect(run.text).toBe("new"));
     expect(run).toMatchObject({ offset: 1, epoch: "e2" });
     peer = await reconnect(peer);
-    expect((await peer.subscribed({ epoch: "e2" })).params).toEqual({ runId: "r1", after: 1, epoch: "e2" });
+    expect((await peer.subscribed({ epoch: "e2" })).params).toEqual({
+      runId: "r1",
+      after: 1,
+      epoch: "e2",
+      pages: true,
+    });
     peer.parts("r1", 2, [completed()]);
     await done;
     expect(summary(got)).toEqual(["1", "2", "reset e2", "1", "2"]);
@@ -369,6 +380,7 @@ describe("reset, snapshot, rewound", () => {
       runId: "r1",
       after: 0,
       epoch: "e2",
+      pages: true,
     });
     peer.parts("r1", 1, [token("new"), completed()]);
     await done;
@@ -412,6 +424,72 @@ describe("reset, snapshot, rewound", () => {
     await done;
     expect(summary(got)).toEqual(["snapshot 10", "11", "12"]);
     expect(run.text).toBe("Once upon");
+  });
+
+  describe("a snapshot in pages", () => {
+    const text = JSON.stringify({
+      offset: 10,
+      messages: [{ type: "ai", id: "m1", content: "Once ".repeat(100) }],
+    });
+    const page = (page: number, pages = 3, offset = 10) => {
+      const size = Math.ceil(text.length / pages);
+      return { runId: "r1", offset, page, pages, text: text.slice((page - 1) * size, page * size) };
+    };
+
+    it("is one event, and the parts behind it follow", async () => {
+      const peer = await open();
+      const run = connection.attach("r1");
+      const { got, done } = collect(run.events);
+      await peer.subscribed({ first: 11, head: 12 });
+      for (const i of [1, 2, 3]) {
+        expect(run.offset).toBe(0);
+        peer.event("run.page", page(i));
+      }
+      peer.parts("r1", 11, [token("upon"), completed()]);
+      await done;
+      expect(summary(got)).toEqual(["snapshot 10", "11", "12"]);
+      expect(run.text).toBe(`${"Once ".repeat(100)}upon`);
+    });
+
+    it("is asked for again where a page is missing, or another snapshot's, or the whole is none", async () => {
+      const peer = await open();
+      const run = connection.attach("r1");
+      const { got, done } = collect(run.events);
+      const broken = [
+        [page(2)],
+        [page(1), page(3)],
+        [page(1), page(2, 3, 11)],
+        [page(1), { ...page(2), page: 3 }],
+        [{ ...page(1, 1), offset: 11 }],
+        [{ ...page(1, 1), text: "{" }],
+        [{ ...page(1, 1), text: '{"offset":10}' }],
+      ];
+      for (const [i, pages] of broken.entries()) {
+        const { params } = await peer.subscribed({ first: 11, head: 12 });
+        expect(params.after).toBe(0);
+        for (const each of pages) peer.event("run.page", each);
+        // It asks at once where it has not just asked, else after a rest.
+        await until(() => {
+          clock.advance(50);
+          expect(peer.received).toHaveLength(i + 2);
+        });
+      }
+      await peer.subscribed({ first: 11, head: 12 });
+      for (const i of [1, 2, 3]) peer.event("run.page", page(i));
+      peer.parts("r1", 11, [completed()]);
+      await done;
+      expect(summary(got)).toEqual(["snapshot 10", "11"]);
+    });
+
+    it("that is too large fails the run, and leaves the connection alone", async () => {
+      const peer = await open({ maxSnapshotSize: text.length - 1 });
+      const run = connection.attach("r1");
+      await peer.subscribed({ first: 11, head: 12 });
+      for (const i of [1, 2, 3]) peer.event("run.page", page(i));
+      await expect(run.ended).rejects.toMatchObject({ code: "payload_too_large" });
+      expect((await peer.command("run.unsubscribe")).params).toEqual({ runId: "r1" });
+      expect(connection.state.status).toBe("open");
+    });
   });
 
   it("snapshot: tells whole messages from those that are being streamed, and brings their calls", async () => {

@@ -5,6 +5,7 @@
  * - the sink gets every offset once and in order; an offset that is left out is named, by `skipped` or `snapshot`;
  * - what has been passed on is dropped, part by part; what is too early makes the subscription ask again;
  * - between asking and its answer everything that comes belongs to an earlier subscription, and is ignored;
+ * - a snapshot that comes in pages is passed on when it is whole; one that is cut short is asked for anew;
  * - an end is what a lifecycle part or the run's record says; silence, or being unsubscribed, is none.
  */
 import {
@@ -13,15 +14,18 @@ import {
   type Filter,
   isEnding,
   type Part,
-  type ProtocolError,
+  ProtocolError,
   type Result,
 } from "@throughline/protocol";
+import { readSnapshot } from "./frames.ts";
 import type { Clock } from "./platform.ts";
 
 /** What a subscription needs of its connection. */
 export interface SubscriptionPort {
   readonly clock: Clock;
   readonly random: () => number;
+  /** The largest snapshot that is put together, in UTF-16 code units of its JSON. */
+  readonly maxSnapshotSize: number;
   /** Whether a socket is open. The next two may be called only then; a command whose socket dies is not answered. */
   readonly isOnline: boolean;
   subscribe(params: Ask, answered: (answer: Result<"run.subscribe"> | ProtocolError) => void): void;
@@ -33,6 +37,8 @@ export interface Ask {
   after: number | "head";
   epoch?: string;
   filter?: Filter;
+  /** A snapshot may come in pages. */
+  pages: true;
 }
 
 /** Who gets what the subscription lets through. */
@@ -72,6 +78,8 @@ export class Subscription {
   #epoch: string | undefined;
   /** The epoch of the answer, where a `run.reset` has to confirm it. */
   #newEpoch: string | undefined;
+  /** The pages so far of the snapshot of `offset`, and the code units of their text. */
+  #pages: { offset: number; texts: string[]; size: number } | undefined;
   #asked = 0;
   /** Asks since anything new came. */
   #fruitless = 0;
@@ -175,6 +183,30 @@ export class Subscription {
     this.#sink.settled();
   }
 
+  onPage({ offset, page, pages, text }: EventParams<"run.page">): void {
+    if (this.#phase !== "live" || offset <= this.offset) return;
+    if (page === 1) this.#pages = { offset, texts: [], size: 0 };
+    const joined = this.#pages;
+    if (joined?.offset !== offset || page !== joined.texts.length + 1) {
+      this.#askAgain();
+      return;
+    }
+    joined.texts.push(text);
+    joined.size += text.length;
+    const { maxSnapshotSize } = this.#port;
+    if (joined.size > maxSnapshotSize) {
+      this.#leave("done");
+      const message = `the snapshot of run ${this.runId} is longer than maxSnapshotSize, ${maxSnapshotSize}`;
+      this.#sink.failed(new ProtocolError("payload_too_large", message));
+      return;
+    }
+    if (page < pages) return;
+    this.#pages = undefined;
+    const snapshot = readSnapshot(this.runId, joined.texts.join(""));
+    if (snapshot?.offset === offset) this.onSnapshot(snapshot, joined.size);
+    else this.#askAgain();
+  }
+
   onUnsubscribed(): void {
     if (this.#phase === "live") this.#askAgain();
   }
@@ -207,6 +239,7 @@ export class Subscription {
 
   #reset(epoch: string, reason: string): void {
     this.#newEpoch = undefined;
+    this.#pages = undefined;
     this.#epoch = epoch;
     this.#next = 1;
     this.#sink.reset(epoch, reason);
@@ -217,7 +250,8 @@ export class Subscription {
     if (this.#unsubscribing) return;
     this.#toPhase("asking");
     const asked = this.#asked;
-    const ask: Ask = { runId: this.runId, after: this.#next === undefined ? "head" : this.#next - 1 };
+    const after = this.#next === undefined ? "head" : this.#next - 1;
+    const ask: Ask = { runId: this.runId, after, pages: true };
     if (this.#epoch !== undefined) ask.epoch = this.#epoch;
     if (this.#filter !== undefined) ask.filter = this.#filter;
     this.#port.subscribe(ask, (answer) => {
@@ -278,6 +312,7 @@ export class Subscription {
     // Whatever was asked before is of no interest any more.
     this.#asked += 1;
     this.#newEpoch = undefined;
+    this.#pages = undefined;
     this.#port.clock.clearTimeout(this.#rest);
   }
 }

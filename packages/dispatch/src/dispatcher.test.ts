@@ -8,6 +8,7 @@ import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { until } from "../../../test/support/until.ts";
 import { Dispatcher, type StartRequest } from "./dispatcher.ts";
 import { defaultQueue, queuePrefix, type RunJob } from "./queue.ts";
+import { threadKey } from "./threads.ts";
 
 let redis: Redis;
 let prefix: string;
@@ -36,7 +37,7 @@ async function runToEnd(runId: string) {
   const claimed = await log.claim(runId);
   if (claimed.outcome === "claimed") await claimed.writer.finish({ event: "completed" });
   await redis.del(`${queuePrefix(prefix)}:${defaultQueue}:${runId}`);
-  await dispatcher.ended("t", runId);
+  await dispatcher.ended("alice", "t", runId);
 }
 
 describe("start", () => {
@@ -62,12 +63,16 @@ describe("start", () => {
     expect(await isQueued(c.runId)).toBe(true);
   });
 
-  test("a foreign thread is none, and nothing is left of the try", async () => {
-    await start();
-    await expect(start({ owner: "mallory" })).rejects.toMatchObject({ code: "no_such_thread" });
-    expect(await dispatcher.list({ owner: "mallory", limit: 5 })).toEqual({ runs: [] });
-    const keys = await redis.keys(`${prefix}:{run_*}:run`);
-    expect(keys).toHaveLength(1);
+  test("another owner's thread of the same id is another thread", async () => {
+    const mine = await start();
+    const theirs = await start({ owner: "bob", multitaskStrategy: "reject" });
+    for (const [owner, { runId }] of [
+      ["alice", mine],
+      ["bob", theirs],
+    ] as const) {
+      expect((await dispatcher.list({ owner, limit: 5 })).runs.map((run) => run.runId)).toEqual([runId]);
+      expect((await dispatcher.list({ owner, threadId: "t", limit: 5 })).runs).toHaveLength(1);
+    }
   });
 
   test("reject: thread_busy names the active run, leaves nothing, and frees the key", async () => {
@@ -98,7 +103,7 @@ describe("start", () => {
       created: false,
       status: "completed",
     });
-    expect(await dispatcher.threads.active("t")).toBeNull();
+    expect(await dispatcher.threadsOf("alice").active("t")).toBeNull();
     expect(await isQueued(first.runId)).toBe(false);
   });
 
@@ -112,7 +117,7 @@ describe("start", () => {
 
   test("idempotencyKey: a start that is repeated, and is not let in, takes nothing back", async () => {
     const first = await start({ idempotencyKey: "k" });
-    await redis.del(`${prefix}:{t}:line`);
+    await redis.del(threadKey(prefix, "alice", "t", "line"));
     const other = await start();
     const again = start({ idempotencyKey: "k", multitaskStrategy: "reject" });
     await expect(again).rejects.toMatchObject({ details: { activeRunId: other.runId } });
@@ -126,7 +131,7 @@ describe("start", () => {
     expect(new Set(answers.map(({ runId }) => runId)).size).toBe(1);
     expect(answers.filter(({ created }) => created)).toHaveLength(1);
     expect((await dispatcher.list({ owner: "alice", limit: 5 })).runs).toHaveLength(1);
-    expect(await redis.llen(`${prefix}:{t}:line`)).toBe(1);
+    expect(await redis.llen(threadKey(prefix, "alice", "t", "line"))).toBe(1);
   });
 });
 
@@ -136,7 +141,7 @@ describe("a crash between two steps", () => {
 
   test("after the thread's line, before the queue: the next one who touches the thread heals it", async () => {
     await dispatcher.runs.open({ ...run, runId: "lost", request });
-    await dispatcher.threads.enter("t", "lost", "alice", false);
+    await dispatcher.threadsOf("alice").enter("t", "lost", false);
     expect(await isQueued("lost")).toBe(false);
     await start();
     expect(await isQueued("lost")).toBe(true);
@@ -144,7 +149,7 @@ describe("a crash between two steps", () => {
 
   test("one who is refused because the thread is busy heals it too", async () => {
     await dispatcher.runs.open({ ...run, runId: "lost", request });
-    await dispatcher.threads.enter("t", "lost", "alice", false);
+    await dispatcher.threadsOf("alice").enter("t", "lost", false);
     await expect(start({ multitaskStrategy: "reject" })).rejects.toMatchObject({ code: "thread_busy" });
     expect(await isQueued("lost")).toBe(true);
   });
@@ -152,10 +157,13 @@ describe("a crash between two steps", () => {
   test("with an idempotency key: the same start again completes it", async () => {
     const { runId } = await start({ idempotencyKey: "k" });
     // As if it had come no further than the record.
-    await redis.del(`${prefix}:{t}:line`, `${queuePrefix(prefix)}:${defaultQueue}:${runId}`);
+    await redis.del(
+      threadKey(prefix, "alice", "t", "line"),
+      `${queuePrefix(prefix)}:${defaultQueue}:${runId}`,
+    );
     expect(await start({ idempotencyKey: "k" })).toMatchObject({ runId, created: false });
     expect(await isQueued(runId)).toBe(true);
-    expect(await dispatcher.threads.active("t")).toBe(runId);
+    expect(await dispatcher.threadsOf("alice").active("t")).toBe(runId);
   });
 
   test("a run in line whose record has expired is passed over", async () => {
@@ -163,13 +171,13 @@ describe("a crash between two steps", () => {
     await dispatcher.runs.remove(b.runId);
     await runToEnd(a.runId);
     expect(await isQueued(c.runId)).toBe(true);
-    expect(await dispatcher.threads.active("t")).toBe(c.runId);
+    expect(await dispatcher.threadsOf("alice").active("t")).toBe(c.runId);
   });
 
   test("a cancelled run that never left the line leaves it with its worker's look", async () => {
     const [a, b] = [await start(), await start()];
     await dispatcher.runs.cancel(a.runId, { keep: "thread" }); // And then the gateway died.
-    expect(await dispatcher.threads.active("t")).toBe(a.runId);
+    expect(await dispatcher.threadsOf("alice").active("t")).toBe(a.runId);
     expect((await log.claim(a.runId)).outcome).toBe("ended");
     await runToEnd(a.runId);
     expect(await isQueued(b.runId)).toBe(true);
@@ -197,7 +205,7 @@ describe("cancel", () => {
   test("in the middle of the line leaves the first one alone", async () => {
     const [a, b, c] = [await start(), await start(), await start()];
     await dispatcher.cancel(b.runId, { keep: "thread" });
-    expect(await dispatcher.threads.active("t")).toBe(a.runId);
+    expect(await dispatcher.threadsOf("alice").active("t")).toBe(a.runId);
     expect(await isQueued(c.runId)).toBe(false);
     await runToEnd(a.runId);
     expect(await isQueued(c.runId)).toBe(true);
@@ -247,6 +255,12 @@ test("list: newest first, page by page, by status, without what has expired or i
   const left = runIds.filter((_, i) => ![1, 2, 3, 70].includes(i));
   expect(await ids({})).toEqual(left);
   expect(await ids({ limit: 3 })).toEqual(left.slice(0, 3));
+  // Of one whose worker is gone the record says something else.
+  await log.claim(left[10]!);
+  expect(await ids({ status: "running" })).toEqual([]);
+  expect(await ids({ status: "queued" })).toEqual(
+    left.filter((id) => ![runIds[0], runIds[60], runIds[129]].includes(id)),
+  );
   expect(await ids({ before: "nobody" })).toEqual([]);
   expect(await ids({ owner: "mallory" })).toEqual([]);
   expect(await ids({ owner: "mallory", threadId: "t1" })).toEqual([]);
@@ -310,7 +324,7 @@ test("P3, P5: strategies from several dispatchers at once: never two active on a
           cancelled ? { event: "cancelled", keep: "thread" } : { event: "completed" },
         );
       }
-      await dispatcher.ended(threadId, runId);
+      await dispatcher.ended("alice", threadId, runId);
     },
     { connection: blocking, prefix: queuePrefix(prefix), concurrency: 20 },
   );
@@ -354,8 +368,8 @@ test("P3, P5: strategies from several dispatchers at once: never two active on a
           );
           await until(
             async () =>
-              (await dispatcher.threads.active("t0")) === null &&
-              (await dispatcher.threads.active("t1")) === null,
+              (await dispatcher.threadsOf("alice").active("t0")) === null &&
+              (await dispatcher.threadsOf("alice").active("t1")) === null,
             5_000,
             "empty lines",
           );

@@ -138,7 +138,8 @@ export class Dispatcher {
     const enter = () => threads.enter(threadId, runId, strategy === "reject", this.#maxInLine);
     let entered = await enter();
     // Busy with a run that has ended is not busy.
-    if (entered.outcome === "busy" && (await this.active(start.owner, threadId)) === null) entered = await enter();
+    if (entered.outcome === "busy" && (await this.active(start.owner, threadId)) === null)
+      entered = await enter();
     if (entered.outcome !== "in") {
       if (opened.created) await this.#takeBack(start, runId);
       const { activeRunId } = entered;
@@ -246,7 +247,8 @@ export class Dispatcher {
     before?: string;
   }): Promise<{ runs: RunRecord[]; next?: string }> {
     const { threadId } = query;
-    const index = threadId === undefined ? this.#ownerIndex(query.owner) : this.threadsOf(query.owner).runsKey(threadId);
+    const index =
+      threadId === undefined ? this.#ownerIndex(query.owner) : this.threadsOf(query.owner).runsKey(threadId);
     let from = 0;
     if (query.before !== undefined) {
       const rank = await this.#redis.zrevrank(index, query.before);
@@ -255,11 +257,10 @@ export class Dispatcher {
     }
     const runs: RunRecord[] = [];
     for (let looked = 0; ; ) {
-      const page = Math.min(Math.max(50, query.limit), maxScan - looked);
+      const page = Math.min(Math.max(query.status === undefined ? 50 : 250, query.limit), maxScan - looked);
       const runIds = await this.#redis.zrevrange(index, from, from + page - 1);
       if (runIds.length === 0) return { runs };
-      const listed = await this.runs.listed(runIds);
-      const expired = runIds.filter((_, i) => listed[i] === null);
+      const { listed, expired } = await this.#look(runIds, query.status);
       if (expired.length > 0) await this.#redis.zrem(index, ...expired);
       const own = listed.flatMap((run) => (run?.owner === query.owner ? [run] : []));
       for (const record of await Promise.all(own.map((run) => this.#describeListed(run)))) {
@@ -273,6 +274,22 @@ export class Dispatcher {
       if (looked >= maxScan && last !== undefined) return { runs, next: last };
       from += page - expired.length;
     }
+  }
+
+  /** What may have that status of these runs, and which have expired. Of the others nothing else is read. */
+  async #look(
+    runIds: readonly string[],
+    status: RunStatus | undefined,
+  ): Promise<{ listed: (ListedRun | null)[]; expired: string[] }> {
+    let wanted = runIds;
+    if (status !== undefined) {
+      const statuses = await this.runs.statuses(runIds);
+      // One that has lost its worker is listed as queued.
+      const stored = status === "queued" ? [status, "running"] : [status];
+      wanted = runIds.filter((_, i) => statuses[i] === null || stored.includes(statuses[i]!));
+    }
+    const listed = await this.runs.listed(wanted);
+    return { listed, expired: wanted.filter((_, i) => listed[i] === null) };
   }
 
   async #describeListed({ record, queue }: ListedRun): Promise<RunRecord> {

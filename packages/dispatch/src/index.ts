@@ -9,4 +9,4 @@ export {
   type StateUpdate,
 } from "./dispatcher.ts";
 export { defaultQueue, lockTimes, queuePrefix, type RunJob, RunQueue } from "./queue.ts";
-export { type Entered, ownerScope, Threads } from "./threads.ts";
+export { type Entered, ownerScope, Threads, threadKey } from "./threads.ts";

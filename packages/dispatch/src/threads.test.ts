@@ -1,16 +1,18 @@
 import { Redis } from "ioredis";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
-import { Threads } from "./threads.ts";
+import { Dispatcher } from "./dispatcher.ts";
+import { Threads, threadKey } from "./threads.ts";
 
 let redis: Redis;
+let prefix: string;
 let threads: Threads;
-const enter = (runId: string, owner = "alice", onlyIfIdle = false) =>
-  threads.enter("t", runId, owner, onlyIfIdle);
+const enter = (runId: string, onlyIfIdle = false) => threads.enter("t", runId, onlyIfIdle);
 
 beforeEach(() => {
   redis = new Redis(testRedisUrl());
-  threads = new Threads(redis, testPrefix());
+  prefix = testPrefix();
+  threads = new Threads(redis, "alice", prefix);
 });
 afterEach(() => redis.disconnect());
 
@@ -20,37 +22,92 @@ test("the line is in the order of entering, and a run that is in it keeps its pl
   expect(await enter("b")).toEqual({ outcome: "in", before: ["a"] });
   expect(await enter("c")).toEqual({ outcome: "in", before: ["a", "b"] });
   expect(await enter("a")).toEqual({ outcome: "in", before: [] });
-  expect(await enter("b", "alice", true)).toEqual({ outcome: "in", before: ["a"] });
+  expect(await enter("b", true)).toEqual({ outcome: "in", before: ["a"] });
   expect(await threads.active("t")).toBe("a");
 });
 
 test("only if idle: in where nobody is, else busy with the first in line", async () => {
-  expect(await enter("a", "alice", true)).toEqual({ outcome: "in", before: [] });
-  expect(await enter("b", "alice", true)).toEqual({ outcome: "busy", activeRunId: "a" });
+  expect(await enter("a", true)).toEqual({ outcome: "in", before: [] });
+  expect(await enter("b", true)).toEqual({ outcome: "busy", activeRunId: "a" });
   await threads.leave("t", "a");
-  expect(await enter("b", "alice", true)).toEqual({ outcome: "in", before: [] });
+  expect(await enter("b", true)).toEqual({ outcome: "in", before: [] });
 });
 
-test("another owner does not get in, whatever is in line, and changes nothing", async () => {
+test("two owners may both have a thread of one name, and never notice", async () => {
+  const bobs = new Threads(redis, "bob", prefix);
   await enter("a");
-  expect(await enter("m", "mallory")).toEqual({ outcome: "foreign" });
-  expect(await threads.leave("t", "a")).toBeNull();
-  expect(await enter("m", "mallory")).toEqual({ outcome: "foreign" });
-  expect(await threads.active("t")).toBeNull();
-  expect(await threads.owner("t")).toBe("alice");
-  expect(await threads.owner("u")).toBeNull();
-  expect(await redis.zcard(threads.runsKey("t"))).toBe(1);
+  expect(await bobs.has("t")).toBe(false);
+  expect(await bobs.enter("t", "b", true)).toEqual({ outcome: "in", before: [] });
+  expect(await threads.fence("t", "b", 1)).toBe(false);
+  expect(await bobs.fence("t", "b", 1)).toBe(true);
+  expect(await threads.leave("t", "b")).toBe("a");
+  expect([await threads.active("t"), await bobs.active("t")]).toEqual(["a", "b"]);
+  expect([await redis.zcard(threads.runsKey("t")), await redis.zcard(bobs.runsKey("t"))]).toEqual([1, 1]);
 });
 
-test("many enter at once: one line, everybody in it once, one owner", async () => {
+test("no name of a thread makes it another owner's, nor an index of theirs", async () => {
+  await enter("a");
+  const alices = threadKey(prefix, "alice", "t", "line");
+  const inside = /\{(.*)\}/.exec(alices)![1]!;
+  const mallorys = new Threads(redis, "mallory", prefix);
+  for (const threadId of [inside, `../${inside}`, "owner-x"]) {
+    expect(await mallorys.has(threadId)).toBe(false);
+    await mallorys.enter(threadId, "m", false);
+  }
+  expect(await redis.lrange(alices, 0, -1)).toEqual(["a"]);
+  const dispatcher = new Dispatcher(redis, { prefix });
+  expect((await dispatcher.list({ owner: "alice", limit: 10 })).runs).toEqual([]);
+  await dispatcher.close();
+});
+
+describe("a thread from before owners' threads were apart", () => {
+  const old = (name: string) => `${prefix}:{t}:${name}`;
+  beforeEach(async () => {
+    await redis.hset(old("thread"), { owner: "alice", created: 1 });
+    await redis.rpush(old("line"), "waiting");
+    await redis.zadd(old("runs"), 1, "ended", 2, "waiting");
+    await redis.hset(old("head"), "", "checkpoint");
+    await redis.hset(old("blobs"), Buffer.from("\0messages\x001"), Buffer.from([0, 255, 10]));
+  });
+
+  test("is brought to where its owner's are, by whatever asks for it first", async () => {
+    const asks: (() => Promise<unknown>)[] = [
+      async () => expect(await threads.has("t")).toBe(true),
+      async () => expect(await enter("next")).toEqual({ outcome: "in", before: ["waiting"] }),
+      async () => expect(await threads.fence("t", "waiting", 1)).toBe(true),
+    ];
+    const dumps = await Promise.all(
+      ["thread", "line", "runs", "head", "blobs"].map((name) => redis.dumpBuffer(old(name))),
+    );
+    for (const ask of asks) {
+      await ask();
+      expect(await redis.keys(`${prefix}:{t}:*`)).toEqual([]);
+      expect(await redis.zrange(threads.runsKey("t"), "0", "1")).toEqual(["ended", "waiting"]);
+      const blobs = threadKey(prefix, "alice", "t", "blobs");
+      expect(await redis.hgetallBuffer(blobs)).toEqual({ "\0messages\x001": Buffer.from([0, 255, 10]) });
+      expect(await redis.hget(threadKey(prefix, "alice", "t", "head"), "")).toBe("checkpoint");
+      await redis.del(...(await redis.keys(`${prefix}:*`)));
+      for (const [i, name] of ["thread", "line", "runs", "head", "blobs"].entries()) {
+        await redis.restore(old(name), 0, dumps[i]!);
+      }
+    }
+  });
+
+  test("is nobody else's, and takes no other's place", async () => {
+    const bobs = new Threads(redis, "bob", prefix);
+    expect(await bobs.has("t")).toBe(false);
+    expect(await bobs.enter("t", "b", false)).toEqual({ outcome: "in", before: [] });
+    expect(await redis.llen(old("line"))).toBe(1);
+    await Promise.all([threads.has("t"), enter("n"), threads.has("t")]);
+    expect(await redis.lrange(threadKey(prefix, "alice", "t", "line"), 0, -1)).toEqual(["waiting", "n"]);
+  });
+});
+
+test("many enter at once: one line, everybody in it once", async () => {
   const runIds = Array.from({ length: 50 }, (_, i) => `r${i}`);
   const entered = await Promise.all(runIds.map((runId) => enter(runId)));
   const lengths = entered.map((each) => (each.outcome === "in" ? each.before.length : -1));
   expect([...lengths].sort((a, b) => a - b)).toEqual(runIds.map((_, i) => i));
-  const owners = await Promise.all(
-    ["alice", "bob", "carol"].map((owner) => threads.enter("fresh", `of-${owner}`, owner, false)),
-  );
-  expect(owners.filter(({ outcome }) => outcome === "in")).toHaveLength(1);
 });
 
 test("leave moves the line on, from wherever the run was in it, and twice is once", async () => {
@@ -62,11 +119,9 @@ test("leave moves the line on, from wherever the run was in it, and twice is onc
 });
 
 test("P4: the fence is given to attempts of the first in line alone, and never goes back", async () => {
-  const prefix = testPrefix();
-  threads = new Threads(redis, prefix);
   await enter("a");
   await enter("b");
-  const fence = () => redis.get(`${prefix}:{t}:fence`);
+  const fence = () => redis.get(threadKey(prefix, "alice", "t", "fence"));
   expect(await threads.fence("t", "b", 1)).toBe(false);
   expect(await fence()).toBeNull();
   expect(await threads.fence("t", "a", 2)).toBe(true);

@@ -46,17 +46,20 @@ export function ownerScope(owner: string): string {
   return `${createHash("sha256").update(owner).digest("base64url").slice(0, 22)}/`;
 }
 
+/** One of the keys of an owner's thread: its checkpoints' as well as those of its line. */
+export function threadKey(prefix: string, owner: string, threadId: string, name: string): string {
+  return `${prefix}:{${ownerScope(owner)}${threadId}}:${name}`;
+}
+
 export class Threads {
   readonly #redis: Redis | Cluster;
   readonly #prefix: string;
   readonly #owner: string;
-  readonly #scope: string;
 
   constructor(redis: Redis | Cluster, owner: string, prefix = defaultPrefix) {
     this.#redis = redis;
     this.#prefix = prefix;
     this.#owner = owner;
-    this.#scope = ownerScope(owner);
     if (defined.has(redis)) return;
     for (const [name, [file, numberOfKeys]] of Object.entries(scripts)) {
       const lua = readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
@@ -138,7 +141,7 @@ export class Threads {
   }
 
   #key(threadId: string, name: string): string {
-    return `${this.#prefix}:{${this.#scope}${threadId}}:${name}`;
+    return threadKey(this.#prefix, this.#owner, threadId, name);
   }
 }
 

@@ -191,6 +191,8 @@ export const commands = {
       multitaskStrategy: multitaskStrategy.optional(),
       idempotencyKey: z.string().min(1).max(256).optional(),
       subscribe: z.boolean().optional(),
+      /** As for `run.subscribe`. */
+      pages: z.boolean().optional(),
     }),
     result: z.looseObject({
       runId: z.string(),
@@ -206,6 +208,8 @@ export const commands = {
       after: z.union([z.int().nonnegative(), z.literal("head")]).optional(),
       epoch: z.string().max(128).optional(),
       filter: filter.optional(),
+      /** Whether the client puts a snapshot together that comes as several `run.page`. */
+      pages: z.boolean().optional(),
     }),
     result: z.looseObject({
       runId: z.string(),

@@ -32,6 +32,14 @@ export const events = {
     complete: z.array(z.string()).optional(),
     calls: z.record(z.string(), z.array(unfinishedCall)).optional(),
   }),
+  /** A piece of a snapshot's JSON, in order; 1 begins it anew. Sent only to who said that it takes `pages`. */
+  "run.page": z.looseObject({
+    runId: z.string(),
+    offset: z.int().nonnegative(),
+    page: z.int().positive(),
+    pages: z.int().positive(),
+    text: z.string(),
+  }),
   "run.unsubscribed": z.looseObject({ runId: z.string(), reason: z.string() }),
 } as const;
 

@@ -339,6 +339,19 @@ const eventParams: Record<EventMethod, Examples> = {
       { runId: "r", offset: 9, messages: [{}] },
     ],
   },
+  "run.page": {
+    good: [
+      { runId: "r", offset: 7, page: 1, pages: 2, text: '{"offset":7,' },
+      { runId: "r", offset: 0, page: 2, pages: 2, text: "" },
+    ],
+    bad: [
+      { runId: "r", offset: 7, page: 0, pages: 2, text: "" },
+      { runId: "r", offset: 7, page: 1, pages: 0, text: "" },
+      { runId: "r", offset: 7, page: 1, pages: 2 },
+      { runId: "r", offset: 7, page: 1, pages: 2, text: {} },
+      { runId: "r", page: 1, pages: 2, text: "" },
+    ],
+  },
   "run.unsubscribed": { good: [{ runId: "r", reason: "ended" }], bad: [{ runId: "r" }, {}] },
 };
 

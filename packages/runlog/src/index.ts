@@ -4,7 +4,7 @@ export { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError }
 export { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
 export { LiveSubscriber } from "./live.ts";
 export { type Claimed, LogWriter, type WriterOptions } from "./log-writer.ts";
-export { dropLines, LogReader, type Page } from "./reader.ts";
+export { dropLines, LogReader, type Page, type SnapshotSlice } from "./reader.ts";
 export { isPassing, persist } from "./retry.ts";
 export {
   body,

@@ -27,6 +27,17 @@ export interface Page {
   readonly body: Buffer;
 }
 
+/** A piece of what the trimmed part of a log added up to: of the JSON of a FoldSnapshot, as its worker wrote it. */
+export interface SnapshotSlice {
+  /** The log that it belongs to: with another epoch, or another first offset, it is of another snapshot. */
+  readonly epoch: string;
+  /** The first offset that the log still holds: the snapshot is of those below. */
+  readonly first: number;
+  /** Bytes of the whole snapshot; 0: there is none. */
+  readonly length: number;
+  readonly slice: Buffer;
+}
+
 const newline = 0x0a;
 
 export class LogReader {
@@ -72,6 +83,24 @@ export class LogReader {
   async snapshot(runId: string): Promise<FoldSnapshot | null> {
     const json = await this.#redis.get(runKeys(this.#prefix, runId).snapshot);
     return json === null ? null : (JSON.parse(json) as FoldSnapshot);
+  }
+
+  /**
+   * Some bytes of the snapshot's JSON, however large it is. null: there is no such run.
+   *
+   * @param from the first byte, from 0
+   * @param count bytes at the most; 0: only how many there are
+   */
+  async snapshotSlice(runId: string, from: number, count: number): Promise<SnapshotSlice | null> {
+    const keys = runKeys(this.#prefix, runId);
+    const [epoch, first, length, slice] = await this.#redis.tlSnapshotBuffer(
+      keys.run,
+      keys.snapshot,
+      from,
+      count,
+    );
+    if (epoch === undefined) return null;
+    return { epoch: epoch.toString(), first: first!, length: length!, slice: slice! };
   }
 
   /** Every part after `after`, with its offset, page by page, up to where the log ends now. */

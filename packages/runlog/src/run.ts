@@ -176,6 +176,12 @@ export class RunStore {
     return fields.status === undefined ? null : storedRun(runId, fields);
   }
 
+  /** The statuses of the runs with these ids, in one round trip; null: it has expired. */
+  async statuses(runIds: readonly string[]): Promise<(RunStatus | null)[]> {
+    const statuses = runIds.map((runId) => this.#redis.hget(runKeys(this.#prefix, runId).run, "status"));
+    return (await Promise.all(statuses)) as (RunStatus | null)[];
+  }
+
   /** What lists show of the runs with these ids, in one round trip, without what they were asked; null: it has expired. */
   async listed(runIds: readonly string[]): Promise<(ListedRun | null)[]> {
     const rows = await Promise.all(

@@ -23,6 +23,7 @@ const scripts = {
   tlFinish: { file: "finish", keys: 3 },
   tlCancel: { file: "cancel", keys: 2, after: "incarnation" },
   tlRead: { file: "read", keys: 2 },
+  tlSnapshot: { file: "snapshot", keys: 2 },
   tlRenew: { file: "renew", keys: 1, after: "incarnation" },
   tlRelease: { file: "release", keys: 1 },
   tlTry: { file: "try", keys: 1 },
@@ -40,6 +41,7 @@ declare module "ioredis" {
     tlFinish(...keysAndArgs: Argument[]): Result<number, Context>;
     tlCancel(...keysAndArgs: Argument[]): Result<[string, ...(string | number)[]], Context>;
     tlReadBuffer(...keysAndArgs: Argument[]): Result<(Buffer | number)[], Context>;
+    tlSnapshotBuffer(...keysAndArgs: Argument[]): Result<[] | [Buffer, number, number, Buffer], Context>;
     tlRenew(...keysAndArgs: Argument[]): Result<number, Context>;
     tlRelease(...keysAndArgs: Argument[]): Result<number, Context>;
     tlTry(...keysAndArgs: Argument[]): Result<number, Context>;

@@ -77,7 +77,7 @@ describe.each(Object.entries(agents))("a %s", (name, talk) => {
     expect((await shop.ended(last)).record.status).toBe("completed");
     const said = ["human:one", "ai:so far", "human:two", "human:three", "human:go", "ai:done"];
     expect(await messages(threadId)).toEqual(said);
-    expect(await shop.dispatcher.active(threadId)).toBeNull();
+    expect(await shop.dispatcher.active("alice", threadId)).toBeNull();
   });
 
   test.each<[Keep, string[]]>([
@@ -106,7 +106,7 @@ describe.each(Object.entries(agents))("a %s", (name, talk) => {
     await shop.dispatcher.cancel(waits, { keep: "thread" });
     await shop.dispatcher.cancel(first, { keep: "thread" });
     await shop.ended(first);
-    await until(async () => (await shop.dispatcher.active(threadId)) === null);
+    await until(async () => (await shop.dispatcher.active("alice", threadId)) === null);
     expect(await messages(threadId)).toEqual(["human:one", "ai:so far", "human:two"]);
     const next = await start(threadId, "go", { multitaskStrategy: "reject" });
     expect((await shop.ended(next)).record.status).toBe("completed");

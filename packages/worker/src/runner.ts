@@ -8,7 +8,7 @@
  */
 import type { BaseStore } from "@langchain/langgraph";
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
-import { type Dispatcher, keepsInput, type RunJob, requestOf } from "@throughline/dispatch";
+import { type Dispatcher, keepsInput, ownerScope, type RunJob, requestOf } from "@throughline/dispatch";
 import { type CheckpointRef, Fold, type Keep, type LifecycleData, lifecycle } from "@throughline/protocol";
 import {
   type LiveSubscriber,
@@ -86,6 +86,7 @@ export class Runner {
     const { control: channel } = runKeys(prefix, job.runId);
     let attempt: Attempt | undefined;
     let crashes = 0;
+    let { owner } = job;
     let timeout: NodeJS.Timeout | undefined;
     const wake = () => attempt?.stop(new RunCancelledError());
     await control.subscribe(channel, wake);
@@ -93,11 +94,13 @@ export class Runner {
       const claimed = await log.claim(job.runId, this.#failed.delete(job.runId));
       if (claimed.outcome !== "claimed") {
         await this.#keepInput(job.runId);
-        await dispatcher.ended(job.threadId, job.runId);
+        owner ??= (await dispatcher.runs.get(job.runId))?.owner;
+        if (owner !== undefined) await dispatcher.ended(owner, job.threadId, job.runId);
         return "done";
       }
       const { run, writer } = claimed;
       crashes = run.crashes;
+      owner = run.owner;
       const fold = new Fold();
       attempt = new Attempt(writer, fold);
       this.active.set(job.runId, attempt);
@@ -109,7 +112,7 @@ export class Runner {
       if (this.#leaving) attempt.stop(new WorkerStoppingError());
       timeout = stopInTime(attempt, run);
       const outcome = await this.#attempt(run, attempt);
-      if (outcome === "done") await dispatcher.ended(job.threadId, job.runId);
+      if (outcome === "done") await dispatcher.ended(owner, job.threadId, job.runId);
       return outcome;
     } catch (error) {
       if (attempt !== undefined && isLostWrites(error)) {
@@ -128,7 +131,7 @@ export class Runner {
         }
         this.#logger(job.runId, attempt).warn({ err: error }, "the run cannot go on");
         await this.#finish(attempt, { event: "failed", error: tellTrouble(error) }, null);
-        await dispatcher.ended(job.threadId, job.runId);
+        await dispatcher.ended(owner as string, job.threadId, job.runId);
         return "done";
       }
       this.#logger(job.runId, attempt).warn({ err: error }, "lost the run to another attempt");
@@ -202,16 +205,17 @@ export class Runner {
 
   /** A run that was cancelled before any worker had it: what its input said is in the thread all the same. */
   async #keepInput(runId: string): Promise<void> {
-    const { log, dispatcher, agents, saver, storeOf } = this.#parts;
+    const { log, dispatcher, agents, storeOf } = this.#parts;
     const run = await dispatcher.runs.get(runId);
     if (run === null || !keepsInput(run)) return;
     const attempt = new Attempt(log.ended(run), new Fold());
     attempt.stop(new RunCancelledError());
-    const { threadId, agent: name, cancel } = run.record;
+    const { agent: name, cancel } = run.record;
     const logger = this.#logger(runId, attempt);
     const agent = agents.get(name);
-    const isFirst = await persist(() => dispatcher.threads.fence(threadId, runId, attempt.writer.fence));
+    const isFirst = await persist(() => this.#fence(run, attempt));
     if (agent === undefined || !isFirst) return;
+    const saver = this.#saverOf(run.owner);
     const work = { run, request: requestOf(run), attempt, saver, store: storeOf(run.owner), logger };
     try {
       const session = await openSession(agent, work);
@@ -223,15 +227,15 @@ export class Runner {
   }
 
   async #attempt(run: StoredRun, attempt: Attempt): Promise<RunOutcome> {
-    const { agents, dispatcher, saver } = this.#parts;
+    const { agents } = this.#parts;
     const { writer } = attempt;
-    const { runId, threadId, agent: name } = run.record;
+    const { runId, agent: name } = run.record;
     const logger = this.#logger(runId, attempt);
-    if (!(await persist(() => dispatcher.threads.fence(threadId, runId, writer.fence)))) {
+    if (!(await persist(() => this.#fence(run, attempt)))) {
       throw new AttemptLostError("its thread has another active run");
     }
     const agent = agents.get(name);
-    const store = this.#parts.storeOf(run.owner);
+    const [saver, store] = [this.#saverOf(run.owner), this.#parts.storeOf(run.owner)];
     const work = { run, request: requestOf(run), attempt, saver, store, logger };
     const session = await openSession(agent, work);
     if (session.settled !== undefined) attempt.settled = () => session.settled!();
@@ -348,6 +352,15 @@ export class Runner {
     }
     const { messages, values } = fold.snapshot();
     return { messages, values };
+  }
+
+  /** Lets the attempt, and nobody else, write its thread's checkpoints. false: the thread has another active run. */
+  async #fence({ owner, record: { threadId, runId } }: StoredRun, { writer }: Attempt): Promise<boolean> {
+    return await this.#parts.dispatcher.threadsOf(owner).fence(threadId, runId, writer.fence);
+  }
+
+  #saverOf(owner: string): RedisCheckpointSaver {
+    return this.#parts.saver.scoped(ownerScope(owner));
   }
 
   #logger(runId: string, attempt: Attempt | undefined): Logger {

@@ -83,7 +83,7 @@ describe("a worker that died", () => {
     const threadId = shop.newThread();
     const runId = await shop.start("sleeper", {}, { threadId });
     const dead = await shop.claimAndDie(runId, [started]);
-    await shop.dispatcher.threads.fence(threadId, runId, dead.attempt);
+    await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.attempt);
     await shop.serve({ sleeper });
     await shop.reached(runId, 3);
     void dead.write(token("late"));
@@ -95,7 +95,7 @@ describe("a worker that died", () => {
       metadata: { source: "update" },
     });
     await expect(late).rejects.toMatchObject({ code: "stale_attempt" });
-    expect(await shop.dispatcher.threads.fence(threadId, runId, dead.attempt)).toBe(false);
+    expect(await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.attempt)).toBe(false);
     await shop.dispatcher.cancel(runId, { keep: "thread" });
     const { text } = await shop.ended(runId);
     expect(text).toBe("awake 2 ");
@@ -126,7 +126,7 @@ describe("a worker that died", () => {
     await shop.workers.pop()!.close();
     const runId = await shop.start("teller", { input: "second" }, { threadId });
     const dead = await shop.claimAndDie(runId, [started, word(runId, "one "), word(runId, "two three")]);
-    await shop.dispatcher.threads.fence(threadId, runId, dead.attempt);
+    await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.attempt);
     await writeState(shop.saver.fenced({ runId, attempt: dead.attempt }), {
       threadId,
       update: {
@@ -148,7 +148,7 @@ describe("a worker that died", () => {
     const threadId = shop.newThread();
     const runId = await shop.start("teller", { input: "hi" }, { threadId });
     const dead = await shop.claimAndDie(runId, [started, word(runId, "one")]);
-    await shop.dispatcher.threads.fence(threadId, runId, dead.attempt);
+    await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.attempt);
     await writeState(shop.saver.fenced({ runId, attempt: dead.attempt }), {
       threadId,
       update: { messages: [{ type: "ai", id: `${runId}-answer`, content: "one" }] },
@@ -238,7 +238,7 @@ describe("a worker that died", () => {
     const next = await shop.start("teller", {}, { threadId });
     await shop.serve({ teller });
     await shop.ended(next);
-    expect(await shop.dispatcher.threads.active(threadId)).toBeNull();
+    expect(await shop.dispatcher.threadsOf("alice").active(threadId)).toBeNull();
     expect(told).toHaveLength(1);
   });
 });

@@ -58,7 +58,7 @@ async function trimmed({ shop, runId }: Shop): Promise<void> {
 async function takenOver({ shop, runId }: Shop, agent: Graph | AgentFunction<never>): Promise<void> {
   const writer = await shop.claimAndDie(runId);
   const { threadId } = await shop.record(runId);
-  await shop.dispatcher.threads.fence(threadId, runId, writer.fence);
+  await shop.dispatcher.threadsOf("alice").fence(threadId, runId, writer.fence);
   await shop.workers[0]!.close();
   await shop.serve({ agent });
 }

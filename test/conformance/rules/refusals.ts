@@ -263,8 +263,8 @@ export const errors: ConformanceTest[] = [
       assert.equal((await theirs.refused(method, { runId })).error, "no_such_run", method);
     }
     assert.deepEqual(await theirs.call("run.unsubscribe", { runId }), {});
-    const params = { threadId, values: {}, agent: t.agent, input: { text } };
-    for (const method of ["thread.get", "thread.history", "thread.update", "run.list", "run.start"]) {
+    const params = { threadId, values: {} };
+    for (const method of ["thread.get", "thread.history", "thread.update", "run.list"]) {
       assert.equal((await theirs.refused(method, params)).error, "no_such_thread", method);
     }
     const { runs } = await theirs.call("run.list", {});
@@ -273,6 +273,33 @@ export const errors: ConformanceTest[] = [
     assert.notEqual(same.runId, runId, "an idempotency key is its owner's");
     assert.equal((await mine.call("run.get", { runId })).status, "running");
     assert.ok(theirs.parts(runId).length === 0);
+  }),
+
+  test("R120", "keeps threads of one id apart that are two owners'", ["token", "otherToken"], async (t) => {
+    const [mine, theirs] = [await t.connect(), await t.connect({ token: t.target.otherToken })];
+    const threadId = `conformance-${Math.random()}`;
+    const { runId } = await t.startLong(mine, { threadId });
+    const same = await t.run(theirs, { threadId, multitaskStrategy: "reject" });
+    assert.equal(same.threadId, threadId);
+    assert.equal((await mine.call("run.get", { runId })).status, "running");
+    for (const [socket, own] of [
+      [mine, runId],
+      [theirs, same.runId],
+    ] as const) {
+      const { runs } = await socket.call("run.list", { threadId });
+      assert.deepEqual(
+        runs.map((run) => run.runId),
+        [own],
+      );
+    }
+    await mine.call("run.cancel", { runId });
+    const [ours, others] = [
+      await mine.call("thread.get", { threadId }),
+      await theirs.call("thread.get", { threadId }),
+    ];
+    assert.notEqual(ours.checkpointId, others.checkpointId);
+    await theirs.call("thread.update", { threadId, values: { mark: "theirs" } });
+    assert.equal((await mine.call("thread.get", { threadId })).checkpointId, ours.checkpointId);
   }),
 ];
 

@@ -232,6 +232,61 @@ export const subscribe: ConformanceTest[] = [
     },
   ),
 
+  test(
+    "R117",
+    "sends a snapshot that is larger than a frame in pages to a client that takes them",
+    ["largeTrimmedRun"],
+    async (t) => {
+      const { runId, first, head, text: whole } = await t.target.largeTrimmedRun();
+      const socket = await t.connect();
+      let largest = 0;
+      socket.ws.on("message", (data: Buffer) => {
+        largest = Math.max(largest, data.length);
+      });
+      for (const after of [0, first - 2]) {
+        const { seen, from } = await follow(socket, runId, { after, pages: true });
+        const came = socket.frames.slice(from).flatMap((frame) => (frame.type === "event" ? [frame] : []));
+        const pages = came.flatMap((event) => (event.method === "run.page" ? [event.params] : []));
+        assert.ok(pages.length > 1);
+        assert.deepEqual(
+          pages.map(({ offset, page, pages: of }) => [offset, page, of]),
+          pages.map((_, i) => [first - 1, i + 1, pages.length]),
+        );
+        assert.ok(came.slice(0, pages.length).every(({ method }) => method === "run.page"));
+        const { offset, messages, values } = JSON.parse(pages.map((page) => page.text).join(""));
+        assert.equal(offset, first - 1);
+        assert.equal(seen[0]?.offset, first);
+        assert.equal(seen.at(-1)?.offset, head);
+        const fold = Fold.from({ offset, messages, values });
+        for (const each of seen) fold.add(each.part!, each.offset);
+        assert.ok(fold.text() === whole, "the pages do not add up to what the run said");
+      }
+      assert.ok(largest <= 1024 * 1024, `a frame has ${largest} bytes`);
+    },
+  ),
+
+  test(
+    "R118",
+    "refuses a snapshot that is larger than a frame to a client that takes no pages",
+    ["largeTrimmedRun", "trimmedRun"],
+    async (t) => {
+      const { runId, first, head } = await t.target.largeTrimmedRun();
+      const socket = await t.connect();
+      for (const params of [{}, { after: first - 2 }, { pages: false }]) {
+        const { error, retryable } = await socket.refused("run.subscribe", { runId, ...params });
+        assert.deepEqual({ error, retryable }, { error: "payload_too_large", retryable: false });
+      }
+      // It has the rest all the same, and snapshots that fit.
+      const { seen } = await follow(socket, runId, { after: first - 1 });
+      assert.deepEqual([seen[0]?.offset, seen.at(-1)?.offset], [first, head]);
+      const small = await t.target.trimmedRun();
+      for (const pages of [false, true]) {
+        const { from } = await follow(socket, small.runId, { pages });
+        await socket.event("run.snapshot", small.runId, from);
+      }
+    },
+  ),
+
   test("R53", "says run.unsubscribed, reason ended, once the ending was delivered", [], async (t) => {
     const socket = await t.connect();
     const run = await t.run(socket);

@@ -148,7 +148,7 @@ class Round {
       for (const runId of runs.values()) {
         const { threadId } = await this.#shop.record(runId);
         const writer = await this.#shop.claimAndDie(runId);
-        await this.#shop.dispatcher.threads.fence(threadId, runId, writer.attempt);
+        await this.#shop.dispatcher.threadsOf("alice").fence(threadId, runId, writer.attempt);
       }
     }
     if (this.#strike !== "freeze") await first.close();

@@ -187,7 +187,7 @@ describe("a worker that is lost while a run goes on", () => {
       return false;
     });
     const writer = await shop.claimAndDie(runId);
-    await shop.dispatcher.threads.fence(threadId, runId, writer.attempt);
+    await shop.dispatcher.threadsOf("alice").fence(threadId, runId, writer.attempt);
     await first.close();
     await shop.serve({ graph });
     if (when !== "behind it") {
@@ -214,7 +214,7 @@ describe("a worker that is lost while a run goes on", () => {
       return false;
     });
     const writer = await shop.claimAndDie(runId);
-    await shop.dispatcher.threads.fence(threadId, runId, writer.attempt);
+    await shop.dispatcher.threadsOf("alice").fence(threadId, runId, writer.attempt);
     await first.close();
     await shop.dispatcher.cancel(runId, { keep: "thread" });
     await shop.serve({ graph });

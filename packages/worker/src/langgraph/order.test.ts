@@ -64,7 +64,7 @@ async function attemptAt(graph: Graph, input: unknown = "hi") {
   const claimed = await log.claim(runId);
   if (claimed.outcome !== "claimed") throw new Error(claimed.outcome);
   const { run, writer } = claimed;
-  await shop.dispatcher.threads.fence(threadId, runId, writer.fence);
+  await shop.dispatcher.threadsOf("alice").fence(threadId, runId, writer.fence);
   const append = redis.tlAppend.bind(redis);
   redis.tlAppend = (async (...args: Parameters<typeof append>) => {
     await gate.passed;

@@ -158,7 +158,7 @@ describe("1: routers and reducers", () => {
     await shop.reached(runId, 3);
     if (how === "crash") {
       const writer = await shop.claimAndDie(runId);
-      await shop.dispatcher.threads.fence(threadId, runId, writer.attempt);
+      await shop.dispatcher.threadsOf("alice").fence(threadId, runId, writer.attempt);
     }
     await first.close();
     await shop.serve({ graph });
@@ -725,7 +725,7 @@ describe("9: the functional API", () => {
             return tuple?.pendingWrites?.some(([, channel]) => channel === END);
           });
           const { attempt } = await shop.claimAndDie(runId);
-          await shop.dispatcher.threads.fence(threadId, runId, attempt);
+          await shop.dispatcher.threadsOf("alice").fence(threadId, runId, attempt);
         }
         await shop.dispatcher.cancel(runId, { keep: "thread" });
         gate.open();
@@ -761,7 +761,7 @@ describe("9: the functional API", () => {
     const waits = await shop.start("chat", input("d"), { threadId });
     await shop.dispatcher.cancel(waits, { keep: "thread" });
     await cancelAt(next, "once more ");
-    await until(async () => (await shop.dispatcher.active(threadId)) === null);
+    await until(async () => (await shop.dispatcher.active("alice", threadId)) === null);
     expect((await shown(threadId)).slice(3)).toEqual([
       "ai:cut  (cut)",
       "human:c",

@@ -90,7 +90,7 @@ async function beforeItsEnd(runId: string, threadId: string): Promise<void> {
   await shop.redis.call("XSETID", log, last);
   await shop.redis.hset(run, { status: "running", head, fence });
   await shop.redis.hdel(run, "endedBy", "ended", "interrupts", "final");
-  await shop.dispatcher.threads.enter(threadId, runId, "alice", false);
+  await shop.dispatcher.threadsOf("alice").enter(threadId, runId, false);
 }
 
 describe("a run that loses its worker where it was told to wait", () => {
@@ -140,7 +140,7 @@ describe("a run that loses its worker where it was told to wait", () => {
     try {
       await until(async () => (await shop.history(threadId)).length === 1);
       const { attempt } = await shop.claimAndDie(runId);
-      await shop.dispatcher.threads.fence(threadId, runId, attempt);
+      await shop.dispatcher.threadsOf("alice").fence(threadId, runId, attempt);
       gate.open();
       await first.close();
     } finally {

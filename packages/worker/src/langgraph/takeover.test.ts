@@ -74,7 +74,7 @@ function told(parts: readonly Part[]): { texts: string[]; kept: { offset: number
 /** The worker of this run dies: its attempt loses its fence, and writes nothing any more. */
 async function crash(runId: string, threadId: string): Promise<void> {
   const writer = await shop.claimAndDie(runId);
-  await shop.dispatcher.threads.fence(threadId, runId, writer.attempt);
+  await shop.dispatcher.threadsOf("alice").fence(threadId, runId, writer.attempt);
 }
 
 /** Waits until the checkpoint of a step is stored: a graph does not wait for that. */

@@ -71,7 +71,7 @@ test("P4: one who died after it was written did it: the next attempt writes it n
   const writer = await shop.claimAndDie(runId, [
     { type: "lifecycle", ns: [], data: { event: "started", attempt: 1 } },
   ]);
-  await shop.dispatcher.threads.fence(threadId, runId, writer.fence);
+  await shop.dispatcher.threadsOf("alice").fence(threadId, runId, writer.fence);
   const config = { configurable: { thread_id: threadId, checkpoint_ns: "" } };
   const copy = graph.withConfig({}) as unknown as typeof graph;
   copy.checkpointer = shop.saver.fenced({
