@@ -246,6 +246,8 @@ describe("elements of a list", () => {
       (_, i) => new HumanMessage({ content: text(`${i}`), additional_kwargs: { map: new Map() } as never }),
     );
     let config = await put(saver, at(), list);
+    // The serializer writes what it has read in another order, once.
+    config = await put(saver, config, await read(saver, config));
     const before = await size(blobs);
     for (let i = 0; i < 10; i++) config = await put(saver, config, await read(saver, config));
     expect((await size(blobs)) - before).toBeLessThan(10 * 100);

@@ -66,8 +66,6 @@ export class Lists {
   /** Those that were read or stored last, by name. */
   readonly #latest = new Map<string, StoredList>();
   #size = 0;
-  /** Messages that a flat one is not all of. */
-  readonly #notFlat = new WeakSet<object>();
 
   constructor(serde: SerializerProtocol) {
     this.#serde = serde;
@@ -92,18 +90,18 @@ export class Lists {
     if (!isOurs || !Array.isArray(value) || !isShared(channel)) return await dump(this.#serde, value, what);
     // A hole is an element, too.
     const elements: unknown[] = Array.from(value);
+    const name = `${key}\0${ns}\0${channel}`;
+    const stored = this.#latest.get(name);
     const texts = elements.map(textOf);
     let size = 0;
     for (const text of texts) size += text?.length ?? worthwhile;
-    const name = `${key}\0${ns}\0${channel}`;
-    const stored = this.#latest.get(name);
-    const isNew = (text: string | undefined, i: number) =>
-      text === undefined || stored?.find(text, i) === undefined;
-    const isWorthwhile = forWrite ? !texts.every(isNew) : size >= worthwhile;
-    if (!isWorthwhile) return await dump(this.#serde, value, what);
+    const isKnown = (text: string | undefined, i: number) =>
+      text !== undefined && stored?.find(text, i) !== undefined;
+    if (forWrite ? !texts.some(isKnown) : size < worthwhile) return await dump(this.#serde, value, what);
     const lines = elements.map((element, i) => {
       const text = texts[i];
-      return text?.[0] === "p" || !isNew(text, i) ? text! : this.#line(element, text, what);
+      const isWhole = text !== undefined && (isKnown(text, i) || isAllOf(text, element));
+      return isWhole ? text : this.#line(element, what);
     });
     return { name, lines: await settled(lines) };
   }
@@ -180,16 +178,9 @@ export class Lists {
     }
   }
 
-  /** @param text what it looks like */
-  async #line(element: unknown, text: string | undefined, what: string): Promise<string> {
-    const isMessage = text !== undefined && !this.#notFlat.has(element as object);
-    const again = isMessage ? parseMessage(text) : undefined;
-    const [dumped, twin] = await Promise.all([
-      dump(this.#serde, element, what),
-      again !== undefined && textOf(again) === text ? dump(this.#serde, again, what) : undefined,
-    ]);
-    if (twin !== undefined && isSameMessage(dumped, twin)) return text!;
-    if (isMessage) this.#notFlat.add(element as object);
+  /** What is no message, and no JSON. */
+  async #line(element: unknown, what: string): Promise<string> {
+    const dumped = await dump(this.#serde, element, what);
     const line = dumped.toString();
     const isText = line.startsWith("json") && !line.includes("\n");
     return isText ? `s${line.replace("\0", " ")}` : `b${dumped.toString("base64")}`;
@@ -203,18 +194,12 @@ export class Lists {
       case "p":
         return JSON.parse(rest);
       case "s":
-        return this.#serialised(Buffer.from(rest.replace(" ", "\0")));
+        return load(this.#serde, Buffer.from(rest.replace(" ", "\0")));
       case "b":
-        return this.#serialised(Buffer.from(rest, "base64"));
+        return load(this.#serde, Buffer.from(rest, "base64"));
       default:
         throw new Error(`an element of a list is of an unknown kind: ${line.slice(0, 40)}`);
     }
-  }
-
-  async #serialised(dumped: Buffer): Promise<unknown> {
-    const element = await load(this.#serde, dumped);
-    if (BaseMessage.isInstance(element)) this.#notFlat.add(element);
-    return element;
   }
 }
 
@@ -289,11 +274,22 @@ function isShared(channel: string): boolean {
 
 /** Messages and plain JSON as lines. undefined: only the serializer may know what it is. */
 function textOf(element: unknown): string | undefined {
+  if (!BaseMessage.isInstance(element)) return isJson(element) ? `p${JSON.stringify(element)}` : undefined;
   try {
-    if (BaseMessage.isInstance(element)) return `m${JSON.stringify(flattenMessage(element))}`;
-    return isJson(element) ? `p${JSON.stringify(element)}` : undefined;
+    const flat = flattenMessage(element);
+    return isJson(flat) ? `m${JSON.stringify(flat)}` : undefined;
   } catch {
     return undefined;
+  }
+}
+
+/** Whether the element is made again of its text just as it is. */
+function isAllOf(text: string, element: unknown): boolean {
+  if (!BaseMessage.isInstance(element)) return text[0] === "p";
+  try {
+    return isSameMessage(element, unflattenMessage(flattenMessage(element)));
+  } catch {
+    return false;
   }
 }
 
@@ -306,24 +302,19 @@ function isJson(value: unknown): boolean {
   return Array.from(value).every(isJson);
 }
 
-function parseMessage(line: string): BaseMessage | undefined {
-  try {
-    return unflattenMessage(JSON.parse(line.slice(1)) as FlatMessage);
-  } catch {
-    return undefined;
-  }
+/** Whether two messages are stored alike; what is undefined is as good as not there. */
+function isSameMessage(a: BaseMessage, b: BaseMessage): boolean {
+  return a.lc_id.join() === b.lc_id.join() && isDeepStrictEqual(storedOf(a), storedOf(b));
 }
 
-/** Of two serialised messages; what is undefined is as good as not there. */
-function isSameMessage(a: Buffer, b: Buffer): boolean {
-  return a.equals(b) || isDeepStrictEqual(messageIn(a), messageIn(b));
-}
-
-function messageIn(dumped: Buffer): unknown {
-  return JSON.parse(dumped.toString("utf8", dumped.indexOf(0) + 1), (_, value: unknown) => {
-    const { lc, type } = (value ?? {}) as { lc?: unknown; type?: unknown };
-    return lc === 2 && type === "undefined" ? undefined : value;
-  });
+/** What the serializer stores of a message: the fields that it was made with, as they are now. */
+function storedOf(message: BaseMessage): object {
+  const live = message as unknown as Record<string, unknown>;
+  const fields = Object.keys(message.lc_kwargs).map((key) => [
+    key,
+    key in live ? live[key] : message.lc_kwargs[key],
+  ]);
+  return Object.fromEntries(fields.filter(([, value]) => value !== undefined));
 }
 
 /** `<first>-<last>,…`; `+<count>` for so many that have no number yet. */
