@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 const pollMs = 5;
+/** When a test is held to hang, ms. No bound on what is tested: it is far longer than a slow machine takes for anything. */
+export const patienceMs = 60_000;
 
 /**
  * Waits until `condition` answers something that is not false, null or undefined, and answers that. A condition that
@@ -10,7 +12,7 @@ const pollMs = 5;
  */
 export async function until<T>(
   condition: () => T | Promise<T>,
-  deadlineMs = 10_000,
+  deadlineMs = patienceMs,
   what = "the condition",
 ): Promise<Exclude<T, false | null | undefined>> {
   const deadline = Date.now() + deadlineMs;
@@ -32,7 +34,11 @@ export async function until<T>(
 }
 
 /** The promise's value, or an error once `deadlineMs` are over: nothing in a test waits for ever. */
-export async function within<T>(promise: Promise<T>, deadlineMs = 10_000, what = "the answer"): Promise<T> {
+export async function within<T>(
+  promise: Promise<T>,
+  deadlineMs = patienceMs,
+  what = "the answer",
+): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new Error(`${what} did not come within ${deadlineMs} ms`)), deadlineMs);

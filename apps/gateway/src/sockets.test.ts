@@ -18,24 +18,28 @@ let gate: Gate;
 
 beforeEach(async () => {
   gate = new Gate();
-  const authenticator: Authenticator = {
-    authenticate: async () => {
-      await gate.passed;
-      return { id: "alice", expiresAt: undefined };
-    },
-  };
-  const env = gatewayConfig({ DRAIN_MS: "400" });
-  sockets = new Sockets(env, testLogger, authenticator, () => Promise.reject(new Error("no commands here")));
-  server = createServer();
-  server.on("upgrade", (request, socket, head) => void sockets.upgrade(request, socket, head));
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  url = `ws://127.0.0.1:${(server.address() as AddressInfo).port}/v1/ws`;
+  await listen(400);
 });
 afterEach(async () => {
   gate.open();
   await sockets.drain();
   server.close();
 });
+
+async function listen(drainMs: number): Promise<void> {
+  const authenticator: Authenticator = {
+    authenticate: async () => {
+      await gate.passed;
+      return { id: "alice", expiresAt: undefined };
+    },
+  };
+  const env = { ...gatewayConfig({}), DRAIN_MS: drainMs };
+  sockets = new Sockets(env, testLogger, authenticator, () => Promise.reject(new Error("no commands here")));
+  server = createServer();
+  server.on("upgrade", (request, socket, head) => void sockets.upgrade(request, socket, head));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  url = `ws://127.0.0.1:${(server.address() as AddressInfo).port}/v1/ws`;
+}
 
 /** The HTTP status that an upgrade is answered with. */
 function upgradeStatus(): Promise<number | undefined> {
@@ -87,12 +91,12 @@ describe("draining", () => {
   });
 
   test("P7: a client that has left is not waited for", async () => {
+    // Half an hour, on the average, for who stays.
+    await listen(3_600_000);
     gate.open();
     const client = await TestClient.open(url);
-    const began = performance.now();
     const drained = sockets.drain();
     await client.close();
     await drained;
-    expect(performance.now() - began).toBeLessThan(390);
   });
 });

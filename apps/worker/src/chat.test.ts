@@ -199,7 +199,7 @@ describe("an answer", () => {
       response.write(say("all") + stop + done);
     };
     expect((await answer()).text).toBe("all");
-    await vi.waitFor(() => expect(model.dropped).toBe(1));
+    await vi.waitFor(() => expect(model.dropped).toBe(1), { timeout: 60_000 });
   });
 
   it("is complete when the connection breaks or stalls after its finish_reason", async () => {
@@ -355,7 +355,7 @@ describe("an answer that breaks off is no answer (P5)", () => {
         message: `the model endpoint ${env.OPENAI_BASE_URL} sent nothing for 0.15 s`,
       });
     }
-    await vi.waitFor(() => expect(model.dropped).toBe(3));
+    await vi.waitFor(() => expect(model.dropped).toBe(3), { timeout: 60_000 });
   });
 
   it("a slow endpoint does not stall as long as it sends anything, and a slow reader is no stall", async () => {
@@ -493,7 +493,7 @@ describe("a cancel", () => {
     for (let i = 0; i < 5; i++) await parts.next();
     controller.abort(reason);
     await expect(Recorded.of({ [Symbol.asyncIterator]: () => parts })).rejects.toBe(reason);
-    await vi.waitFor(() => expect(model.dropped).toBe(1));
+    await vi.waitFor(() => expect(model.dropped).toBe(1), { timeout: 60_000 });
   });
 
   it("closes it while the endpoint is silent, before and after its headers", async () => {
@@ -503,11 +503,11 @@ describe("a cancel", () => {
       };
       const controller = new AbortController();
       const answered = ask({ signal: controller.signal }).next();
-      await vi.waitFor(() => expect(model.requests).toHaveLength(headers ? 2 : 1));
+      await vi.waitFor(() => expect(model.requests).toHaveLength(headers ? 2 : 1), { timeout: 60_000 });
       await sleep(30);
       controller.abort(reason);
       await expect(answered).rejects.toBe(reason);
-      await vi.waitFor(() => expect(model.dropped).toBe(headers ? 2 : 1));
+      await vi.waitFor(() => expect(model.dropped).toBe(headers ? 2 : 1), { timeout: 60_000 });
     }
   });
 
@@ -522,7 +522,7 @@ describe("a cancel", () => {
       response.write(say("a") + say("b"));
     };
     for await (const _ of ask()) break;
-    await vi.waitFor(() => expect(model.dropped).toBe(1));
+    await vi.waitFor(() => expect(model.dropped).toBe(1), { timeout: 60_000 });
   });
 });
 

@@ -19,4 +19,4 @@ export {
 } from "./agent.ts";
 export { AttemptLostError, RunCancelledError, RunTimeoutError, WorkerStoppingError } from "./attempt.ts";
 export { BadYieldError } from "./generator.ts";
-export { type ServeOptions, type StoreOptions, serve, type WorkerHandle } from "./serve.ts";
+export { type ServeOptions, type StoreOptions, serve, type WorkerHandle, type WorkerTimes } from "./serve.ts";

@@ -78,9 +78,20 @@ class RunLostError extends Error {
   }
 }
 
-const tickMs = 1_000;
-/** How often the connection that brings cancels has to prove that it does. */
-const proveMs = 5_000;
+/** What a test sets apart, to say which of two ways it was that something came. */
+export interface WorkerTimes {
+  /**
+   * How often every run is looked at: whether it was cancelled, and whether its log is to be trimmed, ms.
+   * @default 1_000
+   */
+  tickMs: number;
+  /**
+   * How often the connection that brings cancels has to prove that it does, ms; it gets half of that to do so.
+   * @default 5_000
+   */
+  proveMs: number;
+}
+
 const againDelayMs = 200;
 /** How long a run waits for another worker, or for this one to have tried the run that it tries alone. */
 const busyDelayMs = 500;
@@ -92,7 +103,10 @@ const unknownAgentDelayMs = 1_000;
  *
  * @throws RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError, InvalidArgumentError (`store`)
  */
-export async function serve(options: ServeOptions): Promise<WorkerHandle> {
+export async function serve(
+  options: ServeOptions,
+  { tickMs = 1_000, proveMs = 5_000 }: Partial<WorkerTimes> = {},
+): Promise<WorkerHandle> {
   const logger = options.logger ?? createLogger("worker");
   const prefix = options.prefix ?? defaultPrefix;
   const queue = options.queue ?? defaultQueue;
