@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
-const pollMs = 5;
+/** Between two looks at a condition, ms: soon at first, then ever more seldom, for each costs others their time. */
+const pollMs = { first: 2, longest: 25 };
 /** When a test is held to hang, ms. No bound on what is tested: it is far longer than a slow machine takes for anything. */
 export const patienceMs = 60_000;
 
@@ -16,7 +17,7 @@ export async function until<T>(
   what = "the condition",
 ): Promise<Exclude<T, false | null | undefined>> {
   const deadline = Date.now() + deadlineMs;
-  for (;;) {
+  for (let tries = 0; ; tries++) {
     let failure: unknown;
     try {
       const answer = await condition();
@@ -29,7 +30,7 @@ export async function until<T>(
     if (Date.now() > deadline) {
       throw new Error(`${what} did not hold within ${deadlineMs} ms`, { cause: failure });
     }
-    await sleep(pollMs);
+    await sleep(Math.min(pollMs.first + tries / 4, pollMs.longest));
   }
 }
 

@@ -167,15 +167,24 @@ class Round {
       return;
     }
     await until(() => scene.struck, patienceMs, `${nameOf(cell)} to be struck`);
-    // What it said before is on its way: it is there once nothing more comes.
+    // What it said before is on its way: all of its text, and what is written with that.
     let head = -1;
     await until(async () => {
       const now = (await this.#shop.record(runId)).head;
       const isStill = now === head;
       head = now;
       await new Promise((resolve) => setTimeout(resolve, 25));
-      return isStill;
+      return isStill && (await this.#textOf(runId)) >= scene.said;
     });
+  }
+
+  /** How many characters of text a run's log has. */
+  async #textOf(runId: string): Promise<number> {
+    let length = 0;
+    for await (const { part } of this.#shop.reader.parts(runId)) {
+      if (part.type === "messages") length += String(part.data[0].content).length;
+    }
+    return length;
   }
 
   async #stopped(cell: Cell): Promise<void> {
