@@ -34,6 +34,8 @@ beforeAll(async () => {
   line = await startLine({
     agents: { torrent, large },
     env: { HIGH_WATER_BYTES: String(highWater), LOW_WATER_BYTES: String(highWater / 4) },
+    // Gateway, worker and clients have one event loop here, and plenty to do: nobody is to lose a run over that.
+    times: { lockMs: 600_000 },
   });
 });
 afterAll(() => line.stop());

@@ -90,6 +90,11 @@ export interface WorkerTimes {
    * @default 5_000
    */
   proveMs: number;
+  /**
+   * How long a worker that says nothing keeps its runs, ms.
+   * @default 4_000
+   */
+  lockMs: number;
 }
 
 const againDelayMs = 200;
@@ -105,7 +110,7 @@ const unknownAgentDelayMs = 1_000;
  */
 export async function serve(
   options: ServeOptions,
-  { tickMs = 1_000, proveMs = 5_000 }: Partial<WorkerTimes> = {},
+  { tickMs = 1_000, proveMs = 5_000, lockMs = lockTimes.lockDuration }: Partial<WorkerTimes> = {},
 ): Promise<WorkerHandle> {
   const logger = options.logger ?? createLogger("worker");
   const prefix = options.prefix ?? defaultPrefix;
@@ -181,6 +186,7 @@ export async function serve(
     prefix: queuePrefix(prefix),
     concurrency: options.concurrency ?? 100,
     ...lockTimes,
+    lockDuration: lockMs,
     // Crashes are counted where they can end the run in its log: see claim.lua.
     maxStalledCount: 1_000_000,
     skipVersionCheck: true,

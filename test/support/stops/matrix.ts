@@ -121,7 +121,9 @@ class Round {
       agents[nameOf(cell)] = scene.graph as never;
     }
     // A run that has lost two workers would be tried alone, one after the other: that has tests of its own.
-    const serve = () => this.#shop.serve(agents, { concurrency: 1_000, maxCrashes: 1_000 });
+    // And where no worker is lost, none is to lose a run because hundreds of them have one event loop.
+    const times = isTakeover(this.#strike) ? {} : { lockMs: 600_000 };
+    const serve = () => this.#shop.serve(agents, { concurrency: 1_000, maxCrashes: 1_000 }, times);
     const first = await serve();
     const results = new Map<Cell, Error | undefined>();
     const each = async (cell: Cell, run: (cell: Cell) => Promise<void>) => {
