@@ -20,7 +20,7 @@ interface Scene {
 
 /** A gateway, and no worker: one has been there, so that its agent is known. */
 async function play(play: (scene: Scene) => Promise<void>): Promise<void> {
-  const line = await startLine({ agents: { count }, times: { probeMs: 200, cancelWaitMs: 200 } });
+  const line = await startLine({ agents: { count }, times: { probeMs: 1_000, cancelWaitMs: 200 } });
   await line.workers.pop()!.close();
   const queue = new Queue("default", { connection: line.redis, prefix: queuePrefix(line.prefix) });
   try {

@@ -16,7 +16,7 @@ export async function until<T>(
   deadlineMs = patienceMs,
   what = "the condition",
 ): Promise<Exclude<T, false | null | undefined>> {
-  const deadline = Date.now() + deadlineMs;
+  const deadline = performance.now() + deadlineMs;
   for (let tries = 0; ; tries++) {
     let failure: unknown;
     try {
@@ -27,7 +27,7 @@ export async function until<T>(
     } catch (error) {
       failure = error;
     }
-    if (Date.now() > deadline) {
+    if (performance.now() > deadline) {
       throw new Error(`${what} did not hold within ${deadlineMs} ms`, { cause: failure });
     }
     await sleep(Math.min(pollMs.first + tries / 4, pollMs.longest));
