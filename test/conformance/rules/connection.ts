@@ -87,7 +87,7 @@ export const connection: ConformanceTest[] = [
   test("R9", "closes a socket that misses a heartbeat", ["tight"], async (t) => {
     const { url } = await t.target.tight();
     const socket = await t.connect({ url, options: { autoPong: false } });
-    const { heartbeatMs } = await socket.event("server.hello");
+    await socket.event("server.hello");
     await socket.untilClosed();
     assert.equal(socket.pings.length, 1);
   }),
