@@ -45,7 +45,7 @@ interface Shop {
 
 async function started(agent: Graph | AgentFunction<never>): Promise<Shop> {
   const shop = new Workshop();
-  await shop.serve({ agent }, { maxLog: 20_000 }, { tickMs });
+  await shop.serve({ agent }, { maxLog: 20_000 }, { tickMs, lockMs: 60_000 });
   return { shop, runId: await shop.start("agent", { input: "hi", modes: ["messages"] }) };
 }
 
