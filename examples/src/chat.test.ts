@@ -199,11 +199,11 @@ describe("an answer", () => {
       response.write(say("all") + stop + done);
     };
     expect((await answer()).text).toBe("all");
-    await vi.waitFor(() => expect(model.dropped).toBe(1));
+    await vi.waitFor(() => expect(model.dropped).toBe(1), { timeout: 60_000 });
   });
 
   it("is complete when the connection breaks or stalls after its finish_reason", async () => {
-    env.OPENAI_TIMEOUT_MS = "100";
+    env.OPENAI_TIMEOUT_MS = "2000";
     for (const after of [(response: ServerResponse) => response.destroy(), () => {}]) {
       model.respond = async (response) => {
         response.writeHead(200, sse);
@@ -355,25 +355,37 @@ describe("an answer that breaks off is no answer (P5)", () => {
         message: `the model endpoint ${env.OPENAI_BASE_URL} sent nothing for 0.15 s`,
       });
     }
-    await vi.waitFor(() => expect(model.dropped).toBe(3));
+    await vi.waitFor(() => expect(model.dropped).toBe(3), { timeout: 60_000 });
   });
 
   it("a slow endpoint does not stall as long as it sends anything, and a slow reader is no stall", async () => {
-    env.OPENAI_TIMEOUT_MS = "300";
-    model.respond = async (response) => {
-      response.writeHead(200, sse);
-      for (let i = 0; i < 5; i++) {
-        response.write(": still thinking\n\n");
-        await sleep(120);
+    const ms = 3_600_000;
+    env.OPENAI_TIMEOUT_MS = String(ms);
+    // Time passes when this test says so.
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    const set = vi.spyOn(globalThis, "setTimeout");
+    const waits = () => set.mock.calls.filter((call) => call[1] === ms).length;
+    try {
+      model.respond = async (response) => {
+        response.writeHead(200, sse);
+        for (let i = 0; i < 5; i++) {
+          const before = waits();
+          response.write(": still thinking\n\n");
+          while (waits() === before) await new Promise((resolve) => setImmediate(resolve));
+          vi.advanceTimersByTime(0.8 * ms);
+        }
+        response.end(say("a") + say("b") + stop + done);
+      };
+      const recorded = new Recorded();
+      for await (const part of ask()) {
+        recorded.parts.push(part);
+        vi.advanceTimersByTime(1.2 * ms);
       }
-      response.end(say("a") + say("b") + stop + done);
-    };
-    const recorded = new Recorded();
-    for await (const part of ask()) {
-      recorded.parts.push(part);
-      await sleep(350);
+      expect(recorded.text).toBe("ab");
+    } finally {
+      set.mockRestore();
+      vi.useRealTimers();
     }
-    expect(recorded.text).toBe("ab");
   });
 
   it("the endpoint reports an error in its stream, in any of the usual forms", async () => {
@@ -493,7 +505,7 @@ describe("a cancel", () => {
     for (let i = 0; i < 5; i++) await parts.next();
     controller.abort(reason);
     await expect(Recorded.of({ [Symbol.asyncIterator]: () => parts })).rejects.toBe(reason);
-    await vi.waitFor(() => expect(model.dropped).toBe(1));
+    await vi.waitFor(() => expect(model.dropped).toBe(1), { timeout: 60_000 });
   });
 
   it("closes it while the endpoint is silent, before and after its headers", async () => {
@@ -503,11 +515,11 @@ describe("a cancel", () => {
       };
       const controller = new AbortController();
       const answered = ask({ signal: controller.signal }).next();
-      await vi.waitFor(() => expect(model.requests).toHaveLength(headers ? 2 : 1));
+      await vi.waitFor(() => expect(model.requests).toHaveLength(headers ? 2 : 1), { timeout: 60_000 });
       await sleep(30);
       controller.abort(reason);
       await expect(answered).rejects.toBe(reason);
-      await vi.waitFor(() => expect(model.dropped).toBe(headers ? 2 : 1));
+      await vi.waitFor(() => expect(model.dropped).toBe(headers ? 2 : 1), { timeout: 60_000 });
     }
   });
 
@@ -522,7 +534,7 @@ describe("a cancel", () => {
       response.write(say("a") + say("b"));
     };
     for await (const _ of ask()) break;
-    await vi.waitFor(() => expect(model.dropped).toBe(1));
+    await vi.waitFor(() => expect(model.dropped).toBe(1), { timeout: 60_000 });
   });
 });
 

@@ -27,7 +27,7 @@ function open(options: ConnectOptions = {}): Connection {
 }
 
 async function until<S extends ConnectionState["status"]>(connection: Connection, status: S) {
-  await vi.waitFor(() => expect(connection.state.status).toBe(status), { timeout: 5_000, interval: 2 });
+  await vi.waitFor(() => expect(connection.state.status).toBe(status), { timeout: 60_000, interval: 2 });
   return connection.state as Extract<ConnectionState, { status: S }>;
 }
 

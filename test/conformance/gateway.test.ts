@@ -217,7 +217,7 @@ beforeAll(async () => {
     freshToken: tokenFor(owner, 7200),
     otherToken: tokenFor("bob"),
     forbiddenOrigin: "https://elsewhere.example",
-    expiring: async () => ({ url: (await gateway({ HEARTBEAT_MS: "400" })).url, token: tokenFor(owner, 2) }),
+    expiring: async () => ({ url: (await gateway({ HEARTBEAT_MS: "400" })).url, token: tokenFor(owner, 4) }),
     tight: once(async () => {
       const limits = {
         HEARTBEAT_MS: "300",

@@ -153,9 +153,7 @@ export class Context<T extends GatewayTarget = GatewayTarget> {
     await Promise.all(
       this.#running
         .filter(({ socket }) => socket.closed === undefined)
-        .map(({ socket, runId }) =>
-          socket.call("run.cancel", { runId, keep: "discard" }, 3_000).catch(() => {}),
-        ),
+        .map(({ socket, runId }) => socket.call("run.cancel", { runId, keep: "discard" }).catch(() => {})),
     );
     for (const socket of this.#sockets) socket.close();
   }

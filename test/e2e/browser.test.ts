@@ -10,7 +10,7 @@ import type { Blow, Outcome } from "../browser/page.ts";
 import { type Browser, findChromium, openPage } from "../support/browser.ts";
 import { type Line, startLine } from "../support/line.ts";
 import { startProxy, type Proxy as TcpProxy } from "../support/proxy.ts";
-import { within } from "../support/until.ts";
+import { patienceMs, within } from "../support/until.ts";
 
 let line: Line;
 let proxy: TcpProxy;
@@ -100,7 +100,7 @@ afterAll(async () => {
 
 test("P1, P3: a page follows a run through a gateway's restart and a cut cable, and stops it", async () => {
   const gone = browser.ended.then((said): Outcome => ({ failure: `the browser ended: ${said}` }));
-  const told = await within(Promise.race([outcome, gone]), 25_000, "the page's outcome");
+  const told = await within(Promise.race([outcome, gone]), patienceMs, "the page's outcome");
   if ("failure" in told) throw new Error(told.failure);
   const { runId, delivered, streamed, folded, connections, cancelled, ending, nowhere } = told.story;
 

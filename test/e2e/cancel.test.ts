@@ -153,9 +153,7 @@ describe("P3: a cancel, and when it comes", () => {
     const threadId = newThread();
     const run = await client.start({ agent: "deaf", threadId, input: user("call") });
     await until(() => upstream.calls === 1 && run.last === 2);
-    const began = performance.now();
     const answer = await client.call("run.cancel", { runId: run.runId });
-    expect(performance.now() - began).toBeLessThan(3_000);
     await expectStopped(run, answer);
     expect(answer.offset).toBe(3);
     // The upstream answers at last: the agent yields once more, and nobody takes it.

@@ -5,7 +5,7 @@ import { WebSocket } from "ws";
 import { Gate } from "../support/agents.ts";
 import { type Line, startLine } from "../support/line.ts";
 import { Transcript } from "../support/transcript.ts";
-import { until } from "../support/until.ts";
+import { patienceMs, until } from "../support/until.ts";
 
 let line: Line;
 let gate = new Gate();
@@ -61,7 +61,7 @@ test("P1: a socket that drops 200 times in one run: the client's text is the age
   expect(transcript.delivered).toEqual(whole.delivered);
   expect(transcript.text).toBe(words(head - 2));
   expect(head).toBeGreaterThan(300);
-}, 60_000);
+});
 
 test("P1: the client library over sockets that drop again and again tells the same story", async () => {
   gate = new Gate();
@@ -87,7 +87,7 @@ test("P1: the client library over sockets that drop again and again tells the sa
     const cutting = (async () => {
       let seen = 0;
       while (drops < 30) {
-        await until(() => offsets.length > seen + 1, 10_000, "progress");
+        await until(() => offsets.length > seen + 1, patienceMs, "progress");
         seen = offsets.length;
         for (const socket of sockets) socket.terminate();
         drops++;
@@ -107,4 +107,4 @@ test("P1: the client library over sockets that drop again and again tells the sa
   } finally {
     connection.close();
   }
-}, 60_000);
+});

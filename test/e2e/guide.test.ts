@@ -10,7 +10,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { findChromium, openPage } from "../support/browser.ts";
 import { Program } from "../support/program.ts";
 import { startPrivateRedis } from "../support/redis.ts";
-import { within } from "../support/until.ts";
+import { patienceMs, within } from "../support/until.ts";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const guide = readFileSync(`${root}docs/langgraph.md`, "utf8");
@@ -114,7 +114,7 @@ test("the first graph, and its page: it is reloaded in the middle of the story, 
   const { port } = server.address() as AddressInfo;
   const browser = await openPage(await findChromium(), `http://127.0.0.1:${port}/page.html`);
   try {
-    const { before, after, stopped, status } = await within(seen, 30_000, "what the page saw");
+    const { before, after, stopped, status } = await within(seen, patienceMs, "what the page saw");
     expect(before.length).toBeGreaterThan(10);
     expect(after.startsWith(before)).toBe(true);
     expect(stopped.startsWith(after)).toBe(true);
@@ -127,7 +127,7 @@ test("the first graph, and its page: it is reloaded in the middle of the story, 
   }
   expect((await told).out).toBe(story);
   await end(started.program);
-}, 60_000);
+});
 
 /** The hands and eyes of whoever sits before the page: sends, reloads, presses Stop, and tells. */
 const reader = `
@@ -182,7 +182,7 @@ test("the graph that asks, and the built-in one: asked, answered, done", async (
   );
   expect(researched.out).toMatch(/^On “What happens to a run when its worker dies\?”:\n\n- /);
   await end(started.program);
-}, 60_000);
+});
 
 test("a graph for each run, and one that remembers", async () => {
   const plans = await npmStart("npm start -- --agents ./by-plan.ts");
@@ -201,7 +201,7 @@ test("a graph for each run, and one that remembers", async () => {
   );
   expect(waits.err).toContain("waits");
   await end(memory.program);
-}, 60_000);
+});
 
 test("every file of the guide is used, and every command known", () => {
   const used = ["my-graph.ts", "page.html", "page.js", "ask.ts", "by-plan.ts", "memory.ts"];

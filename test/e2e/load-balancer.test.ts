@@ -14,15 +14,16 @@ import { type Balancer, balancerNames, startBalancer } from "../support/load-bal
 import type { Program } from "../support/program.ts";
 import { testPrefix, testRedisUrl } from "../support/redis.ts";
 import { ScriptedRun } from "../support/run.ts";
-import { until, within } from "../support/until.ts";
+import { patienceMs, until, within } from "../support/until.ts";
 
 /** Longer than any test takes, however slow the machine: a story is over when its test has it stopped. */
 const text = defaultStory.repeat(100);
-/** The balancers' patience with a quiet socket here. */
-const quietS = 2;
+/** The balancers' patience with a quiet socket where that is what is tested: ten heartbeats. */
+const quietS = 3;
+const heartbeatMs = 300;
 const prefix = testPrefix();
 const shared = { REDIS_URL: testRedisUrl(), KEY_PREFIX: prefix, LOG_LEVEL: "info" };
-const gatewayEnv = { ...shared, HEARTBEAT_MS: "1000", DRAIN_MS: "1000" };
+const gatewayEnv = { ...shared, DRAIN_MS: "1000" };
 
 let redis: Redis;
 let reader: LogReader;
@@ -51,8 +52,8 @@ afterAll(async () => {
   redis.disconnect();
 });
 
-function startBalancers(ports: number[]): Promise<Balancer[]> {
-  const options = { gateways: ports, quietTimeout: `${quietS}s` };
+function startBalancers(gateways: number[], quietTimeout?: string): Promise<Balancer[]> {
+  const options = { gateways, ...(quietTimeout === undefined ? {} : { quietTimeout }) };
   return Promise.all(balancerNames.map((name) => startBalancer(name, options)));
 }
 
@@ -80,7 +81,7 @@ async function follow(runIds: string[], count: number): Promise<Follower[]> {
     (_, i) => new Follower(balancers[i % 2]!.url, runIds[i % runIds.length]!),
   );
   connections.push(...followers.map(({ connection }) => connection));
-  await until(() => followers.every(({ offset }) => offset > 10), 30_000, "the first parts");
+  await until(() => followers.every(({ offset }) => offset > 10), patienceMs, "the first parts");
   return followers;
 }
 
@@ -89,7 +90,7 @@ async function expectMore(followers: Follower[]): Promise<void> {
   const before = followers.map(({ offset }) => offset);
   await until(
     () => followers.every(({ offset }, i) => offset > before[i]! + 5),
-    60_000,
+    patienceMs,
     "more for everybody",
   );
 }
@@ -99,7 +100,7 @@ async function expectWholeStories(followers: Follower[]): Promise<void> {
   const runIds = [...new Set(followers.map(({ runId }) => runId))];
   const caller = open(balancers[0]!.url);
   await Promise.all(runIds.map((runId) => caller.attach(runId).cancel()));
-  const told = await within(Promise.all(followers.map(({ done }) => done)), 60_000, "all endings");
+  const told = await within(Promise.all(followers.map(({ done }) => done)), patienceMs, "all endings");
   const logs = new Map(
     await Promise.all(runIds.map(async (runId) => [runId, await toldByLog(reader, runId)] as const)),
   );
@@ -116,8 +117,9 @@ async function restartGateways(): Promise<void> {
   for (const [i, gateway] of gateways.entries()) {
     gateway.process.kill("SIGTERM");
     await gateway.says("out", /shutting down/);
-    expect(await gateway.ready()).toBe(503);
-    expect(await within(gateway.exit, 30_000, "the gateway's exit")).toBe(0);
+    // As long as it answers: it may be gone before this is asked.
+    expect([503, "gone"]).toContain(await gateway.ready().catch(() => "gone"));
+    expect(await within(gateway.exit, patienceMs, "the gateway's exit")).toBe(0);
     gateways[i] = await GatewayProcess.start(gatewayEnv, gateway.port);
   }
 }
@@ -126,7 +128,7 @@ async function restartWorkers(): Promise<void> {
   for (const [i, worker] of workers.entries()) {
     workers[i] = await startWorkerProcess(shared);
     worker.process.kill("SIGTERM");
-    expect(await within(worker.exit, 30_000, "the worker's exit")).toBe(0);
+    expect(await within(worker.exit, patienceMs, "the worker's exit")).toBe(0);
   }
 }
 
@@ -150,7 +152,7 @@ describe("behind nginx and HAProxy", () => {
     // The least connections: about half of them were there, from either balancer.
     expect(hit.size).toBeGreaterThan(10);
     expect(hit.size).toBeLessThan(30);
-  }, 120_000);
+  });
 
   test("P1, P6, P7: a restart of every gateway and worker under load is not seen in any transcript", async () => {
     const followers = await follow(await startStories(6, 60), 24);
@@ -167,6 +169,7 @@ describe("behind nginx and HAProxy", () => {
       await Promise.all([restartGateways(), restartWorkers()]);
       // All of it happened in the middle of the stories, and everybody goes on.
       await expectMore(followers);
+      await until(() => started.length > 10);
     } finally {
       clearInterval(starting);
     }
@@ -178,29 +181,34 @@ describe("behind nginx and HAProxy", () => {
     );
     expect(Math.max(...attempts)).toBeGreaterThan(1);
     // Every command was answered, those that were under way when a gateway went, too; and each was done once.
-    const runIds = await within(Promise.all(started), 60_000, "the answers to all starts");
+    const runIds = await within(Promise.all(started), patienceMs, "the answers to all starts");
     expect(runIds.length).toBeGreaterThan(10);
     for (const [n, runId] of runIds.entries()) {
       const runs = await caller.runs({ threadId: `${prefix}-${n}` });
       expect(runs.map((run) => run.runId)).toEqual([runId]);
     }
-  }, 120_000);
+  });
 
   test("a silent run's socket outlives the balancer's patience by its heartbeats alone", async () => {
     const run = await ScriptedRun.open(redis, prefix, "silent");
     await run.append([own("before")]);
-    const mute = await GatewayProcess.start({ ...gatewayEnv, HEARTBEAT_MS: "60000" }, await findFreePort());
-    const strict = await startBalancers([mute.port, mute.port]);
+    const start = async (ms: number) =>
+      GatewayProcess.start({ ...gatewayEnv, HEARTBEAT_MS: String(ms) }, await findFreePort());
+    const [lively, mute] = await Promise.all([start(heartbeatMs), start(60_000)]);
+    const quiet = `${quietS}s`;
+    const [kept, cut] = await Promise.all(
+      [lively, mute].map(({ port }) => startBalancers([port, port], quiet)),
+    );
     try {
-      const sockets = await Promise.all(balancers.map(({ url }) => TestClient.open(url)));
-      const doomed = await Promise.all(strict.map(({ url }) => TestClient.open(url)));
-      clients.push(...sockets, ...doomed);
+      const sockets = await Promise.all(kept!.map(({ url }) => TestClient.open(url)));
+      clients.push(...sockets);
       const followed = await Promise.all(sockets.map((client) => client.follow(run.runId)));
-      const began = performance.now();
-      // Without heartbeats the balancers do cut it off: so their patience is as short as this test thinks.
-      for (const { closed } of doomed) expect((await within(closed, 10_000)).code).toBe(1006);
-      expect(performance.now() - began).toBeGreaterThan(quietS * 900);
-      await until(() => performance.now() - began > quietS * 2_500);
+      // Without heartbeats the balancers cut a socket off, twice in a row here: their patience is the clock of this test.
+      for (let i = 0; i < 2; i++) {
+        const doomed = await Promise.all(cut!.map(({ url }) => TestClient.open(url)));
+        clients.push(...doomed);
+        for (const { closed } of doomed) expect((await within(closed)).code).toBe(1006);
+      }
       await run.append([own("after")]);
       await run.finish();
       for (const transcript of followed) {
@@ -208,11 +216,11 @@ describe("behind nginx and HAProxy", () => {
         expect(transcript.offsets).toEqual([1, 2, 3]);
       }
     } finally {
-      await Promise.all(strict.map((balancer) => balancer.stop()));
-      mute.process.kill("SIGTERM");
-      await mute.exit;
+      await Promise.all([...kept!, ...cut!].map((balancer) => balancer.stop()));
+      for (const gateway of [lively, mute]) gateway.process.kill("SIGTERM");
+      await Promise.all([lively.exit, mute.exit]);
     }
-  }, 30_000);
+  });
 
   test("big frames and many sockets go through as they are", async () => {
     const big = await ScriptedRun.open(redis, prefix, "big");
@@ -223,13 +231,13 @@ describe("behind nginx and HAProxy", () => {
     );
     connections.push(...followers.map(({ connection }) => connection));
     await small.append([own("first")]);
-    await until(() => followers.slice(12).every(({ offset }) => offset === 1), 20_000, "all sockets");
+    await until(() => followers.slice(12).every(({ offset }) => offset === 1), patienceMs, "all sockets");
     for (let i = 0; i < 6; i++) await big.append([own(`${i}`.padEnd(900_000, "x"))]);
     await small.append([own("second")]);
     await Promise.all([big.finish(), small.finish()]);
-    const told = await within(Promise.all(followers.map(({ done }) => done)), 30_000, "all endings");
+    const told = await within(Promise.all(followers.map(({ done }) => done)), patienceMs, "all endings");
     const logs = { big: await toldByLog(reader, big.runId), small: await toldByLog(reader, small.runId) };
     for (const [i, each] of told.entries()) expect(each).toEqual(i < 12 ? logs.big : logs.small);
     expect(logs.big.last).toBe(7);
-  }, 60_000);
+  });
 });

@@ -31,7 +31,7 @@ describe("a log that grows over its limit", () => {
     await until(async () => {
       const { first } = await client.call("run.get", { runId });
       return first > 1;
-    }, 20_000);
+    });
 
     const late = await (await line.client()).follow(runId);
     await until(() => late.snapshots.length > 0);

@@ -20,7 +20,7 @@ interface Scene {
 
 /** A gateway, and no worker: one has been there, so that its agent is known. */
 async function play(play: (scene: Scene) => Promise<void>): Promise<void> {
-  const line = await startLine({ agents: { count } });
+  const line = await startLine({ agents: { count }, times: { probeMs: 1_000, cancelWaitMs: 200 } });
   await line.workers.pop()!.close();
   const queue = new Queue("default", { connection: line.redis, prefix: queuePrefix(line.prefix) });
   try {
@@ -46,14 +46,13 @@ async function play(play: (scene: Scene) => Promise<void>): Promise<void> {
 const agent = "count";
 const input = { n: 3 };
 // A gateway looks at a run that has been quiet for three seconds.
-const soonMs = 20_000;
 
 test.concurrent("P5: a run without a job goes on while somebody watches it", () =>
   play(async ({ line, client, loseJob }) => {
     const run = await client.start({ agent, input });
     await loseJob(run.runId);
     await line.addWorker();
-    expect(await run.ended(soonMs)).toMatchObject({ event: "completed" });
+    expect(await run.ended()).toMatchObject({ event: "completed" });
   }));
 
 test.concurrent("P5: a run that lost its place in the thread's line gets one", () =>
@@ -62,7 +61,7 @@ test.concurrent("P5: a run that lost its place in the thread's line gets one", (
     await loseJob(run.runId);
     expect(await line.redis.del(threadKey(line.prefix, "local", "t", "line"))).toBe(1);
     await line.addWorker();
-    await run.ended(soonMs);
+    await run.ended();
   }));
 
 test.concurrent("P5: a run does not wait for ever behind one that has ended, or is no more, without leaving", () =>
@@ -78,7 +77,7 @@ test.concurrent("P5: a run does not wait for ever behind one that has ended, or 
     const { run, log } = runKeys(line.prefix, gone.runId);
     await line.redis.del(run, log);
     await line.addWorker();
-    await waiting.ended(soonMs);
+    await waiting.ended();
     await until(async () => (await dispatcher.threadsOf("local").active(threadId)) === null);
   }));
 
@@ -93,7 +92,7 @@ test.concurrent("P3: a cancel of a run that lost its worker and its job is carri
       status: "cancelling",
     });
     await line.addWorker();
-    expect(await run.ended(soonMs)).toMatchObject({ event: "cancelled" });
+    expect(await run.ended()).toMatchObject({ event: "cancelled" });
   }));
 
 test.concurrent("a thread whose line names a run that has ended is not busy", () =>

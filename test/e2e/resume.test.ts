@@ -8,7 +8,7 @@ import { type Line, startLine } from "../support/line.ts";
 import { type PrivateRedis, startPrivateRedis } from "../support/redis.ts";
 import { ScriptedRun } from "../support/run.ts";
 import { Transcript } from "../support/transcript.ts";
-import { until } from "../support/until.ts";
+import { patienceMs, until } from "../support/until.ts";
 
 const many = { COMMANDS_PER_SECOND: "100000" };
 
@@ -42,7 +42,7 @@ describe("resume at every offset", () => {
     const again = await line.client();
     for (let after = 0; after < 302; after++) {
       const rest = await again.follow(whole.runId, { after }, new Transcript(whole.runId, after));
-      await until(() => rest.unsubscribed.length > 0, 5_000, `the rest after ${after}`);
+      await until(() => rest.unsubscribed.length > 0, patienceMs, `the rest after ${after}`);
       expect(rest.delivered).toEqual(whole.delivered.slice(after));
       expect(rest.unsubscribed).toEqual(["ended"]);
       rest.check();
@@ -58,7 +58,7 @@ describe("resume at every offset", () => {
     const first = await (await line.client()).start({ agent: "gated" });
     const rests: Transcript[] = [];
     const followEvery = async (head: number) => {
-      await until(() => first.last === head, 5_000, `head ${head}`);
+      await until(() => first.last === head, patienceMs, `head ${head}`);
       for (let after = 0; after <= head; after++) {
         rests.push(
           await (await line.client()).follow(first.runId, { after }, new Transcript(first.runId, after)),
@@ -154,7 +154,7 @@ describe("whatever happens on the way", () => {
         }
         const last = await run.finish();
         for (const each of [transcript, follower]) {
-          await each.ended(8_000);
+          await each.ended();
           expect(each.offsets).toEqual(Array.from({ length: last }, (_, i) => i + 1));
           expect(each.parts).toEqual(JSON.parse(JSON.stringify(run.written)));
         }
@@ -163,7 +163,7 @@ describe("whatever happens on the way", () => {
       }),
       { numRuns: 40, endOnFailure: true },
     );
-  }, 60_000);
+  });
 
   test("P2: an ending whose message is lost is found all the same", async () => {
     const run = await ScriptedRun.open(line.redis, line.prefix, "unheard-ending");

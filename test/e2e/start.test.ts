@@ -114,4 +114,4 @@ test("a story survives its gateway, its worker, Ctrl-C and a restart of everythi
   expect(await second.exit).toBe(0);
   const log = `${first.out}${second.out}`;
   expect(log.split("\n").filter((line) => /WARN|ERROR|FATAL|Warning|^\s+at /.test(line))).toEqual([]);
-}, 60_000);
+});

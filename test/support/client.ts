@@ -15,7 +15,7 @@ import {
 } from "@throughline/protocol";
 import { type ClientOptions, WebSocket } from "ws";
 import { Transcript } from "./transcript.ts";
-import { until, within } from "./until.ts";
+import { patienceMs, until, within } from "./until.ts";
 
 export interface TestClientOptions extends ClientOptions {
   protocols?: string[];
@@ -61,7 +61,7 @@ export class TestClient {
   /** Opens a socket and waits for the gateway's hello, or for the refusal. */
   static async open(url: string, options: TestClientOptions = {}): Promise<TestClient> {
     const client = new TestClient(url, options);
-    const hello = until(() => client.events.length > 0, 10_000, "server.hello");
+    const hello = until(() => client.events.length > 0, patienceMs, "server.hello");
     const refused = client.closed.then(({ code, reason }) => {
       throw new RefusedError(code, reason);
     });
@@ -147,7 +147,7 @@ export class TestClient {
   /** Closes in the orderly way. */
   async close(): Promise<void> {
     this.ws.close();
-    await within(this.closed, 5_000, "the close");
+    await within(this.closed, patienceMs, "the close");
   }
 
   /** The cable is cut. */
@@ -166,7 +166,7 @@ export class TestClient {
       this.#pending.set(id, { method: known, resolve, reject, onResult });
     });
     this.ws.send(JSON.stringify({ id, method, params }));
-    return within(answer, 20_000, `the answer to ${method}`);
+    return within(answer, patienceMs, `the answer to ${method}`);
   }
 
   #onFrame(text: string): void {

@@ -1,7 +1,7 @@
 /** A Redis Cluster of our own on the loopback: masters with a replica each. */
 import { findFreePort, type PrivateRedis, startPrivateRedis } from "@throughline/local";
 import { Redis } from "ioredis";
-import { until } from "./until.ts";
+import { patienceMs, until } from "./until.ts";
 
 /** How long a node may be silent before the others call it dead. The vote for its replica takes about a second more. */
 const nodeTimeoutMs = 1_500;
@@ -74,7 +74,7 @@ export async function startCluster(masters = 3): Promise<TestCluster> {
       throw new Error(`${master.port} has no replica`);
     },
     async whole(replicas = masters) {
-      await until(() => isWhole(nodes, replicas), 20_000, "a whole cluster");
+      await until(() => isWhole(nodes, replicas), patienceMs, "a whole cluster");
     },
     async stop() {
       for (const { redis } of nodes) redis.disconnect();

@@ -1,8 +1,8 @@
 /** The whole line in this process: gateways and workers on a key prefix of their own. */
 
-import { type Gateway, gatewayConfig, startGateway } from "@throughline/gateway";
+import { type Gateway, type GatewayTimes, gatewayConfig, startGateway } from "@throughline/gateway";
 import { connectRedis, type RedisConnection } from "@throughline/kit";
-import { type ServeOptions, serve, type WorkerHandle } from "@throughline/worker";
+import { type ServeOptions, serve, type WorkerHandle, type WorkerTimes } from "@throughline/worker";
 import { TestClient, type TestClientOptions } from "./client.ts";
 import { testLogger } from "./logger.ts";
 import { testPrefix, testRedisUrl } from "./redis.ts";
@@ -17,6 +17,8 @@ export interface LineOptions {
   env?: Record<string, string>;
   /** More of the workers' settings. */
   worker?: Partial<ServeOptions>;
+  /** The gateways' and the workers' own times. */
+  times?: Partial<GatewayTimes & WorkerTimes>;
   /** Default: the Redis of the test run. */
   redisUrl?: string;
 }
@@ -29,7 +31,7 @@ export interface Line {
   readonly gateways: Gateway[];
   readonly workers: WorkerHandle[];
   addGateway(env?: Record<string, string>): Promise<Gateway>;
-  addWorker(options?: Partial<ServeOptions>): Promise<WorkerHandle>;
+  addWorker(options?: Partial<ServeOptions>, times?: Partial<WorkerTimes>): Promise<WorkerHandle>;
   /** A socket on a gateway, by default the first. It is closed with the line. */
   client(gateway?: number, options?: TestClientOptions): Promise<TestClient>;
   stop(): Promise<void>;
@@ -57,21 +59,24 @@ export async function startLine(options: LineOptions = {}): Promise<Line> {
         ...options.env,
         ...env,
       });
-      const gateway = await startGateway(config, testLogger);
+      const gateway = await startGateway(config, testLogger, options.times);
       gateways.push(gateway);
       return gateway;
     },
-    async addWorker(more = {}) {
-      const worker = await serve({
-        agents: options.agents ?? {},
-        redis: redisUrl,
-        prefix,
-        logger: testLogger,
-        drainMs: 0,
-        cancelGraceMs: 200,
-        ...options.worker,
-        ...more,
-      });
+    async addWorker(more = {}, times = {}) {
+      const worker = await serve(
+        {
+          agents: options.agents ?? {},
+          redis: redisUrl,
+          prefix,
+          logger: testLogger,
+          drainMs: 0,
+          cancelGraceMs: 200,
+          ...options.worker,
+          ...more,
+        },
+        { ...options.times, ...times },
+      );
       workers.push(worker);
       return worker;
     },

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { findFreePort } from "@throughline/local";
 import { findProgram } from "./apt.ts";
 import { repositoryFile } from "./program.ts";
-import { until } from "./until.ts";
+import { patienceMs, until } from "./until.ts";
 
 export type BalancerName = "nginx" | "haproxy";
 export const balancerNames: readonly BalancerName[] = ["nginx", "haproxy"];
@@ -94,7 +94,7 @@ export async function startBalancer(name: BalancerName, options: BalancerOptions
       if (child.exitCode !== null) throw new Error(log);
       return accepts(port);
     },
-    10_000,
+    patienceMs,
     `${name} listening`,
   );
   return {

@@ -1,4 +1,5 @@
 /** A worker process to be killed, frozen and cut off: see worker-process.ts. What its agents say tells who said it. */
+import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createLogger, runService } from "@throughline/kit";
 import { type AgentContext, agent, serve, token } from "@throughline/worker";
@@ -9,11 +10,13 @@ export interface TalkInput {
   n: number;
   /** Between words, ms. */
   ms: number;
+  /** It says n words and goes on until this file exists. */
+  until?: string;
 }
 
 export interface BlockInput {
-  /** How long the event loop is blocked, ms. */
-  ms: number;
+  /** The event loop is blocked until this file exists. */
+  until: string;
 }
 
 const tell = (told: Told) => process.send?.(told);
@@ -26,10 +29,12 @@ function watch({ runId, attempt, signal }: AgentContext<never>): void {
   });
 }
 
+const goesOn = ({ n, until }: TalkInput, i: number) => i < n || (until !== undefined && !existsSync(until));
+
 /** `1:0 1:1 1:2 …`: attempt and number. */
 async function* talk(context: AgentContext<TalkInput>) {
   watch(context as AgentContext<never>);
-  for (let i = 0; i < context.input.n; i++) {
+  for (let i = 0; goesOn(context.input, i); i++) {
     await sleep(context.input.ms, undefined, { signal: context.signal });
     yield `${context.attempt}:${i} `;
   }
@@ -38,7 +43,7 @@ async function* talk(context: AgentContext<TalkInput>) {
 /** The same, with its process in place of the attempt, and it has no ear for its signal. */
 async function* deaf(context: AgentContext<TalkInput>) {
   watch(context as AgentContext<never>);
-  for (let i = 0; i < context.input.n; i++) {
+  for (let i = 0; goesOn(context.input, i); i++) {
     await sleep(context.input.ms);
     yield `${process.pid}:${i} `;
   }
@@ -50,8 +55,8 @@ async function* block(context: AgentContext<BlockInput>) {
   yield `${context.attempt}:before `;
   // What was said is on its way before nothing goes any more.
   await sleep(200);
-  const until = Date.now() + context.input.ms;
-  while (context.attempt === 1 && Date.now() < until);
+  const moment = new Int32Array(new SharedArrayBuffer(4));
+  while (context.attempt === 1 && !existsSync(context.input.until)) Atomics.wait(moment, 0, 0, 20);
   yield `${context.attempt}:after `;
   await sleep(200);
   yield `${context.attempt}:end`;

@@ -50,7 +50,7 @@ export class Program {
   /** Waits until it has said this, on stdout or stderr, since the character `from`. Answers the match. */
   async says(where: "out" | "err", what: RegExp, from = 0): Promise<RegExpExecArray> {
     try {
-      return await until(() => what.exec(this[where].slice(from)), 20_000);
+      return await until(() => what.exec(this[where].slice(from)));
     } catch {
       throw new Error(`${what} was not said; but on stdout:\n${this.out}\nand on stderr:\n${this.err}`);
     }

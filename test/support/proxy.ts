@@ -9,6 +9,8 @@ export interface Proxy {
   readonly url: string;
   /** Swallows what the server says from now on to connections whose client named itself so. Answers how many. */
   mute(connectionName: string): number;
+  /** How many of the connections are muted whose client named itself so. */
+  muted(connectionName: string): number;
   /** Keeps back what the server says to those connections, until the function that it answers is called. */
   hold(connectionName: string): () => void;
   /** Loses published messages on those connections, each that `loses` says yes to, until the function that it answers is called. */
@@ -82,6 +84,7 @@ export async function startProxy(serverUrl: string): Promise<Proxy> {
       for (const link of found) link.muted = true;
       return found.length;
     },
+    muted: (connectionName) => named(connectionName).filter(({ muted }) => muted).length,
     hold(connectionName) {
       const found = named(connectionName);
       for (const link of found) link.held = [];

@@ -10,7 +10,7 @@ import {
   type LifecycleData,
   type Part,
 } from "@throughline/protocol";
-import { until } from "./until.ts";
+import { patienceMs, until } from "./until.ts";
 
 export interface Delivered {
   readonly offset: number;
@@ -116,10 +116,10 @@ export class Transcript {
   }
 
   /** Resolves with the ending once it has been delivered; throws at once where a rule was broken. */
-  async ended(deadlineMs = 15_000): Promise<LifecycleData> {
+  async ended(): Promise<LifecycleData> {
     await until(
       () => this.problems.length > 0 || this.ending !== undefined,
-      deadlineMs,
+      patienceMs,
       `the end of ${this.runId} (at ${this.last})`,
     );
     this.check();

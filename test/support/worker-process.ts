@@ -1,7 +1,7 @@
 /** A worker as a process of its own: it can be killed and frozen as one. Its agents are mortal-worker.ts's. */
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { until } from "./until.ts";
+import { patienceMs, until } from "./until.ts";
 
 /** What its agents tell besides what they stream. */
 export type Told =
@@ -36,7 +36,7 @@ export class WorkerProcess {
   /** Resolves when it takes runs. */
   static async start(redisUrl: string, prefix: string): Promise<WorkerProcess> {
     const worker = new WorkerProcess(redisUrl, prefix);
-    await until(() => worker.#ready || worker.gone, 20_000, "a worker process");
+    await until(() => worker.#ready || worker.gone, patienceMs, "a worker process");
     if (worker.gone) throw new Error("the worker process ended while starting: LOG_LEVEL=debug shows why");
     return worker;
   }
@@ -61,6 +61,6 @@ export class WorkerProcess {
   /** SIGKILL. Resolves when it is gone. */
   async kill(): Promise<void> {
     this.#child.kill("SIGKILL");
-    await until(() => this.gone, 10_000, "the end of a worker process");
+    await until(() => this.gone, patienceMs, "the end of a worker process");
   }
 }

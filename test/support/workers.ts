@@ -3,12 +3,12 @@ import { RedisCheckpointSaver, readHistory, readState } from "@throughline/check
 import { Dispatcher, defaultQueue, ownerScope, type StartRequest } from "@throughline/dispatch";
 import { isEnding, type LifecycleData, type Part, type RunRecord } from "@throughline/protocol";
 import { LogReader, LogWriter, type RunWriter } from "@throughline/runlog";
-import { type ServeOptions, serve, type WorkerHandle } from "@throughline/worker";
+import { type ServeOptions, serve, type WorkerHandle, type WorkerTimes } from "@throughline/worker";
 import { Redis } from "ioredis";
 import { testLogger } from "./logger.ts";
 import { testPrefix, testRedisUrl } from "./redis.ts";
 import { Transcript } from "./transcript.ts";
-import { until } from "./until.ts";
+import { patienceMs, until } from "./until.ts";
 
 export interface Ended {
   record: RunRecord;
@@ -29,16 +29,23 @@ export class Workshop {
   readonly workers: WorkerHandle[] = [];
   #threads = 0;
 
-  async serve(agents: ServeOptions["agents"], options: Partial<ServeOptions> = {}): Promise<WorkerHandle> {
-    const worker = await serve({
-      agents,
-      redis: testRedisUrl(),
-      prefix: this.prefix,
-      logger: testLogger,
-      drainMs: 0,
-      cancelGraceMs: 100,
-      ...options,
-    });
+  async serve(
+    agents: ServeOptions["agents"],
+    options: Partial<ServeOptions> = {},
+    times: Partial<WorkerTimes> = {},
+  ): Promise<WorkerHandle> {
+    const worker = await serve(
+      {
+        agents,
+        redis: testRedisUrl(),
+        prefix: this.prefix,
+        logger: testLogger,
+        drainMs: 0,
+        cancelGraceMs: 100,
+        ...options,
+      },
+      times,
+    );
     this.workers.push(worker);
     return worker;
   }
@@ -78,17 +85,17 @@ export class Workshop {
 
   /** Waits until the log has that many parts. */
   async reached(runId: string, head: number): Promise<void> {
-    await until(async () => (await this.record(runId)).head >= head, 10_000, `head ${head} of ${runId}`);
+    await until(async () => (await this.record(runId)).head >= head, patienceMs, `head ${head} of ${runId}`);
   }
 
   /** Waits for the end of a run, and reads its whole log. Its offsets are 1, 2, 3, … up to the one ending (P1, P5). */
-  async ended(runId: string, deadlineMs = 10_000): Promise<Ended> {
+  async ended(runId: string): Promise<Ended> {
     const record = await until(
       async () => {
         const found = await this.record(runId);
         return isEnding(found.status) ? found : null;
       },
-      deadlineMs,
+      patienceMs,
       `the end of ${runId}`,
     );
     const transcript = new Transcript(runId, 0);

@@ -68,7 +68,7 @@ class Cli {
   }
 
   async shows(where: "out" | "err", text: string): Promise<void> {
-    await vi.waitFor(() => expect(this[where]).toContain(text), { timeout: 8000, interval: 5 });
+    await vi.waitFor(() => expect(this[where]).toContain(text), { timeout: 60_000, interval: 5 });
   }
 }
 

@@ -4,7 +4,7 @@ import { SignJWT } from "jose";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RefusedError, type TestClientOptions } from "../../../test/support/client.ts";
 import { type Line, startLine } from "../../../test/support/line.ts";
-import { until, within } from "../../../test/support/until.ts";
+import { patienceMs, until, within } from "../../../test/support/until.ts";
 import { addressOf } from "./addresses.ts";
 import { gatewayConfig, normalOrigin, warningsOf } from "./config.ts";
 
@@ -102,7 +102,7 @@ describe("a socket that is refused", () => {
       await until(() => client.got() !== "");
       client.socket.write("x");
       // It never closes its end.
-      await within(client.closed, 5_000, `the end of ${path}`);
+      await within(client.closed, patienceMs, `the end of ${path}`);
     }
     const held = await new Promise<number>((resolve, reject) => {
       line.gateways[0]!.server.getConnections((error, count) => (error ? reject(error) : resolve(count)));
@@ -116,7 +116,7 @@ describe("a socket that is refused", () => {
     // A frame of 1 MiB, masked with zeros.
     client.socket.write(Buffer.from([0x81, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0]));
     client.socket.write(Buffer.alloc(1024 * 1024, 0x61));
-    await within(client.closed, 5_000, "its end");
+    await within(client.closed, patienceMs, "its end");
   });
 });
 

@@ -1,2 +1,2 @@
 export { type GatewayEnv, gatewayConfig } from "./config.ts";
-export { type Gateway, startGateway } from "./server.ts";
+export { type Gateway, type GatewayTimes, startGateway } from "./server.ts";

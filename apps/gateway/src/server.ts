@@ -32,10 +32,24 @@ export interface Gateway {
 const pageBytes = 256 * 1024;
 const cacheBytes = 64 * 1024 * 1024;
 const maxReads = 32;
-const probeMs = 2_000;
 /** Lists, states and histories that are read at once, and that wait for their turn. */
 const maxHeavyReads = 2;
 const maxHeavyWaiting = 1_024;
+
+/** What a test sets apart, to say which of two ways it was that something came. */
+export interface GatewayTimes {
+  /**
+   * How often the subscriber connection has to prove itself, and quiet runs are looked at, ms.
+   * @default 2_000
+   */
+  probeMs: number;
+  /**
+   * How long a cancel waits for its run's end before it is answered with `cancelling`, ms.
+   * @default 10_000
+   */
+  cancelWaitMs: number;
+}
+
 /** How long who connects may take to say what they want, and how often that is looked at, ms; bytes of headers. */
 const httpLimits = {
   headersTimeout: 10_000,
@@ -50,7 +64,11 @@ const httpLimits = {
  *
  * @throws RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError; EADDRINUSE, EACCES as node:net has them
  */
-export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gateway> {
+export async function startGateway(
+  env: GatewayEnv,
+  logger: Logger,
+  { probeMs = 2_000, cancelWaitMs = 10_000 }: Partial<GatewayTimes> = {},
+): Promise<Gateway> {
   const gatewayId = nanoid(10);
   const commands = connectRedis(env.REDIS_URL, "commands", { name: "throughline-gateway", logger });
   const subscriber = connectRedis(env.REDIS_URL, "subscriber", { name: "throughline-gateway", logger });
@@ -102,7 +120,7 @@ export async function startGateway(env: GatewayEnv, logger: Logger): Promise<Gat
     authenticator,
     logger,
     maxSubscriptions: env.MAX_SUBSCRIPTIONS,
-    cancelWaitMs: 10_000,
+    cancelWaitMs,
   });
   const sockets = new Sockets(env, logger, authenticator, handle);
 

@@ -112,7 +112,7 @@ test("a server without a data folder dies with us, even when we are killed", asy
   owner.stdout.on("data", (chunk: Buffer) => {
     output += chunk.toString();
   });
-  await vi.waitFor(() => expect(output).toMatch(/^\d+\n/), { timeout: 10_000 });
+  await vi.waitFor(() => expect(output).toMatch(/^\d+\n/), { timeout: 60_000 });
   const pid = Number(output);
   expect(isAlive(pid)).toBe(true);
   owner.kill("SIGKILL");

@@ -36,7 +36,7 @@ class Supervisor {
   }
 
   async says(text: string | RegExp): Promise<void> {
-    await vi.waitFor(() => expect(this.log).toMatch(text), { timeout: 15_000, interval: 20 });
+    await vi.waitFor(() => expect(this.log).toMatch(text), { timeout: 60_000, interval: 20 });
   }
 
   /** The process ids that a service has logged, oldest first. */
@@ -160,7 +160,7 @@ test("a service that dies is started again, and it says so", async () => {
   await supervisor.says("all are up");
   process.kill(supervisor.pids("one")[0]!, "SIGKILL");
   await supervisor.says(/one .*ended \(SIGKILL\): starting it again in 0.05 s/);
-  await vi.waitFor(() => expect(supervisor.pids("one")).toHaveLength(2), { timeout: 10_000 });
+  await vi.waitFor(() => expect(supervisor.pids("one")).toHaveLength(2), { timeout: 60_000 });
   expect(supervisor.process.exitCode).toBe(null);
 });
 
@@ -241,7 +241,7 @@ test("when npm dies of a signal, all that it started ends", async () => {
     log += chunk.toString();
   });
   const ended = new Promise((resolve) => shell.stdout.once("end", resolve));
-  await vi.waitFor(() => expect(log).toContain("all are up"), { timeout: 15_000 });
+  await vi.waitFor(() => expect(log).toContain("all are up"), { timeout: 60_000 });
   shell.kill("SIGKILL");
   await ended;
   expect(log).toContain("the parent process is gone: stopping");

@@ -10,7 +10,7 @@ import {
 } from "@langchain/langgraph-checkpoint";
 import { Redis } from "ioredis";
 import { afterAll, describe, expect, test } from "vitest";
-import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
+import { startPrivateRedis, testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import {
   HeadMovedError,
   InvalidArgumentError,
@@ -86,27 +86,37 @@ async function everything(prefix: string): Promise<Record<string, unknown>> {
 
 describe("a checkpoint", () => {
   test("is written in one round trip and read in one", async () => {
-    const { saver } = setup();
-    const config = await putChild(saver, at(), { a: 1 });
-    await saver.putWrites(config, [["a", 2]], "task");
-    await saver.getTuple(config);
-    const own = /\baddr=(\S+)/.exec(await redis.client("INFO"))![1];
-    const monitor = await redis.duplicate().monitor();
-    const seen: string[] = [];
-    const done = new Promise<void>((resolve) => {
-      monitor.on("monitor", (_time: string, [command]: string[], source: string) => {
-        if (source !== own) return;
-        if (command === "ping") resolve();
-        else seen.push(command!);
+    // Of its own: MONITOR tells of everybody's commands, and scripts that others flush are sent once more.
+    const server = await startPrivateRedis();
+    const own = new Redis(server.url);
+    const watch = own.duplicate();
+    const monitor = await watch.monitor();
+    try {
+      const saver = new RedisCheckpointSaver(own, { prefix: testPrefix() });
+      const config = await putChild(saver, at(), { a: 1 });
+      await saver.putWrites(config, [["a", 2]], "task");
+      await saver.getTuple(config);
+      const seen: string[] = [];
+      const done = new Promise<void>((resolve) => {
+        monitor.on("monitor", (_time: string, [command, text]: string[], source: string) => {
+          // What a script calls is told of as well.
+          if (source === "lua") return;
+          if (command !== "ping") seen.push(command!);
+          else if (text === "begin") seen.length = 0;
+          else resolve();
+        });
       });
-    });
-    const child = await saver.put(config, { ...emptyCheckpoint(), id: uuid6(0) }, meta(), {});
-    await saver.putWrites(child, [["a", 2]], "task");
-    await saver.getTuple(at());
-    await redis.ping();
-    await done;
-    monitor.disconnect();
-    expect(seen).toEqual(["evalsha", "evalsha", "evalsha"]);
+      await own.ping("begin");
+      const child = await saver.put(config, { ...emptyCheckpoint(), id: uuid6(0) }, meta(), {});
+      await saver.putWrites(child, [["a", 2]], "task");
+      await saver.getTuple(at());
+      await own.ping("end");
+      await done;
+      expect(seen).toEqual(["evalsha", "evalsha", "evalsha"]);
+    } finally {
+      for (const each of [monitor, watch, own]) each.disconnect();
+      await server.stop();
+    }
   });
 
   test("keeps text byte for byte: lone surrogates, NUL, any language", async () => {

@@ -31,7 +31,7 @@ function open(options: ConnectOptions = {}): Connection {
 }
 
 function until(check: () => void): Promise<void> {
-  return vi.waitFor(check, { timeout: 5000, interval: 2 });
+  return vi.waitFor(check, { timeout: 60_000, interval: 2 });
 }
 
 function inStatus(connection: Connection, status: ConnectionState["status"]): Promise<void> {

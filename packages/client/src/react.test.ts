@@ -139,7 +139,7 @@ function render<T>(component: () => T): Rendered<T> {
 }
 
 function until(check: () => void): Promise<void> {
-  return vi.waitFor(check, { timeout: 5000, interval: 2 });
+  return vi.waitFor(check, { timeout: 60_000, interval: 2 });
 }
 
 describe("useConnection", () => {

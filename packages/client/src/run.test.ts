@@ -36,7 +36,7 @@ async function start(peer: Peer): Promise<Run> {
 }
 
 function until(check: () => void): Promise<void> {
-  return vi.waitFor(check, { timeout: 5000, interval: 2 });
+  return vi.waitFor(check, { timeout: 60_000, interval: 2 });
 }
 
 /** Reads on its own; what has been read is in the answer. */

@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { Redis } from "ioredis";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
-import { until } from "../../../test/support/until.ts";
+import { patienceMs, until } from "../../../test/support/until.ts";
 import { Dispatcher, type StartRequest } from "./dispatcher.ts";
 import { defaultQueue, queuePrefix, type RunJob } from "./queue.ts";
 import { threadKey } from "./threads.ts";
@@ -363,14 +363,14 @@ test("P3, P5: strategies from several dispatchers at once: never two active on a
               const statuses = await Promise.all(runIds.map(statusOf));
               return statuses.every((status) => status === "completed" || status === "cancelled");
             },
-            10_000,
+            patienceMs,
             "the end of every run",
           );
           await until(
             async () =>
               (await dispatcher.threadsOf("alice").active("t0")) === null &&
               (await dispatcher.threadsOf("alice").active("t1")) === null,
-            5_000,
+            patienceMs,
             "empty lines",
           );
           expect(overlaps).toEqual([]);
@@ -387,4 +387,4 @@ test("P3, P5: strategies from several dispatchers at once: never two active on a
       other.connection.disconnect();
     }
   }
-}, 60_000);
+});

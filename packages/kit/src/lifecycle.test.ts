@@ -36,7 +36,7 @@ class Fixture {
   }
 
   async says(text: string): Promise<void> {
-    await vi.waitFor(() => expect(this.log).toContain(text), { timeout: 10_000, interval: 10 });
+    await vi.waitFor(() => expect(this.log).toContain(text), { timeout: 60_000, interval: 10 });
   }
 
   lines(): Line[] {
@@ -63,7 +63,7 @@ test.each(["SIGTERM", "SIGINT"] as const)("%s closes the service and exits with 
 test("tells its supervisor once when it is ready", async () => {
   const service = new Fixture(["good"]);
   await vi.waitFor(() => expect(service.messages).toEqual([{ type: "ready", detail: "here" }]), {
-    timeout: 10_000,
+    timeout: 60_000,
   });
   service.process.kill("SIGTERM");
   expect(await service.exit).toBe(0);
@@ -72,11 +72,11 @@ test("tells its supervisor once when it is ready", async () => {
 test("signals close together are one, a later one exits at once", async () => {
   const service = new Fixture(["stuck", "60000"]);
   await service.says("started");
-  service.process.kill("SIGINT");
-  await service.says("closing");
-  service.process.kill("SIGTERM");
-  const pressing = setInterval(() => service.process.kill("SIGINT"), 100);
   const began = Date.now();
+  service.process.kill("SIGINT");
+  service.process.kill("SIGTERM");
+  await service.says("closing");
+  const pressing = setInterval(() => service.process.kill("SIGINT"), 100);
   expect(await service.exit).toBe(1);
   clearInterval(pressing);
   expect(Date.now() - began).toBeGreaterThan(800);
@@ -160,7 +160,7 @@ test("it ends when its parent is gone, however that ended", async () => {
   });
   // The grandchild holds the pipe: it ends when that process is gone too.
   const ended = new Promise((resolve) => parent.stdout.once("end", resolve));
-  await vi.waitFor(() => expect(log).toContain("started"), { timeout: 10_000 });
+  await vi.waitFor(() => expect(log).toContain("started"), { timeout: 60_000 });
   parent.kill("SIGKILL");
   await ended;
   expect(log).toContain("the parent process is gone: shutting down");

@@ -2,7 +2,7 @@ import { Redis } from "ioredis";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { killConnections } from "../../../test/support/connections.ts";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
-import { until } from "../../../test/support/until.ts";
+import { patienceMs, until } from "../../../test/support/until.ts";
 import { LiveSubscriber } from "./live.ts";
 
 let prefix: string;
@@ -69,7 +69,7 @@ test("P2: a kill while someone subscribes: it resolves, and what is published th
     // Either this message arrives, or a gap is told: never neither.
     const before = gaps;
     await redis.publish(`${prefix}:${round}`, "hello");
-    await until(() => one.messages.length > 0 || gaps > before, 5_000, `round ${round}`);
+    await until(() => one.messages.length > 0 || gaps > before, patienceMs, `round ${round}`);
   }
 });
 
@@ -110,7 +110,7 @@ test("P2: a connection that delivers proves it; one that does not is replaced", 
     await live.prove(
       () => probe,
       (channel) => redis.publish(channel, "alive"),
-      5_000,
+      60_000,
     ),
   ).toBe(true);
   const { messages, subscribed } = heard(`${prefix}:c`);
@@ -130,7 +130,7 @@ test("P2: a connection that delivers proves it; one that does not is replaced", 
     await live.prove(
       () => probe,
       (channel) => redis.publish(channel, "alive"),
-      5_000,
+      60_000,
     ),
   ).toBe(true);
   await redis.publish(`${prefix}:c`, "x");
@@ -148,5 +148,5 @@ test("a channel that is left while the connection is away is not subscribed to w
   expect(subscriber.status).not.toBe("ready");
   live.unsubscribe(`${prefix}:left`, listener);
   await subscribed;
-  await until(async () => ((await redis.pubsub("CHANNELS", `${prefix}:*`)) as string[]).length === 0, 2_000);
+  await until(async () => ((await redis.pubsub("CHANNELS", `${prefix}:*`)) as string[]).length === 0);
 });

@@ -20,4 +20,4 @@ export {
 export { AttemptLostError, RunCancelledError, RunTimeoutError, WorkerStoppingError } from "./attempt.ts";
 export { BadYieldError } from "./generator.ts";
 export { PublicError, type PublicErrorHook } from "./public-error.ts";
-export { type ServeOptions, type StoreOptions, serve, type WorkerHandle } from "./serve.ts";
+export { type ServeOptions, type StoreOptions, serve, type WorkerHandle, type WorkerTimes } from "./serve.ts";

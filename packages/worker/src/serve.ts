@@ -91,9 +91,26 @@ class RunLostError extends Error {
 const noRedis =
   "serve: `redis` is not set: set REDIS_URL, for example REDIS_URL=redis://127.0.0.1:6379, and pass it on as " +
   "serve({redis: process.env.REDIS_URL, …}); `npm start` says where its own Redis is";
-const tickMs = 1_000;
-/** How often the connection that brings cancels has to prove that it does. */
-const proveMs = 5_000;
+
+/** What a test sets apart, to say which of two ways it was that something came. */
+export interface WorkerTimes {
+  /**
+   * How often every run is looked at: whether it was cancelled, and whether its log is to be trimmed, ms.
+   * @default 1_000
+   */
+  tickMs: number;
+  /**
+   * How often the connection that brings cancels has to prove that it does, ms; it gets half of that to do so.
+   * @default 5_000
+   */
+  proveMs: number;
+  /**
+   * How long a worker that says nothing keeps its runs, ms.
+   * @default 4_000
+   */
+  lockMs: number;
+}
+
 const againDelayMs = 200;
 /** How long a run waits for another worker, or for this one to have tried the run that it tries alone. */
 const busyDelayMs = 500;
@@ -105,7 +122,10 @@ const unknownAgentDelayMs = 1_000;
  *
  * @throws ConfigError (`redis` is missing), RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError, InvalidArgumentError (`store`)
  */
-export async function serve(options: ServeOptions): Promise<WorkerHandle> {
+export async function serve(
+  options: ServeOptions,
+  { tickMs = 1_000, proveMs = 5_000, lockMs = lockTimes.lockDuration }: Partial<WorkerTimes> = {},
+): Promise<WorkerHandle> {
   const { redis } = options;
   if (!redis) throw new ConfigError([noRedis]);
   const logger = options.logger ?? createLogger("worker");
@@ -183,6 +203,7 @@ export async function serve(options: ServeOptions): Promise<WorkerHandle> {
     prefix: queuePrefix(prefix),
     concurrency: options.concurrency ?? 100,
     ...lockTimes,
+    lockDuration: lockMs,
     // Crashes are counted where they can end the run in its log: see claim.lua.
     maxStalledCount: 1_000_000,
     skipVersionCheck: true,

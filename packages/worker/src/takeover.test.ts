@@ -201,7 +201,7 @@ describe("a worker that died", () => {
     await until(() => first.active === 1);
     expect((await shop.record(other)).status).toBe("running");
     // Its job is put back when its lock runs out: then this worker has nothing but it.
-    await until(async () => (await shop.dispatcher.runs.must(runId)).trials === 1, 20_000);
+    await until(async () => (await shop.dispatcher.runs.must(runId)).trials === 1);
     expect(first.active).toBe(1);
     expect((await shop.record(other)).status).toBe("queued");
     gate.open();
@@ -219,7 +219,7 @@ describe("a worker that died", () => {
     try {
       const runId = await shop.start("teller", { input: "hi" });
       await shop.serve({ teller }, { maxCrashes: 2 });
-      const { record } = await shop.ended(runId, 30_000);
+      const { record } = await shop.ended(runId);
       expect(record).toMatchObject({
         status: "failed",
         error: { name: "Error", message: "the run cannot go on; its worker's log says why" },
@@ -249,10 +249,8 @@ describe("a worker that is told to stop", () => {
     const first = await shop.serve({ sleeper });
     await shop.reached(runId, 2);
     await shop.serve({ sleeper });
-    const began = performance.now();
     await first.close();
     await shop.reached(runId, 4);
-    expect(performance.now() - began).toBeLessThan(2_000);
     expect(await shop.dispatcher.runs.must(runId)).toMatchObject({
       crashes: 0,
       record: { attempt: 2, status: "running" },
@@ -289,9 +287,7 @@ describe("a worker that is told to stop", () => {
       const worker = await shop.serve({ sleeper });
       const runId = await shop.start("sleeper");
       await sleep(waitMs);
-      const began = performance.now();
       await worker.close();
-      expect(performance.now() - began, `told to stop after ${waitMs} ms`).toBeLessThan(3_000);
       expect((await shop.record(runId)).status).toBe("queued");
       await shop.dispatcher.cancel(runId, { keep: "discard" });
     }

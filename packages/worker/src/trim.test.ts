@@ -3,17 +3,19 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
 import { Fold } from "@throughline/protocol";
 import { describe, expect, test } from "vitest";
+import { Gate } from "../../../test/support/agents.ts";
 import { type Script, ScriptedModel } from "../../../test/support/graphs.ts";
-import { until } from "../../../test/support/until.ts";
+import { patienceMs, until } from "../../../test/support/until.ts";
 import { Workshop } from "../../../test/support/workers.ts";
 import type { AgentContext, AgentFunction, Graph } from "./agent.ts";
 
-const tokenMs = 10;
-/** More than two rounds of a worker's trimming take. */
-const rounds = 250;
+const tokenMs = 1;
+/** A worker's tick, in which it trims: so short that many of them are soon over. */
+const tickMs = 20;
 
-async function* tokens(name: string, count: number, signal: AbortSignal | undefined) {
-  for (let i = 0; i < count && !signal?.aborted; i++) {
+/** At least so many, and until the gate is open. */
+async function* tokens(name: string, count: number, signal: AbortSignal | undefined, gate?: Gate) {
+  for (let i = 0; (i < count || gate?.isOpen === false) && !signal?.aborted; i++) {
     yield `${name}${i} ${"x".repeat(500)} `;
     await sleep(tokenMs);
   }
@@ -43,15 +45,23 @@ interface Shop {
 
 async function started(agent: Graph | AgentFunction<never>): Promise<Shop> {
   const shop = new Workshop();
-  await shop.serve({ agent }, { maxLog: 20_000 });
+  await shop.serve({ agent }, { maxLog: 20_000 }, { tickMs, lockMs: 60_000 });
   return { shop, runId: await shop.start("agent", { input: "hi", modes: ["messages"] }) };
 }
 
 /** Waits until the log was trimmed, and might have been again. */
-async function trimmed({ shop, runId }: Shop): Promise<void> {
-  await until(async () => (await shop.record(runId)).first > 1, 15_000, "the log's first cut");
+async function trimmed(run: Shop): Promise<void> {
+  await until(async () => (await run.shop.record(run.runId)).first > 1, patienceMs, "the log's first cut");
+  await mayBeTrimmed(run);
+}
+
+/** Waits until the log is as much longer as makes a cut due, twice, and for more ticks than that takes. */
+async function mayBeTrimmed({ shop, runId }: Shop): Promise<void> {
   const { head } = await shop.record(runId);
-  await until(async () => (await shop.record(runId)).head > head + rounds, 15_000, "two more rounds");
+  const began = performance.now();
+  const due = async () =>
+    (await shop.record(runId)).head > head + 80 && performance.now() - began > 10 * tickMs;
+  await until(due, patienceMs, "more rounds");
 }
 
 /** The worker of this run dies, and another takes it over. */
@@ -65,7 +75,7 @@ async function takenOver({ shop, runId }: Shop, agent: Graph | AgentFunction<nev
 
 /** What somebody has who comes when the run has ended. */
 async function late({ shop, runId }: Shop): Promise<{ first: number; texts: unknown[] }> {
-  await until(async () => (await shop.record(runId)).status === "completed", 15_000, "the end");
+  await until(async () => (await shop.record(runId)).status === "completed", patienceMs, "the end");
   const snapshot = await shop.reader.snapshot(runId);
   const fold = new Fold();
   if (snapshot !== null) fold.restore(snapshot);
@@ -98,6 +108,8 @@ describe.concurrent("a log that is trimmed", () => {
   });
 
   test("after a node failed and began its answer anew: what it had said first is gone, what others said is not", async () => {
+    const gate = new Gate();
+    let isLast = false;
     let tries = 0;
     const flaky: Script = async function* (_, signal) {
       if (tries++ > 0) yield* tokens("again", 3, signal);
@@ -116,7 +128,10 @@ describe.concurrent("a log that is trimmed", () => {
       })
       .addNode(
         "last",
-        llm((_, signal) => tokens("last", rounds, signal)),
+        llm((_, signal) => {
+          isLast = true;
+          return tokens("last", 1, signal, gate);
+        }),
       )
       .addEdge(START, "one")
       .addEdge("one", "flaky")
@@ -124,8 +139,12 @@ describe.concurrent("a log that is trimmed", () => {
       .compile();
     const run = await started(graph);
     try {
+      await until(() => isLast);
+      await mayBeTrimmed(run);
+      gate.open();
       const { texts } = await late(run);
-      expect(texts).toEqual([textOf("one", 3), textOf("again", 3), textOf("last", rounds)]);
+      const count = String(texts[2]).split("last").length - 1;
+      expect(texts).toEqual([textOf("one", 3), textOf("again", 3), textOf("last", count)]);
     } finally {
       await run.shop.stop();
     }

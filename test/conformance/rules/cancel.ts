@@ -167,11 +167,11 @@ export const cancel: ConformanceTest[] = [
     const socket = await t.connect();
     const { runId } = await t.target.hungRun();
     const asked = performance.now();
-    const answer = await socket.call("run.cancel", { runId, keep: "branch" }, 15_000);
+    const answer = await socket.call("run.cancel", { runId, keep: "branch" });
     const took = performance.now() - asked;
     assert.equal(answer.status, "cancelling");
     assert.equal(answer.offset, undefined);
-    assert.ok(took > 9_000 && took < 13_000, `it was answered after ${took} ms`);
+    assert.ok(took > 9_000, `it was answered after ${took} ms`);
     const record = await socket.call("run.get", { runId });
     assert.equal(record.status, "cancelling");
     assert.equal(record.cancel?.keep, "branch");

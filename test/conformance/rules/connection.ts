@@ -72,18 +72,23 @@ export const connection: ConformanceTest[] = [
     const { url } = await t.target.tight();
     const socket = await t.connect({ url });
     const { heartbeatMs } = await socket.event("server.hello");
-    await socket.until("four pings", () => socket.pings.length >= 4, heartbeatMs * 8);
-    const apart = socket.pings.slice(1).map((at, i) => at - socket.pings[i]!);
-    const mean = apart.reduce((sum, each) => sum + each, 0) / apart.length;
-    assert.ok(mean > heartbeatMs * 0.5 && mean < heartbeatMs * 2, `pings came ${mean} ms apart`);
+    await socket.until("a ping", () => socket.pings.length >= 1);
+    // As often as a timer of ours has it, on the same machine.
+    let ticks = 0;
+    const ticking = setInterval(() => ticks++, heartbeatMs);
+    await socket.until("four pings", () => socket.pings.length >= 4);
+    clearInterval(ticking);
+    assert.ok(ticks <= 6, `three more pings came in ${ticks} times heartbeatMs`);
+    const mean = (socket.pings[3]! - socket.pings[0]!) / 3;
+    assert.ok(mean > heartbeatMs * 0.5, `pings came ${mean} ms apart`);
     assert.deepEqual(await socket.call("server.ping"), {});
   }),
 
   test("R9", "closes a socket that misses a heartbeat", ["tight"], async (t) => {
     const { url } = await t.target.tight();
     const socket = await t.connect({ url, options: { autoPong: false } });
-    const { heartbeatMs } = await socket.event("server.hello");
-    await socket.untilClosed(heartbeatMs * 10);
+    await socket.event("server.hello");
+    await socket.untilClosed();
     assert.equal(socket.pings.length, 1);
   }),
 

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { closeCodes, type ErrorCode, errorCodes } from "@throughline/protocol";
 import { WebSocket } from "ws";
+import { deadlineMs } from "../client.ts";
 import { type ConformanceTest, ending, longInput, streamedText, test, text } from "../suite.ts";
 
 export const errors: ConformanceTest[] = [
@@ -315,10 +316,7 @@ export const closes: ConformanceTest[] = [
     const { code } = await socket.untilClosed();
     const took = performance.now() - told;
     assert.equal(code, closeCodes.restarting);
-    assert.ok(
-      took > retryInMs * 0.8 && took < retryInMs + 5_000,
-      `closed after ${took} ms, told ${retryInMs}`,
-    );
+    assert.ok(took > retryInMs * 0.8, `closed after ${took} ms, told ${retryInMs}`);
     await drained;
     // Somewhere else the run goes on from the last offset.
     const elsewhere = await t.connect();
@@ -348,7 +346,12 @@ export const closes: ConformanceTest[] = [
     const all = Array.from({ length: connectionsPerSecond * 4 }, () => t.dial(url, { headers }));
     const outcomes = await Promise.all(
       all.map((socket) =>
-        socket.until("hello or a close", () => socket.closed?.code ?? (socket.frames[0] && 0), 10_000, true),
+        socket.until(
+          "hello or a close",
+          () => socket.closed?.code ?? (socket.frames[0] && 0),
+          deadlineMs,
+          true,
+        ),
       ),
     );
     assert.ok(outcomes.includes(0), "none was let in");
@@ -395,7 +398,7 @@ export const closes: ConformanceTest[] = [
       const { url, token } = await t.target.expiring();
       const [left, refreshed] = [await t.connect({ url, token }), await t.connect({ url, token })];
       await refreshed.call("auth.refresh", { token: t.target.freshToken });
-      assert.equal((await left.untilClosed(20_000)).code, closeCodes.badToken);
+      assert.equal((await left.untilClosed()).code, closeCodes.badToken);
       assert.deepEqual(await refreshed.call("server.ping"), {});
       const late = t.dial(url, { headers: { authorization: `Bearer ${token}` } });
       assert.equal((await late.untilClosed()).code, closeCodes.badToken);
@@ -416,21 +419,41 @@ export const closes: ConformanceTest[] = [
 
   test("R96", "closes with 4408 where a socket takes nothing for slowSocketMs", ["tight"], async (t) => {
     const { url, slowSocketMs } = await t.target.tight();
-    const [stuck, other] = [await t.connect({ url }), await t.connect()];
+    const [stuck, other, witness] = [await t.connect({ url }), await t.connect(), await t.connect({ url })];
     const { heartbeatMs } = await stuck.event("server.hello");
     // More than the buffers between the two hold: every token is a part of some hundred bytes.
     const huge = { text: "a ".repeat(120_000), tokensPerSecond: 0 };
     const { runId } = await t.start(other, huge, { subscribe: false });
     await other.call("run.subscribe", { runId, filter: { modes: ["custom"] } });
-    await other.ended(runId, 0, 25_000);
-    // Not before there is enough to fill the buffers: with room in them it is pinged, and ended for not answering.
+    const head = (await other.ended(runId)).length;
+    // While the buffers still have room it is pinged, and would be ended for not answering: what it says stands for that.
+    const saying = setInterval(() => stuck.ask("server.ping"), heartbeatMs / 2);
     stuck.ask("run.subscribe", { runId });
     stuck.ws.pause();
-    const silent = slowSocketMs + 4 * heartbeatMs;
-    await new Promise((resolve) => setTimeout(resolve, silent)); // What the rule is about is time.
-    assert.equal(stuck.ws.readyState, WebSocket.OPEN, "paused, it has not heard of it yet");
-    stuck.ws.resume();
-    assert.equal((await stuck.untilClosed(20_000)).code, closeCodes.noProgress);
+    try {
+      // What the rule is about is time: it is told by another socket's pings. The buffers have to be full by then.
+      for (let silent = slowSocketMs + 4 * heartbeatMs; stuck.closed === undefined; silent *= 2) {
+        const until = witness.pings.length + Math.ceil(silent / heartbeatMs);
+        await witness.until("heartbeats", () => witness.pings.length >= until);
+        assert.equal(stuck.ws.readyState, WebSocket.OPEN, "paused, it has not heard of it yet");
+        stuck.ws.resume();
+        const seen = () => stuck.parts(runId).length;
+        await stuck.until(
+          "a close, or all of it",
+          () => stuck.closed !== undefined || seen() >= head,
+          deadlineMs,
+          true,
+        );
+        if (stuck.closed !== undefined) break;
+        assert.ok(silent < 8 * slowSocketMs, `it took nothing for ${silent} ms, and was not closed`);
+        stuck.frames.length = 0;
+        stuck.ask("run.subscribe", { runId });
+        stuck.ws.pause();
+      }
+    } finally {
+      clearInterval(saying);
+    }
+    assert.equal((await stuck.untilClosed()).code, closeCodes.noProgress);
   }),
 
   test("R97", "closes with 4429 far over the rate", ["tight"], async (t) => {

@@ -51,6 +51,8 @@ export class Scene {
   readonly graph: unknown;
   /** By node: how often it ran, and by tool. */
   readonly ran = new Map<string, number>();
+  /** Characters that its models have said. */
+  said = 0;
   /** The run stands where it is to be struck. */
   struck = false;
   readonly #library: Library;
@@ -341,7 +343,13 @@ export class Scene {
   }
 
   #model(script: Script) {
-    return modelOf(this.#library, script);
+    const scene = this;
+    return modelOf(this.#library, async function* (messages, signal) {
+      for await (const said of script(messages, signal)) {
+        if (typeof said === "string") scene.said += said.length;
+        yield said;
+      }
+    });
   }
 }
 

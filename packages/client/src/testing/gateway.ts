@@ -9,7 +9,7 @@ import type { ErrorCode, EventMethod, EventParams, Method, Params, Result } from
 import { errorCodes, lifecycle, type Part, subprotocol } from "@throughline/protocol";
 import { type WebSocket, WebSocketServer } from "ws";
 
-const deadlineMs = 8000;
+const deadlineMs = 60_000;
 
 export interface Command<M extends Method = Method> {
   id: number;

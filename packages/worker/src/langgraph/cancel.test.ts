@@ -12,6 +12,7 @@ import {
 import { type FlatMessage, readState } from "@throughline/checkpoint";
 import type { Keep } from "@throughline/protocol";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { Gate } from "../../../../test/support/agents.ts";
 import { type Script, ScriptedModel, saying, stuckAfter } from "../../../../test/support/graphs.ts";
 import { until } from "../../../../test/support/until.ts";
 import { Workshop } from "../../../../test/support/workers.ts";
@@ -456,6 +457,7 @@ describe("keep: branch and discard", () => {
 describe("what stops a graph", () => {
   test("the signal, with a reason that its nodes find; a node that ignores it changes nothing any more", async () => {
     let reason: unknown;
+    const gate = new Gate();
     let late = false;
     const graph = new StateGraph(MessagesAnnotation)
       .addNode("deaf", async (_: Messages, config) => {
@@ -463,8 +465,7 @@ describe("what stops a graph", () => {
           reason = config.signal!.reason;
         });
         await saying("before ").invoke("x", config);
-        await until(() => reason !== undefined);
-        await sleep(200);
+        await gate.passed;
         late = true;
         return { messages: ["late"] };
       })
@@ -476,6 +477,7 @@ describe("what stops a graph", () => {
     expect(reason).toMatchObject({ name: "AbortError", code: "run_cancelled" });
     expect(text).toBe("before ");
     const head = await shop.saver.head(threadId);
+    gate.open();
     await until(() => late);
     await sleep(50);
     expect(await shop.saver.head(threadId)).toBe(head);

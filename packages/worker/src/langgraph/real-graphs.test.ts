@@ -926,14 +926,14 @@ describe("10: tools", () => {
 
 describe("12, 13: what is on the way from node to node", () => {
   test("12: a router that takes its time does not hold up a Stop, and runs once for who goes on", async () => {
-    let slow = true;
+    const gate = new Gate();
     const graph = new StateGraph(MessagesAnnotation)
       .addNode("tell", llm("tell", says("whole")))
       .addNode("after", llm("after", says("AFTER")))
       .addEdge(START, "tell")
       .addConditionalEdges("tell", async () => {
         calls.push("router");
-        if (slow) await sleep(3_000);
+        await gate.passed;
         return "after";
       }, ["after"])
       .compile();
@@ -941,9 +941,9 @@ describe("12, 13: what is on the way from node to node", () => {
     const threadId = shop.newThread();
     const runId = await shop.start("graph", { input: "x" }, { threadId });
     await until(() => calls.includes("router"));
-    slow = false;
     await shop.dispatcher.cancel(runId, { keep: "thread" });
-    await shop.ended(runId, 2_000);
+    await shop.ended(runId);
+    gate.open();
     expect(await shown(threadId)).toEqual(["human:x", "ai:whole"]);
     await shop.ended(await shop.start("graph", {}, { threadId }));
     expect(calls).toEqual(["tell(x)", "router", "router", "after(x|whole)"]);
