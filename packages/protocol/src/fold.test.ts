@@ -711,6 +711,13 @@ describe("rewinds", () => {
     expect(whole.snapshot()).toEqual({ ...snapshot, offset: 7, complete: [] });
   });
 
+  it("forget the fields that they take back: what is brought once more is there", () => {
+    const cut = [chunk("a", "x", { n: 1 }), chunk("a", "y", { n: 2 }), rewound(1)];
+    expect(fold(cut).messages()).toMatchObject([{ message: { content: "x", n: 1 } }]);
+    const again = fold([...cut, chunk("a", "y", { n: 2 })]);
+    expect(again.messages()).toMatchObject([{ message: { content: "xy", n: 2 } }]);
+  });
+
   it("leave the tokens that come after them where they belong", () => {
     const folded = fold([
       chunk("a", "Hello, "),
