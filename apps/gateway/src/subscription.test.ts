@@ -152,20 +152,26 @@ function payload(frame: Buffer): string {
 /** Answers what Redis has, when it is let, and as often as it may. */
 class HeldReader extends LogReader {
   gate: Gate | undefined;
+  snapshotGate: Gate | undefined;
+  snapshots = 0;
   failures = 0;
   reads = 0;
+  /** Pages that have been read, and may be kept back. */
+  held = 0;
 
   override async page(runId: string, after: number, maxBytes: number): Promise<Page | null> {
     this.reads++;
     if (this.failures-- > 0) throw new Error("Connection is closed.");
     const page = await super.page(runId, after, maxBytes);
+    this.held++;
     await this.gate?.passed;
     return page;
   }
 
   override async snapshot(runId: string) {
     const snapshot = await super.snapshot(runId);
-    await this.gate?.passed;
+    this.snapshots++;
+    await this.snapshotGate?.passed;
     return snapshot;
   }
 }
@@ -262,9 +268,12 @@ describe("P1: a subscription", () => {
     reader.gate.open();
     await sees("1:a", "2:b", "3:c");
     const again: Part[] = [{ type: "custom", ns: [], data: "b" }];
+    const { reads } = reader;
     await redis.publish(run.keys.live, `2:1:e1\n${JSON.stringify(again)}`);
     await run.write("d");
     await sees("1:a", "2:b", "3:c", "4:d");
+    // It was no news: nobody has to look.
+    expect(reader.reads).toBe(reads);
   });
 
   test("P2: reads the log where a message did not come", async () => {
@@ -394,6 +403,7 @@ describe("P1: a log that is replaced", () => {
     const feed = feedOf(run);
     const { sees } = await follow(feed);
     await sees("1:a", "2:b", "3:c");
+    feed.nudge();
     await run.lose(2);
     await run.replaceUnheard("e2");
     await feed.refresh();
@@ -401,6 +411,7 @@ describe("P1: a log that is replaced", () => {
     // The head is the new log's: who has all of that is live.
     expect(feed.head).toBe(1);
     const { reads } = reader;
+    feed.nudge();
     await run.claim();
     await run.write("B");
     await sees("1:a", "2:b", "3:c", "reset e2", "1:a", "2:B");
@@ -453,6 +464,54 @@ describe("P1: a log that is replaced", () => {
   });
 });
 
+describe("P1: what a feed knows is of one log", () => {
+  const lost = async (run: Run) => {
+    await run.lose(2);
+    await run.writer.renew("e2");
+  };
+
+  test("a record of another one is no news of it", async () => {
+    const run = await Run.open();
+    const feed = feedOf(run);
+    feed.learn({ epoch: "e2", head: 1, status: "running" });
+    feed.learn({ epoch: "e1", head: 9, status: "completed" });
+    expect(feed).toMatchObject({ epoch: "e2", head: 1, ended: false });
+    feed.learn({ epoch: "e2", head: 3, status: "completed" });
+    expect(feed).toMatchObject({ epoch: "e2", head: 3, ended: true });
+  });
+
+  test("its pages are not read any more when it is replaced", async () => {
+    const run = await Run.open();
+    await run.write("a", "b", "c");
+    const feed = feedOf(run);
+    await feed.acquire();
+    feed.enterBehind();
+    expect(await feed.page(0)).toMatchObject({ epoch: "e1", head: 3 });
+    await lost(run);
+    await until(() => feed.epoch === "e2");
+    expect(await feed.page(0)).toMatchObject({ epoch: "e2", head: 1, batch: { first: 1, last: 1 } });
+    feed.leaveBehind();
+    feed.release();
+  });
+
+  test("nor is one that was on its way", async () => {
+    const run = await Run.open();
+    await run.write("a", "b", "c");
+    const feed = feedOf(run);
+    await feed.acquire();
+    feed.learn({ epoch: "e1", head: 3, status: "running" });
+    reader.gate = new Gate();
+    const page = feed.page(0);
+    await until(() => reader.held === 1);
+    await lost(run);
+    await until(() => feed.epoch === "e2");
+    reader.gate.open();
+    expect(await page).toMatchObject({ epoch: "e2", head: 1 });
+    expect(feed).toMatchObject({ epoch: "e2", head: 1 });
+    feed.release();
+  });
+});
+
 describe("P1: a log that was trimmed", () => {
   test("what it added up to comes in its place", async () => {
     const run = await Run.open();
@@ -468,11 +527,11 @@ describe("P1: a log that was trimmed", () => {
     const run = await Run.open();
     await run.write("a", "b", "c");
     await run.writer.trim(2, JSON.stringify({ offset: 2, messages: [], values: {} }));
+    reader.snapshotGate = new Gate();
     const { outlet, subscription } = await follow(feedOf(run));
-    reader.gate = new Gate();
-    await until(() => reader.reads > 0);
+    await until(() => reader.snapshots === 1);
     subscription.close();
-    reader.gate.open();
+    reader.snapshotGate.open();
     await outlet.turns.acquire();
     await outlet.turns.acquire();
     expect(outlet.seen).toEqual([]);
