@@ -49,7 +49,8 @@ export function mutantsOf(script: string): Mutant[] {
       if (kind === "string" || isUnaryMinus(tokens, i)) continue;
       change(at, end, other, other === "" ? `without ${text}` : `${text} is ${other}`);
     }
-    if (kind === "number") change(at, end, String(Number(text) + 1), `${text} is ${Number(text) + 1}`);
+    if (kind === "number" && !isIndex(tokens, i))
+      change(at, end, String(Number(text) + 1), `${text} is ${Number(text) + 1}`);
     if (kind === "string" && !isCommand(tokens, i)) {
       const other = text === "''" ? "'mutant'" : "''";
       change(at, end, other, `${text} is ${other}`);
@@ -81,6 +82,11 @@ function isUnaryMinus(tokens: readonly Token[], i: number): boolean {
   if (tokens[i]!.text !== "-") return false;
   const before = tokens[i - 1];
   return before === undefined || /^(return|and|or|not|[=(,{]|==|~=|<|>)$/.test(before.text);
+}
+
+/** Whether this number says which of a list: another one says nothing that a script would get far with. */
+function isIndex(tokens: readonly Token[], i: number): boolean {
+  return tokens[i - 1]?.text === "[" && tokens[i + 1]?.text === "]";
 }
 
 /** Whether this string is the first argument of redis.call. */

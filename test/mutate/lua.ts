@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { type PrivateRedis, startPrivateRedis } from "@throughline/local";
 import { createVitest, type Vitest } from "vitest/node";
 import { type Mutant, mutantsOf } from "./lua-mutants.ts";
-import { copy } from "./workspace.ts";
 
 /** Longer than the tests take where they pass. What takes longer has been noticed, too. */
 const deadlineMs = 90_000;
@@ -15,11 +14,13 @@ export interface Outcome extends Mutant {
 }
 
 export class LuaTests {
+  readonly #copy: string;
   readonly #tests: string[];
   #redis: PrivateRedis | undefined;
   #vitest: Vitest | undefined;
 
-  constructor(tests: string[]) {
+  constructor(copy: string, tests: string[]) {
+    this.#copy = copy;
     this.#tests = tests;
   }
 
@@ -32,7 +33,7 @@ export class LuaTests {
   }
 
   async mutate(path: string, onOutcome: (outcome: Outcome) => void): Promise<void> {
-    const file = join(copy, path);
+    const file = join(this.#copy, path);
     const script = readFileSync(file, "utf8");
     try {
       for (const mutant of mutantsOf(script)) {
@@ -74,12 +75,15 @@ export class LuaTests {
     this.#redis ??= await startPrivateRedis();
     process.env.TEST_REDIS_URL = this.#redis.url;
     process.env.MUTATE_TESTS = this.#tests.join(",");
-    process.chdir(copy);
+    process.chdir(this.#copy);
     this.#vitest ??= await createVitest("test", {
-      root: copy,
-      config: join(copy, "test/mutate/vitest.config.ts"),
+      root: this.#copy,
+      config: join(this.#copy, "test/mutate/vitest.config.ts"),
       watch: false,
       bail: 1,
+      // One process for all: what takes the time is to start it.
+      isolate: false,
+      fileParallelism: false,
       reporters: [{}],
     });
     return this.#vitest;

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { LuaTests, type Outcome } from "./lua.ts";
 import { lua, type Target, typescript, unmutated } from "./targets.ts";
-import { copy, installStryker, makeCopy } from "./workspace.ts";
+import { installStryker, makeCopy } from "./workspace.ts";
 
 const least = 85;
 
@@ -25,9 +25,8 @@ const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
 });
 const both = flags.lua === flags.typescript;
-const files = makeCopy();
 
-const filesOf = ({ of }: Target) =>
+const filesOf = ({ of }: Target, files: readonly string[]) =>
   files.filter(
     (path) =>
       (path === of || path.startsWith(`${of}/`)) &&
@@ -36,15 +35,21 @@ const filesOf = ({ of }: Target) =>
   );
 
 let isEnough = true;
-if (flags.typescript || both)
-  for (const target of typescript) isEnough = mutateTypeScript(target) && isEnough;
+if (flags.typescript || both) isEnough = mutateTypeScript() && isEnough;
 if (flags.lua || both) isEnough = (await mutateLua()) && isEnough;
 process.exitCode = isEnough ? 0 : 1;
 
-function mutateTypeScript(target: Target): boolean {
-  const mutate = filesOf(target);
-  if (mutate.length === 0) return true;
-  const program = installStryker();
+function mutateTypeScript(): boolean {
+  const { copy, files } = makeCopy("typescript");
+  const program = installStryker(copy);
+  const ends = typescript.map((target) => {
+    const mutate = filesOf(target, files);
+    return mutate.length === 0 || stryker(program, copy, mutate, target.tests);
+  });
+  return ends.every((end) => end);
+}
+
+function stryker(program: string, copy: string, mutate: string[], tests: string[]): boolean {
   const config = join(copy, "stryker.config.json");
   writeFileSync(
     config,
@@ -64,7 +69,7 @@ function mutateTypeScript(target: Target): boolean {
       tempDirName: ".stryker",
     }),
   );
-  const env = { ...process.env, MUTATE_TESTS: target.tests.join(","), MUTATING: "1" };
+  const env = { ...process.env, MUTATE_TESTS: tests.join(","), MUTATING: "1" };
   const redis = new URL("./with-redis.js", import.meta.url).pathname;
   const { status } = spawnSync(process.execPath, [redis, program, "run", config], {
     cwd: copy,
@@ -75,11 +80,12 @@ function mutateTypeScript(target: Target): boolean {
 }
 
 async function mutateLua(): Promise<boolean> {
+  const { copy, files } = makeCopy("lua");
   const all: Outcome[] = [];
   for (const target of lua) {
-    const paths = filesOf(target);
+    const paths = filesOf(target, files);
     if (paths.length === 0) continue;
-    const tests = new LuaTests(target.tests);
+    const tests = new LuaTests(copy, target.tests);
     try {
       await tests.check();
       for (const path of paths) {

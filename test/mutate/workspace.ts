@@ -14,12 +14,17 @@ import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const root = fileURLToPath(new URL("../../..", import.meta.url));
-export const copy = join(root, ".data", "mutate");
 /** What is installed there stays from one time to the next. */
 const installed = join(root, ".data", "stryker");
 
-/** Makes the copy anew, as the files are now, committed or not. Answers the paths in it, from its root. */
-export function makeCopy(): string[] {
+/**
+ * Makes the copy anew, as the files are now, committed or not.
+ *
+ * @param name there may be several, to mutate side by side
+ * @returns the copy's path, and the paths of the files in it, from there
+ */
+export function makeCopy(name: string): { copy: string; files: string[] } {
+  const copy = join(root, ".data", "mutate", name);
   rmSync(copy, { recursive: true, force: true });
   const listed = execFileSync("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"], {
     cwd: root,
@@ -31,12 +36,12 @@ export function makeCopy(): string[] {
     cpSync(join(root, path), join(copy, path));
   }
   const workspaces = files.filter((path) => path.endsWith("package.json")).map((path) => dirname(path));
-  for (const workspace of workspaces) linkModules(join(workspace, "node_modules"));
-  return files;
+  for (const workspace of workspaces) linkModules(copy, join(workspace, "node_modules"));
+  return { copy, files };
 }
 
 /** Packages of others are linked; our own are those of the copy. */
-function linkModules(path: string): void {
+function linkModules(copy: string, path: string): void {
   if (!existsSync(join(root, path))) return;
   const own = join(path, "@throughline");
   mkdirSync(join(copy, path), { recursive: true });
@@ -58,7 +63,7 @@ function linkModules(path: string): void {
  *
  * @returns the program's path
  */
-export function installStryker(): string {
+export function installStryker(copy: string): string {
   const wanted = readFileSync(join(root, "test/mutate/stryker.json"), "utf8");
   const manifest = join(installed, "package.json");
   if (!existsSync(join(installed, "node_modules")) || readFileSync(manifest, "utf8") !== wanted) {
@@ -71,7 +76,6 @@ export function installStryker(): string {
     execFileSync("npm", ["install", ...options], { cwd: installed, stdio: "inherit" });
   }
   const into = join(copy, "stryker");
-  mkdirSync(into);
   // Copied, not linked: what it imports of ours is looked for from where it is.
   cpSync(join(installed, "node_modules"), join(into, "node_modules"), {
     recursive: true,
