@@ -62,7 +62,7 @@ function stryker(program: string, copy: string, mutate: string[], tests: string[
       coverageAnalysis: "perTest",
       concurrency: 2,
       timeoutMS: 20_000,
-      reporters: ["clear-text"],
+      reporters: ["clear-text", "progress-append-only"],
       clearTextReporter: { allowColor: false, logTests: false, reportTests: false },
       allowConsoleColors: false,
       thresholds: { high: 95, low: least, break: least },
@@ -90,7 +90,10 @@ async function mutateLua(): Promise<boolean> {
       await tests.check();
       for (const path of paths) {
         const found: Outcome[] = [];
-        await tests.mutate(path, (outcome) => found.push(outcome));
+        await tests.mutate(path, (outcome) => {
+          found.push(outcome);
+          if (outcome.end === "survived") say(`${path}:${outcome.line}: survived: ${outcome.what}`);
+        });
         all.push(...found);
         report(path, found);
       }
@@ -103,9 +106,8 @@ async function mutateLua(): Promise<boolean> {
 }
 
 function report(name: string, outcomes: readonly Outcome[]): void {
-  const survivors = outcomes.filter(({ end }) => end === "survived");
-  say(`${name}: ${score(outcomes).toFixed(1)} % of ${outcomes.length}, ${survivors.length} survived`);
-  if (name.endsWith(".lua")) for (const { line, what } of survivors) say(`  ${line}: ${what}`);
+  const survivors = outcomes.filter(({ end }) => end === "survived").length;
+  say(`${name}: ${score(outcomes).toFixed(1)} % of ${outcomes.length}, ${survivors} survived`);
 }
 
 function say(line: string): void {

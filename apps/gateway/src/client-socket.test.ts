@@ -1,10 +1,11 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { Duplex } from "node:stream";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import { testLogger } from "../../../test/support/logger.ts";
 import { until, within } from "../../../test/support/until.ts";
-import type { ClientSocket } from "./client-socket.ts";
+import { ClientSocket } from "./client-socket.ts";
 import { gatewayConfig } from "./config.ts";
 import { textFrame } from "./frame.ts";
 import { Sockets } from "./sockets.ts";
@@ -71,5 +72,24 @@ describe("P8: a client that does not read", () => {
     await within(drained);
     await until(() => connection.closed);
     await within(connection.drained());
+  });
+
+  test("is waited for no more when it has gone, also where the system says nothing of what was written", async () => {
+    const stuck = new Duplex({ read() {}, write() {} });
+    const limits = {
+      highWater: 20_000,
+      lowWater: 10_000,
+      commandsPerSecond: 1,
+      bytesPerSecond: 1,
+      slowSocketMs: 1_000,
+    };
+    const alone = new ClientSocket("c", { id: "alice", expiresAt: undefined }, client, stuck, limits, () =>
+      Promise.reject(new Error("no commands here")),
+    );
+    alone.send(textFrame("x".repeat(30_000)));
+    const drained = alone.drained();
+    expect(alone.writable).toBe(false);
+    alone.onClose();
+    await within(drained);
   });
 });
