@@ -12,7 +12,6 @@ const runLog = [
   "test/conformance/run-log.test.ts",
   "packages/runlog/src/incarnation.test.ts",
   "packages/runlog/src/run-writer.test.ts",
-  "packages/runlog/src/log-writer.test.ts",
 ];
 const dispatch = ["packages/dispatch/src/**/*.test.ts"];
 
