@@ -361,6 +361,13 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
         const writer = await claim(runId);
         await writer.finish(completed);
         expect(() => writer.write(own("after"))).toThrow();
+        let refused: Error | undefined;
+        writer.onFailure = (error) => {
+          refused = error;
+        };
+        writer.check();
+        await until(() => refused !== undefined);
+        expect(refused).toMatchObject({ code: "stale_attempt" });
         expect(await it.log.claim(runId)).toEqual({ outcome: "ended", status: "completed" });
         expect(await it.store.cancel(runId, { keep: "thread" })).toMatchObject({
           outcome: "ended",
@@ -401,6 +408,14 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
           checkpoint: null,
         });
         const ending = lifecycle({ event: "cancelled", keep: "branch", reason: "why not" });
+        const { record } = await it.store.must(runId);
+        expect(record).toMatchObject({
+          status: "cancelled",
+          head: 1,
+          attempt: 0,
+          cancel: { keep: "branch" },
+        });
+        expect(record.endedAt).toBe(record.cancel?.requestedAt);
         expect(await all(runId)).toEqual([{ offset: 1, part: ending }]);
         await until(() => live.length === 1);
         expect(live[0]!.toString()).toBe(`1:1:first:e\n[${line(ending)}]`);
@@ -426,6 +441,7 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
           outcome: "claimed",
           run: { record: { cancel: { keep: "branch" } } },
         });
+        expect((await it.store.must(runId)).record.status).toBe("cancelling");
         expect(writer.attempt).toBe(1);
       });
 
@@ -469,6 +485,55 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
         expect((await it.store.must(runId)).record).toMatchObject({ status: "queued", head: 0 });
       });
     });
+
+    test("whatever a writer asks of a run that has expired is answered so, and leaves nothing", async () => {
+      const asks: ((writer: RunWriter) => Promise<unknown>)[] = [
+        (writer) => writer.finish(completed),
+        (writer) => writer.release(),
+        (writer) => writer.renew("second"),
+        (writer) => writer.trim(1, "{}"),
+        (writer) => writer.tried("alone"),
+        (writer) => writer.tried("cleared"),
+      ];
+      for (const ask of asks) {
+        const runId = await open();
+        const writer = await claim(runId);
+        await it.store.remove(runId);
+        await expect(ask(writer)).rejects.toMatchObject({ code: "no_such_run" });
+        expect(await it.expiresIn(runId)).toEqual([]);
+      }
+    });
+
+    test.each(["completed", "interrupted", "cancelled", "failed"] as const)(
+      "P5: a run that is %s takes no claim and no cancel, and keeps its times",
+      async (event) => {
+        const began = Date.now();
+        const runId = await open();
+        const writer = await claim(runId);
+        const endings: Record<typeof event, LifecycleData> = {
+          completed,
+          interrupted: { event: "interrupted", interrupts: [{ id: "i", value: 1 }] },
+          cancelled: { event: "cancelled", keep: "thread" },
+          failed: { event: "failed", error: { name: "E", message: "m" } },
+        };
+        await writer.finish(endings[event]);
+        const { record } = await it.store.must(runId);
+        expect(record.status).toBe(event);
+        const times = [record.createdAt, record.startedAt!, record.endedAt!].map((time) => Date.parse(time));
+        expect(times).toEqual([...times].sort((a, b) => a - b));
+        expect(times[0]).toBeGreaterThanOrEqual(began);
+        expect(times[2]).toBeLessThanOrEqual(Date.now());
+        expect(await it.log.claim(runId)).toEqual({ outcome: "ended", status: event });
+        expect(await it.store.cancel(runId, { keep: "discard" })).toEqual({
+          outcome: "ended",
+          now: false,
+          status: event,
+          offset: 1,
+          checkpoint: null,
+        });
+        expect((await it.store.must(runId)).record).toEqual(record);
+      },
+    );
 
     describe("release", () => {
       test("gives the run back to the queue, once; who gave it back writes no more", async () => {

@@ -80,6 +80,16 @@ test("a worker that was lost with a Redis is not counted as one that the run too
   expect(await store.must("run")).toMatchObject({ crashes: 1 });
 });
 
+test("how long a run has taken is counted from its first claim to its last", async () => {
+  await claim();
+  expect((await store.must("run")).elapsedMs).toBe(0);
+  const started = Number(await redis.hget(keys.run, "started"));
+  await redis.hset(keys.run, "started", started - 60_000);
+  await claim();
+  expect((await store.must("run")).elapsedMs).toBeGreaterThanOrEqual(60_000);
+  expect(await redis.hget(keys.run, "started")).toBe(String(started - 60_000));
+});
+
 test("a cancel that ends a run does so in the new epoch", async () => {
   await move();
   await store.cancel("run", { keep: "thread" });
