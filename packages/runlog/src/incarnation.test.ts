@@ -42,6 +42,14 @@ async function claim(): Promise<RunWriter> {
   return claimed.writer;
 }
 
+test("a run remembers which Redis it was opened in, and which it was last claimed in", async () => {
+  const [, id] = /master_replid:(\w+)/.exec(await redis.info("replication"))!;
+  expect(await redis.hget(keys.run, "incarnation")).toBe(id);
+  await move();
+  await claim();
+  expect(await redis.hget(keys.run, "incarnation")).toBe(id);
+});
+
 test("the next claim gives the log a new epoch, once, and tells everyone", async () => {
   const first = await claim();
   void first.write({ type: "custom", ns: [], data: 1 });
