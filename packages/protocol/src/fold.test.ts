@@ -695,6 +695,16 @@ describe("properties", () => {
   });
 });
 
+describe("a state that brings a message anew", () => {
+  it("leaves none of its fields: what is brought once more is there", () => {
+    const whole = { type: "ai", id: "a", content: "x" };
+    const parts = [chunk("a", "x", { n: 1 }), update({ messages: [whole] })];
+    expect(fold(parts).messages()[0]?.message).toEqual(whole);
+    const again = fold([...parts, chunk("a", "y", { n: 1 })]);
+    expect(again.messages()).toMatchObject([{ message: { content: "xy", n: 1 } }]);
+  });
+});
+
 describe("rewinds", () => {
   it("drop a snapshot that holds what they take back", () => {
     const snapshot: FoldSnapshot = {
