@@ -10,6 +10,10 @@ export async function redisRunLog(url: string): Promise<RunLog> {
   const redis = connectRedis(url, "worker");
   const subscriber = connectRedis(url, "subscriber");
   const live = new LiveSubscriber(subscriber);
+  const keptOf = (runId: string) => {
+    const { run, log, snapshot } = runKeys(prefix, runId);
+    return [run, log, snapshot];
+  };
   return {
     store: new RunStore(redis, { prefix, retention }),
     log: new LogWriter(redis, { prefix, retention }),
@@ -24,16 +28,22 @@ export async function redisRunLog(url: string): Promise<RunLog> {
       return heard;
     },
     async expiresIn(runId) {
-      const { run, log, snapshot } = runKeys(prefix, runId);
-      const left = await Promise.all([run, log, snapshot].map((key) => redis.pttl(key)));
-      const there = left.filter((ms) => ms !== -2);
-      return there.length === 0 ? 0 : Math.min(...there);
+      const left = await Promise.all(keptOf(runId).map((key) => redis.pttl(key)));
+      return left.filter((ms) => ms !== -2).map((ms) => (ms === -1 ? Number.POSITIVE_INFINITY : ms));
+    },
+    async age(runId, ms) {
+      for (const key of keptOf(runId)) {
+        const left = await redis.pttl(key);
+        if (left > 0) await redis.pexpire(key, left - ms);
+      }
     },
     async loseEntries(runId, count) {
       const { run, log } = runKeys(prefix, runId);
       const last = await redis.xrevrange(log, "+", "-", "COUNT", count + 1);
       for (const [id] of last.slice(0, count)) await redis.xdel(log, id);
-      await redis.hset(run, "head", last[count]![0].slice(0, -2));
+      const [id] = last[count]!;
+      await redis.call("XSETID", log, id);
+      await redis.hset(run, "head", id.slice(0, -2));
     },
     async close() {
       redis.disconnect();

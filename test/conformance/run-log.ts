@@ -6,7 +6,7 @@
 import { type LifecycleData, lifecycle, type Part } from "@throughline/protocol";
 import type { LogReader, LogWriter, NewRun, Retention, RunStore, RunWriter } from "@throughline/runlog";
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { until } from "../support/until.ts";
 
 export interface RunLog {
@@ -17,8 +17,10 @@ export interface RunLog {
   reader: Pick<LogReader, "page" | "parts" | "snapshot">;
   /** Hears a run's live messages and its control channel from the moment that it resolves. */
   listen(runId: string): Promise<{ live: Buffer[]; control: Buffer[] }>;
-  /** What is left of the run's life, ms; 0: there is no such run. */
-  expiresIn(runId: string): Promise<number>;
+  /** What is left of the life of each thing that is kept of the run, ms; Infinity where it has no end. */
+  expiresIn(runId: string): Promise<number[]>;
+  /** Has all that is kept of the run end that much sooner, as if the time had gone by. */
+  age(runId: string, ms: number): Promise<void>;
   /** Takes back the last `count` acknowledged entries, as a store does that lost writes. */
   loseEntries(runId: string, count: number): Promise<void>;
   readonly retention: Retention;
@@ -302,15 +304,18 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
         expect(await it.store.get(runId)).toBeNull();
       });
 
-      test("finds out that acknowledged parts were lost, and writes no hole", async () => {
-        const runId = await open();
-        const writer = await claim(runId);
-        await writeEach(writer, [own(1), own(2), own(3)]);
-        await it.loseEntries(runId, 2);
-        void writer.write(own(4));
-        await expect(writer.flush()).rejects.toMatchObject({ code: "lost_writes" });
-        expect((await all(runId)).map(({ offset }) => offset)).toEqual([1]);
-      });
+      test.each([1, 2])(
+        "finds out that %i acknowledged parts were lost, and writes no hole",
+        async (count) => {
+          const runId = await open();
+          const writer = await claim(runId);
+          await writeEach(writer, [own(1), own(2), own(3)]);
+          await it.loseEntries(runId, count);
+          void writer.write(own(4));
+          await expect(writer.flush()).rejects.toMatchObject({ code: "lost_writes" });
+          expect((await all(runId)).map(({ offset }) => offset)).toEqual([1, 2].slice(0, 3 - count));
+        },
+      );
 
       test("after seal nothing is taken, and what was taken is written", async () => {
         const runId = await open();
@@ -356,12 +361,29 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
         const writer = await claim(runId);
         await writer.finish(completed);
         expect(() => writer.write(own("after"))).toThrow();
+        let refused: Error | undefined;
+        writer.onFailure = (error) => {
+          refused = error;
+        };
+        writer.check();
+        await until(() => refused !== undefined);
+        expect(refused).toMatchObject({ code: "stale_attempt" });
         expect(await it.log.claim(runId)).toEqual({ outcome: "ended", status: "completed" });
         expect(await it.store.cancel(runId, { keep: "thread" })).toMatchObject({
           outcome: "ended",
           now: false,
         });
         expect(await all(runId)).toHaveLength(1);
+      });
+
+      test("of a log that is behind what it had acknowledged is refused, and leaves the run as it is", async () => {
+        const runId = await open();
+        const writer = await claim(runId);
+        await writeEach(writer, [own(1), own(2), own(3)]);
+        await it.loseEntries(runId, 2);
+        await expect(writer.finish(completed)).rejects.toMatchObject({ code: "lost_writes" });
+        expect((await all(runId)).map(({ offset }) => offset)).toEqual([1]);
+        expect((await it.store.must(runId)).record).toMatchObject({ status: "running", head: 1 });
       });
 
       test("writes what was still to be written first", async () => {
@@ -386,6 +408,14 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
           checkpoint: null,
         });
         const ending = lifecycle({ event: "cancelled", keep: "branch", reason: "why not" });
+        const { record } = await it.store.must(runId);
+        expect(record).toMatchObject({
+          status: "cancelled",
+          head: 1,
+          attempt: 0,
+          cancel: { keep: "branch" },
+        });
+        expect(record.endedAt).toBe(record.cancel?.requestedAt);
         expect(await all(runId)).toEqual([{ offset: 1, part: ending }]);
         await until(() => live.length === 1);
         expect(live[0]!.toString()).toBe(`1:1:first:e\n[${line(ending)}]`);
@@ -411,6 +441,7 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
           outcome: "claimed",
           run: { record: { cancel: { keep: "branch" } } },
         });
+        expect((await it.store.must(runId)).record.status).toBe("cancelling");
         expect(writer.attempt).toBe(1);
       });
 
@@ -452,6 +483,144 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
         });
         expect(await it.store.cancel("nobody", { keep: "thread" })).toEqual({ outcome: "missing" });
         expect((await it.store.must(runId)).record).toMatchObject({ status: "queued", head: 0 });
+      });
+    });
+
+    test("whatever a writer asks of a run that has expired is answered so, and leaves nothing", async () => {
+      const asks: ((writer: RunWriter) => Promise<unknown>)[] = [
+        (writer) => writer.finish(completed),
+        (writer) => writer.release(),
+        (writer) => writer.renew("second"),
+        (writer) => writer.trim(1, "{}"),
+        (writer) => writer.tried("alone"),
+        (writer) => writer.tried("cleared"),
+      ];
+      for (const ask of asks) {
+        const runId = await open();
+        const writer = await claim(runId);
+        await it.store.remove(runId);
+        await expect(ask(writer)).rejects.toMatchObject({ code: "no_such_run" });
+        expect(await it.expiresIn(runId)).toEqual([]);
+      }
+    });
+
+    test.each(["completed", "interrupted", "cancelled", "failed"] as const)(
+      "P5: a run that is %s takes no claim and no cancel, and keeps its times",
+      async (event) => {
+        const began = Date.now();
+        const runId = await open();
+        const writer = await claim(runId);
+        const endings: Record<typeof event, LifecycleData> = {
+          completed,
+          interrupted: { event: "interrupted", interrupts: [{ id: "i", value: 1 }] },
+          cancelled: { event: "cancelled", keep: "thread" },
+          failed: { event: "failed", error: { name: "E", message: "m" } },
+        };
+        await writer.finish(endings[event]);
+        const { record } = await it.store.must(runId);
+        expect(record.status).toBe(event);
+        const times = [record.createdAt, record.startedAt!, record.endedAt!].map((time) => Date.parse(time));
+        expect(times).toEqual([...times].sort((a, b) => a - b));
+        expect(times[0]).toBeGreaterThanOrEqual(began);
+        expect(times[2]).toBeLessThanOrEqual(Date.now());
+        expect(await it.log.claim(runId)).toEqual({ outcome: "ended", status: event });
+        expect(await it.store.cancel(runId, { keep: "discard" })).toEqual({
+          outcome: "ended",
+          now: false,
+          status: event,
+          offset: 1,
+          checkpoint: null,
+        });
+        expect((await it.store.must(runId)).record).toEqual(record);
+      },
+    );
+
+    describe("release", () => {
+      test("gives the run back to the queue, once; who gave it back writes no more", async () => {
+        const runId = await open();
+        const writer = await claim(runId);
+        await writeEach(writer, [own(1)]);
+        await writer.release();
+        await writer.release();
+        expect((await it.store.must(runId)).record).toMatchObject({ status: "queued", head: 1 });
+        void writer.write(own(2));
+        await expect(writer.flush()).rejects.toMatchObject({ code: "stale_attempt" });
+        await expect(writer.finish(completed)).rejects.toMatchObject({ code: "stale_attempt" });
+        const next = await claim(runId, it.another());
+        // Told once more, for its answer may have been lost: that is nothing to the one who has the run now.
+        await writer.release();
+        await writeEach(next, [own(3)]);
+        expect((await it.store.must(runId)).record.status).toBe("running");
+        expect((await all(runId)).map(({ part }) => part.data)).toEqual([1, 3]);
+      });
+
+      test("P3: of a run that is being cancelled takes nothing back of the cancel", async () => {
+        const runId = await open();
+        const writer = await claim(runId);
+        await it.store.cancel(runId, { keep: "branch" });
+        await writer.release();
+        expect((await it.store.must(runId)).record).toMatchObject({
+          status: "cancelling",
+          cancel: { keep: "branch" },
+        });
+      });
+    });
+
+    describe("renew", () => {
+      /** A run of three parts, of which the log has only the first left. */
+      const lost = async () => {
+        const runId = await open();
+        const writer = await claim(runId);
+        await writeEach(writer, [own(1), own(2), own(3)]);
+        await it.loseEntries(runId, 2);
+        return { runId, writer };
+      };
+
+      test("gives the log a new epoch, says how far the old one goes, and the run back", async () => {
+        const { runId, writer } = await lost();
+        const { live } = await it.listen(runId);
+        await writer.renew("second");
+        const page = await it.reader.page(runId, 0, 1);
+        expect(page).toMatchObject({ epoch: "second", earlier: { epoch: "first", upTo: 1 }, head: 1 });
+        expect(page).toMatchObject({ status: "queued", first: 1, last: 1 });
+        await until(() => live.length === 1);
+        expect(live[0]!.toString()).toBe("0:0:second\n");
+        void writer.write(own(4));
+        await expect(writer.flush()).rejects.toMatchObject({ code: "stale_attempt" });
+        const next = await claim(runId, it.another());
+        expect(await it.store.must(runId)).toMatchObject({ crashes: 0, record: { epoch: "second" } });
+        await writeEach(next, [own("new")]);
+        await until(() => live.length === 2);
+        expect(live[1]!.toString()).toMatch(/^2:1:second\n/);
+      });
+
+      test("twice is once: readers have one new epoch", async () => {
+        const { runId, writer } = await lost();
+        await writer.renew("second");
+        await writer.renew("third");
+        const page = await it.reader.page(runId, 0, 1);
+        expect(page).toMatchObject({ epoch: "second", earlier: { epoch: "first", upTo: 1 } });
+      });
+
+      test("P4: by an attempt that has lost the run is refused, and changes nothing", async () => {
+        const { runId, writer } = await lost();
+        const next = await claim(runId, it.another());
+        await expect(writer.renew("second")).rejects.toMatchObject({ code: "stale_attempt" });
+        expect((await it.store.must(runId)).record).toMatchObject({ status: "running", epoch: "first" });
+        await writeEach(next, [own(2)]);
+        await it.store.remove(runId);
+        await expect(next.renew("second")).rejects.toMatchObject({ code: "no_such_run" });
+      });
+
+      test("P3: of a run that is being cancelled takes nothing back of the cancel", async () => {
+        const { runId, writer } = await lost();
+        await it.store.cancel(runId, { keep: "discard" });
+        await writer.renew("second");
+        expect((await it.store.must(runId)).record).toMatchObject({
+          status: "cancelling",
+          epoch: "second",
+          cancel: { keep: "discard" },
+        });
       });
     });
 
@@ -578,26 +747,72 @@ export function describeRunLog(name: string, make: () => Promise<RunLog>): void 
       expect(bodies).toEqual(pages);
     });
 
-    test("what is kept has an end: while nothing happens, and after the ending", async () => {
-      const runId = await open();
-      const { idleMs, endedMs } = it.retention;
-      expect(idleMs).not.toBe(endedMs);
-      const near = async (ms: number) => {
+    describe("what is kept has an end", () => {
+      const passed = 50_000;
+      /** So many things are kept of the run, and each of them ends in `ms`, give or take what a test may last. */
+      const near = async (runId: string, ms: number, count: number) => {
         const left = await it.expiresIn(runId);
-        expect(left).toBeGreaterThan(ms - 10_000);
-        expect(left).toBeLessThanOrEqual(ms);
+        expect(left).toHaveLength(count);
+        for (const each of left) {
+          expect(each).toBeGreaterThan(ms - 0.8 * passed);
+          expect(each).toBeLessThanOrEqual(ms);
+        }
       };
-      await near(idleMs);
-      const writer = await claim(runId);
-      await writeEach(writer, [own(1), own(2)]);
-      await near(idleMs);
-      await writer.trim(1, "{}");
-      await near(idleMs);
-      await writer.finish(completed);
-      await near(endedMs);
-      const queued = await open();
-      await it.store.cancel(queued, { keep: "thread" });
-      expect(await it.expiresIn(queued)).toBeLessThanOrEqual(endedMs);
+      afterEach(() => void vi.useRealTimers());
+
+      test("while nothing happens: from the opening and from each claim on", async () => {
+        const { idleMs } = it.retention;
+        const runId = await open();
+        await near(runId, idleMs, 1);
+        await it.age(runId, passed);
+        await near(runId, idleMs - passed, 1);
+        const writer = await claim(runId);
+        await near(runId, idleMs, 1);
+        await writeEach(writer, [own(1), own(2)]);
+        await near(runId, idleMs, 2);
+        await writer.trim(1, "{}");
+        await near(runId, idleMs, 3);
+        await it.age(runId, passed);
+        await near(runId, idleMs - passed, 3);
+        await (await claim(runId)).trim(1, "{}");
+        await near(runId, idleMs, 3);
+      });
+
+      test("which a run that is written to pushes out, once a minute", async () => {
+        const { idleMs } = it.retention;
+        vi.useFakeTimers({ toFake: ["Date"] });
+        const runId = await open();
+        const writer = await claim(runId);
+        await writeEach(writer, [own(1), own(2)]);
+        await writer.trim(1, "{}");
+        for (const minute of [1, 2]) {
+          await it.age(runId, passed);
+          await writeEach(writer, [own(minute)]);
+          await near(runId, idleMs - passed, 3);
+          vi.setSystemTime(Date.now() + 60_000);
+          await writeEach(writer, [own(minute)]);
+          await until(() => near(runId, idleMs, 3).then(() => true));
+        }
+        // One that only waits is not to be forgotten either.
+        await it.age(runId, passed);
+        vi.setSystemTime(Date.now() + 60_000);
+        writer.check();
+        await until(() => near(runId, idleMs, 3).then(() => true));
+      });
+
+      test("after the ending", async () => {
+        const { idleMs, endedMs } = it.retention;
+        expect(idleMs).toBeGreaterThan(endedMs + passed);
+        const runId = await open();
+        const writer = await claim(runId);
+        await writeEach(writer, [own(1), own(2)]);
+        await writer.trim(1, "{}");
+        await writer.finish(completed);
+        await near(runId, endedMs, 3);
+        const queued = await open();
+        await it.store.cancel(queued, { keep: "thread" });
+        await near(queued, endedMs, 2);
+      });
     });
 
     test("P1: whatever sizes parts have and however they come, the log is what was written", async () => {

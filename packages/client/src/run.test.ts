@@ -737,6 +737,49 @@ describe("readers", () => {
     expect([...got, ...offsets(rest)]).toEqual(all.map((_, i) => i + 1));
   });
 
+  it("one that comes late, after a reset, reads the new log, which nobody has to ask for", async () => {
+    const peer = await open({ bufferSize: 500 });
+    const run = await start(peer);
+    const old = Array.from({ length: 50 }, (_, i) => token(`${i} `));
+    peer.parts("r1", 1, old);
+    peer.event("run.reset", { runId: "r1", epoch: "e2", reason: "lost" });
+    peer.parts("r1", 1, [token("new")]);
+    await settled(peer);
+    const { got, done } = collect(run.events);
+    peer.parts("r1", 2, [completed()]);
+    await done;
+    expect(got.map((each) => [each.kind, "offset" in each ? each.offset : 0])).toEqual([
+      ["reset", 0],
+      ["part", 1],
+      ["part", 2],
+    ]);
+    expect(run).toMatchObject({ text: "new", offset: 2 });
+    expect(peer.received.map((each) => each.method)).toEqual(["run.start", "server.ping"]);
+  });
+
+  it("one that comes late has asked once more: the answer to what was asked before is none", async () => {
+    let peer = await open({ bufferSize: 500 });
+    const run = await start(peer);
+    const all = [...Array.from({ length: 50 }, (_, i) => token(`${i} `)), completed()];
+    peer.parts("r1", 1, all.slice(0, 40));
+    await until(() => expect(run.offset).toBe(40));
+    peer = await reconnect(peer);
+    const first = await peer.command("run.subscribe");
+    expect(first.params.after).toBe(40);
+    const { got, done } = collect(run);
+    const second = await peer.command("run.subscribe");
+    expect(second.params.after).toBe(0);
+    const answer = { runId: "r1", status: "running", first: 1, head: 51, epoch: "e1" } as const;
+    peer.answer(first, answer);
+    peer.parts("r1", 41, all.slice(40));
+    await settled(peer);
+    peer.answer(second, answer);
+    peer.parts("r1", 1, all);
+    await done;
+    expect(offsets(got)).toEqual(all.map((_, i) => i + 1));
+    expect(peer.received.filter(({ method }) => method === "run.subscribe")).toHaveLength(2);
+  });
+
   it("detach: ends the reader, tells the gateway, and leaves the run alone", async () => {
     const peer = await open();
     const run = await start(peer);

@@ -130,14 +130,9 @@ test("P1: a batch whose answer was lost is sent again, and is there once", async
   const keys = runKeys(prefix, writer.runId);
   void writer.write(own("once"));
   // The very command that the writer is about to send gets there before it: its answer is the one that was lost.
-  const args = [writer.attempt, 1, 1, JSON.stringify([own("once")]), 0] as const;
-  await (redis as unknown as { tlAppend(...args: unknown[]): Promise<number[]> }).tlAppend(
-    3,
-    keys.run,
-    keys.log,
-    keys.live,
-    ...args,
-  );
+  const args = [writer.fence, 1, 1, JSON.stringify([own("once")]), 0, keys.live] as const;
+  const first = redis as unknown as { tlAppend(...args: unknown[]): Promise<number[]> };
+  expect(await first.tlAppend(2, keys.run, keys.log, ...args)).toEqual([1]);
   await writer.flush();
   void writer.write(own("next"));
   await writer.flush();

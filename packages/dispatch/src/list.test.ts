@@ -1,0 +1,35 @@
+import { Redis } from "ioredis";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
+import { Dispatcher } from "./dispatcher.ts";
+import { defaultQueue } from "./queue.ts";
+
+let redis: Redis;
+let dispatcher: Dispatcher;
+beforeEach(() => {
+  redis = new Redis(testRedisUrl(), { maxRetriesPerRequest: null });
+  dispatcher = new Dispatcher(redis, { prefix: testPrefix() });
+});
+afterEach(async () => {
+  await dispatcher.close();
+  redis.disconnect();
+});
+
+test("what has expired leaves no hole in a list, on whichever page it is found", async () => {
+  const request = { queue: defaultQueue };
+  const runIds: string[] = [];
+  for (let i = 0; i < 130; i++) {
+    const { runId } = await dispatcher.start({ agent: "a", owner: "alice", threadId: `t${i}`, request });
+    runIds.push(runId);
+  }
+  const list = async (limit: number) =>
+    (await dispatcher.list({ owner: "alice", limit })).runs.map(({ runId }) => runId);
+  // Newest first; of those that came within a millisecond in the order of their ids.
+  const before = await list(200);
+  expect([...before].sort()).toEqual([...runIds].sort());
+  const expired = new Set(before.filter((_, i) => i % 5 === 0 && i < 70));
+  for (const runId of expired) await dispatcher.runs.remove(runId);
+  const left = before.filter((runId) => !expired.has(runId));
+  expect(await list(60)).toEqual(left.slice(0, 60));
+  expect(await list(200)).toEqual(left);
+});
