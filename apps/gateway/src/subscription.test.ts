@@ -168,11 +168,11 @@ class HeldReader extends LogReader {
     return page;
   }
 
-  override async snapshot(runId: string) {
-    const snapshot = await super.snapshot(runId);
+  override async snapshotSlice(runId: string, from: number, count: number) {
+    const slice = await super.snapshotSlice(runId, from, count);
     this.snapshots++;
     await this.snapshotGate?.passed;
-    return snapshot;
+    return slice;
   }
 }
 
@@ -217,7 +217,7 @@ async function follow(
   } = {},
 ): Promise<{ outlet: Notebook; subscription: Subscription; sees: (...seen: string[]) => Promise<void> }> {
   await feed.acquire();
-  const subscription = new Subscription(feed, after, epoch, filter, outlet);
+  const subscription = new Subscription(feed, after, epoch, { filter }, outlet);
   opened.push(subscription);
   subscription.start();
   const sees = async (...seen: string[]) => {
