@@ -1,10 +1,12 @@
 import type { RunnableConfig } from "@langchain/core/runnables";
-import type {
-  BaseCheckpointSaver,
-  ChannelVersions,
-  Checkpoint,
-  CheckpointMetadata,
-  PendingWrite,
+import {
+  type BaseCheckpointSaver,
+  type ChannelVersions,
+  type Checkpoint,
+  type CheckpointMetadata,
+  type CheckpointTuple,
+  getCheckpointId,
+  type PendingWrite,
 } from "@langchain/langgraph-checkpoint";
 import { ForkView } from "./fork-view.ts";
 import { ERROR, isUnfinished } from "./langgraph.ts";
@@ -20,11 +22,27 @@ export class GraphSaver extends ForkView {
   readonly #onError: (error: unknown) => void;
   #failed = false;
   readonly #underWay = new Set<Promise<void>>();
+  #head: CheckpointTuple | undefined;
 
-  /** @param onError hears of the first write that was refused, and has to stop the run */
-  constructor(saver: BaseCheckpointSaver, onError: (error: unknown) => void) {
+  /**
+   * @param onError hears of the first write that was refused, and has to stop the run
+   * @param head the thread's head, if it was read: LangGraph begins with it, and need not read it again
+   */
+  constructor(saver: BaseCheckpointSaver, onError: (error: unknown) => void, head?: CheckpointTuple) {
     super(saver);
     this.#onError = onError;
+    this.#head = head;
+  }
+
+  override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
+    const head = this.#head;
+    const { thread_id, checkpoint_ns = "" } = config.configurable ?? {};
+    const isHead = checkpoint_ns === "" && getCheckpointId(config) === "";
+    if (head === undefined || !isHead || thread_id !== head.config.configurable?.thread_id) {
+      return await super.getTuple(config);
+    }
+    this.#head = undefined;
+    return this.seen(head);
   }
 
   /** Resolves when no write is under way and none follows: LangGraph sends a checkpoint when the one before is stored. */
@@ -57,6 +75,7 @@ export class GraphSaver extends ForkView {
   }
 
   async #write(write: () => Promise<unknown>): Promise<void> {
+    this.#head = undefined;
     if (this.#failed) return;
     const done = write().then(
       () => {},

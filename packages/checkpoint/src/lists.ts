@@ -18,7 +18,7 @@ import { BaseMessage } from "@langchain/core/messages";
 import { JsonPlusSerializer, type SerializerProtocol } from "@langchain/langgraph-checkpoint";
 import { isPlain } from "./json.ts";
 import { END, isStateKey, PREVIOUS } from "./langgraph.ts";
-import { type FlatMessage, flattenMessage, unflattenMessage } from "./messages.ts";
+import { type FlatMessage, flattenMessage, unflattenMessage, wholeMessage } from "./messages.ts";
 import { dump, load } from "./stored.ts";
 
 const mark = "list\0";
@@ -145,13 +145,14 @@ export class Lists {
    * What stands in Redis for a channel's value, made that value again.
    *
    * @param isLatest what is stored next is likely to be made of it
+   * @param flat messages are not made: they stay flat, as whole ones
    */
   async load(
     [key, ns]: Scope,
     channel: string,
     value: Buffer,
     elements: Elements,
-    isLatest: boolean,
+    { isLatest = false, flat = false }: { isLatest?: boolean; flat?: boolean },
   ): Promise<unknown> {
     if (value.toString("latin1", 0, mark.length) !== mark) return await load(this.#serde, value);
     const [ranges = "", ...inline] = value.toString("utf8", mark.length).split("\n");
@@ -163,7 +164,7 @@ export class Lists {
     }
     const [known, fresh] = [stored.values(), inline.values()];
     return await settled(
-      all.map((number) => this.#element((number === undefined ? fresh : known).next().value as string)),
+      all.map((number) => this.#element((number === undefined ? fresh : known).next().value as string, flat)),
     );
   }
 
@@ -186,11 +187,13 @@ export class Lists {
     return isText ? `s${line.replace("\0", " ")}` : `b${dumped.toString("base64")}`;
   }
 
-  #element(line: string): unknown {
+  #element(line: string, flat: boolean): unknown {
     const rest = line.slice(1);
     switch (line[0]) {
-      case "m":
-        return unflattenMessage(JSON.parse(rest) as FlatMessage);
+      case "m": {
+        const message = JSON.parse(rest) as FlatMessage;
+        return flat ? wholeMessage(message) : unflattenMessage(message);
+      }
       case "p":
         return JSON.parse(rest);
       case "s":
@@ -274,11 +277,12 @@ function isShared(channel: string): boolean {
 
 /** Messages and plain JSON as lines. undefined: only the serializer may know what it is. */
 function textOf(element: unknown): string | undefined {
-  if (!BaseMessage.isInstance(element)) return isJson(element) ? `p${JSON.stringify(element)}` : undefined;
   try {
+    if (!BaseMessage.isInstance(element)) return isJson(element) ? `p${JSON.stringify(element)}` : undefined;
     const flat = flattenMessage(element);
     return isJson(flat) ? `m${JSON.stringify(flat)}` : undefined;
   } catch {
+    // Too deep, or it throws when it is read: the serializer says what cannot be stored.
     return undefined;
   }
 }

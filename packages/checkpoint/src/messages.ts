@@ -71,6 +71,8 @@ const chunks: Record<string, string> = {
   function: "FunctionMessageChunk",
   generic: "ChatMessageChunk",
 };
+/** The type of the message that a chunk is of. */
+const types = Object.fromEntries(Object.entries(chunks).map(([type, chunk]) => [chunk, type]));
 const coerced = new Set(["human", "user", "ai", "assistant", "system", "developer", "tool", "remove"]);
 const silent = new Set(["ai", "assistant", "AIMessageChunk"]);
 
@@ -175,10 +177,16 @@ export function flattenValues(values: unknown, flatten: Flatten = flattenWhole):
 
 type Flatten = (message: BaseMessage) => FlatMessage;
 
-/** A whole message: one that was put together from chunks has their class, and still the chunks of its calls. */
 function flattenWhole(message: BaseMessage): FlatMessage {
-  const { tool_call_chunks: _, ...flat } = flattenMessage(message);
-  return { ...flat, type: message.type } as FlatMessage;
+  return wholeMessage(flattenMessage(message));
+}
+
+/** A whole message: one that was put together from chunks has their class, and still the chunks of its calls. */
+export function wholeMessage(flat: FlatMessage): FlatMessage {
+  const type = Object.hasOwn(types, flat.type) ? types[flat.type]! : flat.type;
+  if (type === flat.type && !("tool_call_chunks" in flat)) return flat;
+  const { tool_call_chunks: _, ...rest } = flat;
+  return { ...rest, type } as FlatMessage;
 }
 
 /**

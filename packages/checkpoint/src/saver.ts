@@ -90,6 +90,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   readonly #prefix: string;
   #scope: string;
   #lists: Lists;
+  #flat = false;
   #fence: Fence | undefined;
   /** The ids of what a branch has put. */
   readonly #branched = new Set<string>();
@@ -111,6 +112,13 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   fenced(fence: Fence): RedisCheckpointSaver {
     const view = this.scoped(this.#scope);
     view.#fence = { ...fence };
+    return view;
+  }
+
+  /** A view for reading: most messages in the state are flat ones already, where making them would be in vain. */
+  flat(): RedisCheckpointSaver {
+    const view = this.scoped(this.#scope);
+    view.#flat = true;
     return view;
   }
 
@@ -458,8 +466,9 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   }
 
   #loader(keys: ThreadKeys, ns: string, elements: Elements, isLatest: boolean) {
+    const options = { isLatest, flat: this.#flat };
     return (channel: string, value: Buffer) =>
-      this.#lists.load([keys[3], ns], channel, value, elements, isLatest);
+      this.#lists.load([keys[3], ns], channel, value, elements, options);
   }
 
   async *#pages(threadId: string, ns: string | undefined, below: string | undefined, want: number) {

@@ -31,7 +31,7 @@ import {
 } from "./langgraph.ts";
 import { marksOf, withoutMarks } from "./marks.ts";
 import { flattenValues, manyMessages, mergeMessages } from "./messages.ts";
-import type { RedisCheckpointSaver } from "./saver.ts";
+import { RedisCheckpointSaver } from "./saver.ts";
 
 /** A node that is to run next, or has run while others of its step had not. */
 export interface TaskState {
@@ -115,8 +115,13 @@ export async function findSubgraph(
 /** The state at a checkpoint, by default the head; null where there is none. */
 export async function readState(saver: BaseCheckpointSaver, position: Position): Promise<ThreadState | null> {
   const { threadId, checkpointId, ns } = position;
-  const tuple = await saver.getTuple(at(threadId, checkpointId, ns));
-  return tuple ? await threadState(saver, threadId, tuple) : null;
+  const reader = flatReader(saver);
+  const tuple = await reader.getTuple(at(threadId, checkpointId, ns));
+  return tuple ? await threadState(reader, threadId, tuple) : null;
+}
+
+function flatReader(saver: BaseCheckpointSaver): BaseCheckpointSaver {
+  return saver instanceof RedisCheckpointSaver ? saver.flat() : saver;
 }
 
 /** The states of all lines of a thread, branches included, newest first; `before` is a checkpoint's id. */
@@ -129,8 +134,9 @@ export async function readHistory(
     ...(before && { before: at(threadId, before, ns) }),
   };
   const states: ThreadState[] = [];
-  for await (const tuple of saver.list(at(threadId, undefined, ns), options)) {
-    states.push(await threadState(saver, threadId, tuple));
+  const reader = flatReader(saver);
+  for await (const tuple of reader.list(at(threadId, undefined, ns), options)) {
+    states.push(await threadState(reader, threadId, tuple));
   }
   return states;
 }

@@ -281,17 +281,19 @@ export class GraphSession implements Session {
   async #stream(): Promise<AsyncIterable<GraphChunk | GraphEvent>> {
     const { run, request, attempt, store } = this.#work;
     const { runId, threadId } = run.record;
-    const fenced = this.#fenced({ before: (write) => this.#beforeWrite(write) });
-    this.#saver = new GraphSaver(fenced, (error) => this.#onRefusal(error));
-    const graph = withSaver(this.#graph, this.#saver);
     const config = {
       ...requestedConfig(request.config),
       // A graph that has one of its own keeps it.
-      ...(store === undefined || graph.store !== undefined ? {} : { store }),
+      ...(store === undefined || this.#graph.store !== undefined ? {} : { store }),
     };
     const gates = requestedGates(this.#inside!, request);
     const signal = AbortSignal.any([attempt.signal, this.#broken.signal]);
     const { input, checkpointId } = await this.#begin({ ...config, signal });
+    const fenced = this.#fenced({ before: (write) => this.#beforeWrite(write) });
+    const isHead = this.#head?.checkpoint.id === (await this.#work.saver.head(threadId));
+    const head = isHead ? this.#head : undefined;
+    this.#saver = new GraphSaver(fenced, (error) => this.#onRefusal(error), head);
+    const graph = withSaver(this.#graph, this.#saver);
     // Nobody is waited for here once the attempt is stopped: a router may have taken its time.
     attempt.signal.throwIfAborted();
     const options = {
