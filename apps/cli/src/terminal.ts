@@ -32,7 +32,7 @@ export class Terminal {
 
   text(text: string): void {
     if (text === "") return;
-    this.#out.write(text);
+    this.#out.write(this.#out.isTTY === true ? printable(text) : text);
     this.#midLine = !text.endsWith("\n");
   }
 
@@ -55,8 +55,15 @@ export class Terminal {
     const shared = this.#out.isTTY === true && this.#err.isTTY === true;
     const begin = this.#midLine && shared ? "\n" : "";
     if (shared) this.#midLine = false;
-    this.#err.write(`${begin}${dim && this.#color ? `\u001b[2m${text}\u001b[22m` : text}\n`);
+    const shown = this.#err.isTTY === true ? printable(text) : text;
+    this.#err.write(`${begin}${dim && this.#color ? `\u001b[2m${shown}\u001b[22m` : shown}\n`);
   }
+}
+
+/** Without what a terminal would obey: what an agent says is not to colour a screen, clear it, or name its window. */
+function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, "");
 }
 
 /** A terminal sends Ctrl-C to every process in it, and npm passes on what it got: one press may come twice. */
