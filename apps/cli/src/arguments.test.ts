@@ -149,6 +149,22 @@ describe("Terminal", () => {
     ]);
   });
 
+  it("obeys nothing that an agent says, and passes it on as it is where no screen is", () => {
+    const text = "a\u001b]0;title\u0007\u001b[2J\u009b31m\rb\tc\nd é\u{1f600}";
+    const seen = [true, false].map((isTTY) => {
+      const { log, out, err } = streams(isTTY, isTTY);
+      const terminal = new Terminal(out, err, { color: false });
+      terminal.text(text);
+      terminal.note(text);
+      return log;
+    });
+    const shown = "a]0;title[2J31mb\tc\nd é\u{1f600}";
+    expect(seen).toEqual([
+      [`out:${shown}`, `err:\n${shown}\n`],
+      [`out:${text}`, `err:${text}\n`],
+    ]);
+  });
+
   it("leaves text that is piped exactly as it is", () => {
     const { log, out, err } = streams(false, true);
     const terminal = new Terminal(out, err, { color: false, quiet: true });
