@@ -297,7 +297,7 @@ test("starts, ends, cancels, lost workers and crashes in any order: what is coun
     },
     { weight: 1, arbitrary: fc.record({ do: fc.constant("expire" as const), which }) },
     {
-      weight: 1,
+      weight: 3,
       arbitrary: fc.record({
         do: fc.constantFrom(
           "end and crash" as const,
@@ -406,6 +406,6 @@ test("starts, ends, cancels, lost workers and crashes in any order: what is coun
     ),
     { numRuns: 60, endOnFailure: true },
   );
-  expect(refusals).toBeGreaterThan(10);
-  expect(healed).toBeGreaterThan(10);
+  expect(refusals).toBeGreaterThan(0);
+  expect(healed).toBeGreaterThan(0);
 }, 120_000);

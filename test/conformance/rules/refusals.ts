@@ -195,8 +195,8 @@ export const errors: ConformanceTest[] = [
     "refuses a run of an owner with as many that have not ended as it may have, with rate_limited",
     ["bounded"],
     async (t) => {
-      const { url, token, maxRuns } = await t.target.bounded();
-      const [socket, other] = [await t.connect({ url, token }), await t.connect({ url })];
+      const { maxRuns, ...where } = await t.target.bounded();
+      const [socket, other] = [await t.connect(where), await t.connect(await t.target.bounded())];
       const idempotencyKey = `conformance-${Math.random()}`;
       const more = { agent: t.agent, input: { text: "x" }, idempotencyKey, subscribe: false };
       const { runId, threadId } = await t.startLong(socket);
@@ -218,8 +218,8 @@ export const errors: ConformanceTest[] = [
     "refuses a run, and an update, of an owner of whom as much is stored as may be, with payload_too_large",
     ["bounded"],
     async (t) => {
-      const { url, token, maxBytes } = await t.target.bounded();
-      const [socket, other] = [await t.connect({ url, token }), await t.connect({ url })];
+      const { maxBytes, ...where } = await t.target.bounded();
+      const [socket, other] = [await t.connect(where), await t.connect(await t.target.bounded())];
       const { threadId } = await t.run(socket);
       const pad = "x".repeat(Math.ceil(maxBytes / 3));
       const start = { agent: t.agent, input: { text: "x", tokensPerSecond: 0 }, metadata: { pad } };
