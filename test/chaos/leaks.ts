@@ -43,7 +43,8 @@ export async function auditKeys(redis: Redis, ledger: Ledger): Promise<void> {
     if (threads.has(tag)) return threadKeyNames.test(name) ? { expires: false } : undefined;
     if (tag === "agents") return { expires: name.startsWith("workers:") };
     if (name === "idempotency") return { expires: true };
-    return tag.startsWith("owner-") ? { expires: false } : undefined;
+    if (!tag.startsWith("owner-")) return undefined;
+    return { expires: /^(active|bytes|due)$/.test(name) };
   };
   let leaked: string[] = [];
   let count = 0;

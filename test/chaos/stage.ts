@@ -48,7 +48,13 @@ export class Stage {
         stage.services.push(new Service(i, { kind, program, env }, server.url, dir, events));
       }
     };
-    add(size.gateways, "gateway", "apps/gateway/dist/main.js", { PORT: "0", DRAIN_MS: "1500" });
+    add(size.gateways, "gateway", "apps/gateway/dist/main.js", {
+      PORT: "0",
+      DRAIN_MS: "1500",
+      // Out of reach, so that runs are counted and none is refused.
+      MAX_RUNS_PER_OWNER: "1000000",
+      MAX_STORED_BYTES_PER_OWNER: "1000000000000",
+    });
     add(size.workers, "worker", "test/dist/chaos/worker.js", {
       MAX_CRASHES: String(maxCrashes),
       MAX_LOG: String(maxLog),

@@ -195,6 +195,7 @@ const offers: (keyof Hooks)[] = [
   "forbiddenOrigin",
   "expiring",
   "tight",
+  "bounded",
   "crowded",
   "draining",
   "cutOff",
@@ -229,6 +230,15 @@ beforeAll(async () => {
       };
       return { url: (await gateway(limits)).url, maxSubscriptions: 3, slowSocketMs: 900, maxInLine: 3 };
     }),
+    bounded: async () => {
+      const [maxRuns, maxBytes] = [3, 1_000_000];
+      const limits = {
+        MAX_RUNS_PER_OWNER: String(maxRuns),
+        MAX_STORED_BYTES_PER_OWNER: String(maxBytes),
+      };
+      const token = tokenFor(`bounded-${randomBytes(6).toString("hex")}`);
+      return { url: (await gateway(limits)).url, token, maxRuns, maxBytes };
+    },
     crowded: async () => ({
       url: (await gateway({ CONNECTIONS_PER_SECOND: "3" })).url,
       connectionsPerSecond: 3,

@@ -25,6 +25,8 @@ export interface Hooks {
   expiring: () => Promise<{ url: string; token: string }>;
   /** A gateway with limits that a test can reach: a short heartbeat, few subscriptions, few commands and bytes a second, few runs in a thread's line. */
   tight: () => Promise<{ url: string; maxSubscriptions: number; slowSocketMs: number; maxInLine: number }>;
+  /** A gateway that bounds what an owner has, and a token of an owner that has nothing yet: another with each call. */
+  bounded: () => Promise<{ url: string; token: string; maxRuns: number; maxBytes: number }>;
   /** A gateway that takes few connections a second. */
   crowded: () => Promise<{ url: string; connectionsPerSecond: number }>;
   /** A gateway that can be told to go. */

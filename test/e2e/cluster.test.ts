@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { Dispatcher } from "@throughline/dispatch";
 import { checkRedis, connectRedis, type RedisConnection } from "@throughline/kit";
-import { LiveSubscriber, LogReader, publish, slotOf } from "@throughline/runlog";
+import { LiveSubscriber, LogReader, LogWriter, publish, slotOf } from "@throughline/runlog";
 import type { AgentContext } from "@throughline/worker";
 import type { Cluster } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
@@ -42,6 +43,33 @@ test("the check looks at every master", async () => {
     expect.stringMatching(/^maxmemory-policy is allkeys-lru/),
     expect.stringMatching(/^nothing is persisted/),
   ]);
+  redis.disconnect();
+});
+
+test("an owner's share is counted in one slot, and what has ended is found in the others", async () => {
+  const [redis, prefix] = [connectRedis(cluster.url, "worker"), testPrefix()];
+  const dispatcher = new Dispatcher(redis, { prefix, limits: { maxRuns: 3, maxBytes: 100_000 } });
+  const log = new LogWriter(redis, { prefix });
+  const start = (input = "") => dispatcher.start({ agent: "a", owner: "o", request: { queue: "q", input } });
+  const runs = [await start(), await start(), await start()];
+  await expect(start()).rejects.toMatchObject({ code: "rate_limited" });
+  const end = async ({ runId, threadId }: { runId: string; threadId: string }, told: boolean) => {
+    const claimed = await log.claim(runId);
+    if (claimed.outcome !== "claimed") throw new Error(claimed.outcome);
+    await claimed.writer.write({ type: "custom", ns: [], data: "x".repeat(10_000) });
+    await claimed.writer.finish({ event: "completed" });
+    if (told) await dispatcher.ended("o", threadId, runId);
+  };
+  await end(runs[0]!, true);
+  await start();
+  await end(runs[1]!, false);
+  await end(runs[2]!, false);
+  // Another gateway: nobody has looked there yet.
+  const other = new Dispatcher(redis, { prefix, limits: { maxRuns: 3, maxBytes: 100_000 } });
+  await other.start({ agent: "a", owner: "o", request: { queue: "q" } });
+  await expect(start("x".repeat(80_000))).rejects.toMatchObject({ code: "payload_too_large" });
+  await dispatcher.close();
+  await other.close();
   redis.disconnect();
 });
 

@@ -55,6 +55,10 @@ const schema = z
     COMMANDS_PER_SECOND: count.default(200),
     BYTES_PER_SECOND: count.default(4_194_304),
     MAX_RUNS_IN_LINE: count.default(1_000),
+    /** Runs of one owner that have not ended. Default: 100 with AUTH=jwt; with AUTH=none, where all are one, no bound. */
+    MAX_RUNS_PER_OWNER: count.optional(),
+    /** Bytes stored of one owner's runs and updates. Default: 100,000,000 with AUTH=jwt; with AUTH=none no bound. */
+    MAX_STORED_BYTES_PER_OWNER: count.optional(),
     CONNECTIONS_PER_SECOND: count.default(5_000),
     /** How long runs are kept after their end, s; a day at least, for that long an idempotency key holds. */
     RUN_TTL_S: z.coerce.number().int().min(86_400, "a day (86400) at least").default(604_800),
@@ -80,6 +84,11 @@ const schema = z
     }
     if (env.LOW_WATER_BYTES >= env.HIGH_WATER_BYTES)
       issue("LOW_WATER_BYTES", "must be below HIGH_WATER_BYTES");
+  })
+  .transform((env) => {
+    if (env.AUTH === "none") return env;
+    const { MAX_RUNS_PER_OWNER = 100, MAX_STORED_BYTES_PER_OWNER = 100_000_000 } = env;
+    return { ...env, MAX_RUNS_PER_OWNER, MAX_STORED_BYTES_PER_OWNER };
   });
 
 export type GatewayEnv = z.infer<typeof schema>;

@@ -225,6 +225,20 @@ describe("settings", () => {
     expect((await refusal(await from("https://app.example:444"), at)).code).toBe(4403);
   });
 
+  test("an owner has a share where there are several, and where one is set", () => {
+    const share = (env: Record<string, string>) => {
+      const { MAX_RUNS_PER_OWNER, MAX_STORED_BYTES_PER_OWNER } = gatewayConfig(env);
+      return [MAX_RUNS_PER_OWNER, MAX_STORED_BYTES_PER_OWNER];
+    };
+    const jwt = { AUTH: "jwt", JWT_SECRET: secret };
+    const set = { MAX_RUNS_PER_OWNER: "7", MAX_STORED_BYTES_PER_OWNER: "8000" };
+    expect(share({})).toEqual([undefined, undefined]);
+    expect(share(jwt)).toEqual([100, 100_000_000]);
+    expect(share(set)).toEqual([7, 8_000]);
+    expect(share({ ...jwt, ...set })).toEqual([7, 8_000]);
+    expect(() => share({ ...jwt, MAX_RUNS_PER_OWNER: "none" })).toThrow(/MAX_RUNS_PER_OWNER/);
+  });
+
   test("that work and may not be meant are warned of", () => {
     const warnings = (env: Record<string, string>) => warningsOf(gatewayConfig({ AUTH: "jwt", ...env }));
     expect(warnings({ JWT_SECRET: secret })).toEqual([]);

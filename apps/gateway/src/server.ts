@@ -90,6 +90,7 @@ export async function startGateway(
   const dispatcher = new Dispatcher(commands, {
     prefix,
     maxInLine: env.MAX_RUNS_IN_LINE,
+    limits: { maxRuns: env.MAX_RUNS_PER_OWNER, maxBytes: env.MAX_STORED_BYTES_PER_OWNER },
     retention: { endedMs: env.RUN_TTL_S * 1000, idleMs: env.RUN_IDLE_TTL_S * 1000 },
   });
   const hub = new Hub(

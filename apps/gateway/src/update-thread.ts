@@ -29,9 +29,14 @@ interface ThreadUpdate extends StateUpdate {
 /**
  * @returns the id of the checkpoint that was written
  * @throws ProtocolError thread_busy, no_such_agent, invalid_argument (the graph refuses it), unavailable (no worker
- * took it up in time); what writeState throws
+ * took it up in time), payload_too_large (the owner has as much stored as it may); what writeState throws
  */
-export async function updateThread(
+export async function updateThread(deps: UpdateDeps, owner: string, update: ThreadUpdate): Promise<string> {
+  const bytes = Buffer.byteLength(JSON.stringify(update.values));
+  return await deps.dispatcher.keeping(owner, update.threadId, bytes, () => write(deps, owner, update));
+}
+
+async function write(
   deps: UpdateDeps,
   owner: string,
   { threadId, checkpointId, values, asNode, ns = [] }: ThreadUpdate,

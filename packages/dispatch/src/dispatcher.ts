@@ -5,7 +5,6 @@
  * between them left behind, or a failover lost of them, is healed by whoever next touches the thread, or has been
  * waiting for a run of it: who has ended is taken out of line, and the first in line is put on the queue again.
  */
-import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type {
   GraphCommand,
@@ -19,6 +18,7 @@ import { isEnding, ProtocolError } from "@throughline/protocol";
 import {
   type Cancelled,
   defaultPrefix,
+  defaultRetention,
   type ListedRun,
   newEpoch,
   type Retention,
@@ -28,6 +28,7 @@ import {
 import type { Cluster, Redis } from "ioredis";
 import { nanoid } from "nanoid";
 import { AgentRegistry } from "./agents.ts";
+import { digest, type OwnerLimits, Owners } from "./owners.ts";
 import { RunQueue } from "./queue.ts";
 import { defaultMaxInLine, Threads } from "./threads.ts";
 
@@ -89,14 +90,23 @@ export class Dispatcher {
   readonly runs: RunStore;
   readonly agents: AgentRegistry;
   readonly #queue: RunQueue;
+  readonly #owners: Owners;
   readonly #maxInLine: number;
   readonly #redis: Redis | Cluster;
   readonly #prefix: string;
 
-  /** @param options.maxInLine runs that may wait in one thread. Default 1,000 */
+  /**
+   * @param options.maxInLine runs that may wait in one thread. Default 1,000
+   * @param options.limits what one owner may have. Default: whatever it wants, and nothing is counted
+   */
   constructor(
     redis: Redis | Cluster,
-    options: { prefix?: string; retention?: Partial<Retention>; maxInLine?: number } = {},
+    options: {
+      prefix?: string;
+      retention?: Partial<Retention>;
+      maxInLine?: number;
+      limits?: OwnerLimits;
+    } = {},
   ) {
     this.#redis = redis;
     this.#maxInLine = options.maxInLine ?? defaultMaxInLine;
@@ -104,12 +114,18 @@ export class Dispatcher {
     this.runs = new RunStore(redis, options);
     this.agents = new AgentRegistry(redis, this.#prefix);
     this.#queue = new RunQueue(redis, this.#prefix);
+    this.#owners = new Owners(redis, this.runs, {
+      prefix: this.#prefix,
+      limits: options.limits ?? {},
+      idleMs: options.retention?.idleMs ?? defaultRetention.idleMs,
+    });
   }
 
   /**
    * Starts a run.
    *
-   * @throws ProtocolError no_such_run (a run id that is another owner's), thread_busy
+   * @throws ProtocolError no_such_run (a run id that is another owner's), thread_busy; rate_limited and
+   * payload_too_large where its owner has as much as it may
    */
   async start(start: StartRequest): Promise<Started> {
     let runId = `run_${nanoid()}`;
@@ -118,20 +134,29 @@ export class Dispatcher {
       [runId, threadId] = await this.#remember(start.owner, start.idempotencyKey, runId, threadId);
     }
     const epoch = newEpoch();
+    const request = JSON.stringify(start.request);
+    const metadata = start.metadata === undefined ? "" : JSON.stringify(start.metadata);
     const opened = await this.runs.open({
       runId,
       threadId,
       agent: start.agent,
       owner: start.owner,
       epoch,
-      request: JSON.stringify(start.request),
+      request,
       queue: start.request.queue,
-      ...(start.metadata === undefined ? {} : { metadata: JSON.stringify(start.metadata) }),
+      metadata,
     });
     if (!opened.created) {
       // Whoever asks: a run is answered to its owner only.
       if (opened.owner !== start.owner) throw new ProtocolError("no_such_run", `there is no run ${runId}`);
       if (isEnding(opened.status)) return { ...found(opened), runId };
+    }
+    try {
+      const bytes = Buffer.byteLength(request) + Buffer.byteLength(metadata);
+      await this.#owners.admit(start.owner, runId, bytes, opened.created);
+    } catch (error) {
+      if (opened.created && error instanceof ProtocolError) await this.#takeBack(start, runId);
+      throw error;
     }
     const strategy = start.multitaskStrategy ?? "enqueue";
     const threads = this.threadsOf(start.owner);
@@ -147,8 +172,7 @@ export class Dispatcher {
         entered.outcome === "busy" ? "an active run" : `${this.#maxInLine} runs in line, its limit`;
       throw new ProtocolError("thread_busy", `thread ${threadId} has ${what}`, { activeRunId });
     }
-    const index = this.#ownerIndex(start.owner);
-    await this.#redis.zadd(index, Date.now(), runId);
+    await this.#redis.zadd(this.#owners.runsKey(start.owner), Date.now(), runId);
     const [first = runId] = entered.before;
     await this.#heal(threads, threadId, first);
     if (opened.created && (strategy === "interrupt" || strategy === "rollback")) {
@@ -167,11 +191,13 @@ export class Dispatcher {
    */
   async cancel(runId: string, ask: { owner?: string; keep: Keep; reason?: string }): Promise<Cancelled> {
     const cancelled = await this.runs.cancel(runId, ask);
+    if (cancelled.outcome === "requested" && ask.owner !== undefined) this.#owners.expectEnd(ask.owner);
     if (cancelled.outcome === "ended" && cancelled.now) {
       const run = await this.runs.must(runId);
       const { threadId } = run.record;
       const threads = this.threadsOf(run.owner);
       if (keepsInput(run)) {
+        await this.#owners.ended(run.owner, runId);
         const first = await threads.active(threadId);
         if (first !== null) await this.#heal(threads, threadId, first);
       } else {
@@ -182,11 +208,29 @@ export class Dispatcher {
     return cancelled;
   }
 
-  /** A run has ended: its thread's next one gets its turn. */
+  /** A run has ended: its thread's next one gets its turn, and its owner's next one its place. */
   async ended(owner: string, threadId: string, runId: string): Promise<void> {
     const threads = this.threadsOf(owner);
-    const first = await threads.leave(threadId, runId);
-    if (first !== null) await this.#heal(threads, threadId, first);
+    const moveOn = async () => {
+      const first = await threads.leave(threadId, runId);
+      if (first !== null) await this.#heal(threads, threadId, first);
+    };
+    await Promise.all([moveOn(), this.#owners.ended(owner, runId)]);
+  }
+
+  /**
+   * Counts what is about to be written to a thread's state, of so many bytes, and has it written.
+   *
+   * @throws ProtocolError payload_too_large where its owner has as much stored as it may; what `write` throws
+   */
+  async keeping<T>(owner: string, threadId: string, bytes: number, write: () => Promise<T>): Promise<T> {
+    await this.#owners.keep(owner, threadId, bytes);
+    try {
+      return await write();
+    } catch (error) {
+      await this.#owners.giveBack(owner, threadId, bytes).catch(() => {});
+      throw error;
+    }
   }
 
   /**
@@ -224,7 +268,10 @@ export class Dispatcher {
    */
   async #heal(threads: Threads, threadId: string, first: string): Promise<string | null> {
     let next: string | null = first;
-    while (next !== null && !(await this.#enqueue(next))) next = await threads.leave(threadId, next);
+    while (next !== null && !(await this.#enqueue(next))) {
+      await this.#owners.ended(threads.owner, next);
+      next = await threads.leave(threadId, next);
+    }
     return next;
   }
 
@@ -248,7 +295,9 @@ export class Dispatcher {
   }): Promise<{ runs: RunRecord[]; next?: string }> {
     const { threadId } = query;
     const index =
-      threadId === undefined ? this.#ownerIndex(query.owner) : this.threadsOf(query.owner).runsKey(threadId);
+      threadId === undefined
+        ? this.#owners.runsKey(query.owner)
+        : this.threadsOf(query.owner).runsKey(threadId);
     let from = 0;
     if (query.before !== undefined) {
       const rank = await this.#redis.zrevrank(index, query.before);
@@ -321,8 +370,9 @@ export class Dispatcher {
     return first === null ? [runId, threadId] : (JSON.parse(first) as [string, string]);
   }
 
-  /** Undoes the record of a run that its thread did not let in, and frees its idempotency key. */
+  /** Undoes the record of a run that its owner or its thread has no room for, and frees its idempotency key. */
   async #takeBack(start: StartRequest, runId: string): Promise<void> {
+    await this.#owners.forget(start.owner, runId);
     await this.runs.remove(runId);
     if (start.idempotencyKey === undefined) return;
     await this.#redis.del(this.#idempotencyKey(start.owner, start.idempotencyKey));
@@ -338,10 +388,6 @@ export class Dispatcher {
 
   #idempotencyKey(owner: string, key: string): string {
     return `${this.#prefix}:{${digest(JSON.stringify([owner, key]))}}:idempotency`;
-  }
-
-  #ownerIndex(owner: string): string {
-    return `${this.#prefix}:{owner-${digest(owner)}}:runs`;
   }
 }
 
@@ -360,8 +406,4 @@ export function requestOf(run: StoredRun): RunRequest {
 
 function found(opened: { threadId: string; status: RunStatus; epoch: string }): Omit<Started, "runId"> {
   return { threadId: opened.threadId, status: opened.status, epoch: opened.epoch, created: false };
-}
-
-function digest(text: string): string {
-  return createHash("sha256").update(text).digest("base64url").slice(0, 32);
 }

@@ -8,5 +8,6 @@ export {
   type StartRequest,
   type StateUpdate,
 } from "./dispatcher.ts";
+export type { OwnerLimits } from "./owners.ts";
 export { defaultQueue, lockTimes, queuePrefix, type RunJob, RunQueue } from "./queue.ts";
 export { type Entered, ownerScope, Threads, threadKey } from "./threads.ts";

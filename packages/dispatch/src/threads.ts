@@ -54,12 +54,12 @@ export function threadKey(prefix: string, owner: string, threadId: string, name:
 export class Threads {
   readonly #redis: Redis | Cluster;
   readonly #prefix: string;
-  readonly #owner: string;
+  readonly owner: string;
 
   constructor(redis: Redis | Cluster, owner: string, prefix = defaultPrefix) {
     this.#redis = redis;
     this.#prefix = prefix;
-    this.#owner = owner;
+    this.owner = owner;
     if (defined.has(redis)) return;
     for (const [name, [file, numberOfKeys]] of Object.entries(scripts)) {
       const lua = readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
@@ -81,7 +81,7 @@ export class Threads {
         this.#key(threadId, "line"),
         this.#key(threadId, "runs"),
         runId,
-        this.#owner,
+        this.owner,
         Date.now(),
         onlyIfIdle ? "1" : "0",
         maxInLine,
@@ -132,7 +132,7 @@ export class Threads {
   async #bring(threadId: string): Promise<boolean> {
     if (looksScoped.test(threadId)) return false;
     const old = keyNames.map((name) => `${this.#prefix}:{${threadId}}:${name}`);
-    const dumps = await this.#redis.tlMoveOutBuffer(...old, this.#owner);
+    const dumps = await this.#redis.tlMoveOutBuffer(...old, this.owner);
     if (dumps.length === 0) return false;
     const keys = keyNames.map((name) => this.#key(threadId, name));
     await this.#redis.tlMoveIn(...keys, ...dumps.map((dump) => dump ?? ""));
@@ -141,7 +141,7 @@ export class Threads {
   }
 
   #key(threadId: string, name: string): string {
-    return threadKey(this.#prefix, this.#owner, threadId, name);
+    return threadKey(this.#prefix, this.owner, threadId, name);
   }
 }
 

@@ -19,5 +19,6 @@ export {
   type Retention,
   RunStore,
   type StoredRun,
+  type StoredSize,
 } from "./run.ts";
 export { type EndingFields, RunWriter } from "./run-writer.ts";

@@ -88,6 +88,15 @@ export interface ListedRun {
   queue: string | undefined;
 }
 
+/** What Redis holds of a run. */
+export interface StoredSize {
+  status: RunStatus;
+  /** Of memory, about: its record, its log, its snapshot. 0: Redis does not say. */
+  bytes: number;
+  /** How long from now on it is kept if nothing happens, ms. */
+  expiresInMs: number;
+}
+
 /** All that a record is made of. */
 const listedFields = [
   "agent",
@@ -180,6 +189,17 @@ export class RunStore {
   async statuses(runIds: readonly string[]): Promise<(RunStatus | null)[]> {
     const statuses = runIds.map((runId) => this.#redis.hget(runKeys(this.#prefix, runId).run, "status"));
     return (await Promise.all(statuses)) as (RunStatus | null)[];
+  }
+
+  /** What Redis holds of the runs with these ids, in one round trip; null: it has expired. */
+  async sizes(runIds: readonly string[]): Promise<(StoredSize | null)[]> {
+    const answers = runIds.map((runId) => {
+      const { run, log, snapshot } = runKeys(this.#prefix, runId);
+      return this.#redis.tlStored(run, log, snapshot);
+    });
+    return (await Promise.all(answers)).map(([status, bytes, expiresInMs]) =>
+      status === undefined ? null : { status: status as RunStatus, bytes: bytes!, expiresInMs: expiresInMs! },
+    );
   }
 
   /** What lists show of the runs with these ids, in one round trip, without what they were asked; null: it has expired. */

@@ -28,6 +28,7 @@ const scripts = {
   tlRelease: { file: "release", keys: 1 },
   tlTry: { file: "try", keys: 1 },
   tlTrim: { file: "trim", keys: 3 },
+  tlStored: { file: "stored", keys: 3 },
 } as const satisfies Record<string, Script>;
 
 type Name = keyof typeof scripts;
@@ -46,6 +47,7 @@ declare module "ioredis" {
     tlRelease(...keysAndArgs: Argument[]): Result<number, Context>;
     tlTry(...keysAndArgs: Argument[]): Result<number, Context>;
     tlTrim(...keysAndArgs: Argument[]): Result<number, Context>;
+    tlStored(...keysAndArgs: Argument[]): Result<[] | [string, number, number], Context>;
   }
 }
 

@@ -192,6 +192,59 @@ export const errors: ConformanceTest[] = [
   }),
 
   test(
+    "R121",
+    "refuses a run of an owner with as many that have not ended as it may have, with rate_limited",
+    ["bounded"],
+    async (t) => {
+      const { maxRuns, ...where } = await t.target.bounded();
+      const [socket, other] = [await t.connect(where), await t.connect(await t.target.bounded())];
+      const idempotencyKey = `conformance-${Math.random()}`;
+      const more = { agent: t.agent, input: { text: "x" }, idempotencyKey, subscribe: false };
+      const { runId, threadId } = await t.startLong(socket);
+      // Those that wait count as well.
+      for (let i = 1; i < maxRuns; i++) await t.startLong(socket, { threadId, subscribe: false });
+      const { error, retryable, message } = await socket.refused("run.start", more);
+      assert.deepEqual([error, retryable], ["rate_limited", true]);
+      assert.match(message, new RegExp(`\\b${maxRuns}\\b`));
+      assert.equal((await socket.call("run.list", {})).runs.length, maxRuns, "the refused run is there");
+      // Somebody else does not notice.
+      await t.run(other);
+      await socket.call("run.cancel", { runId });
+      assert.equal((await socket.call("run.start", more)).created, true);
+    },
+  ),
+
+  test(
+    "R122",
+    "refuses a run, and an update, of an owner of whom as much is stored as may be, with payload_too_large",
+    ["bounded"],
+    async (t) => {
+      const { maxBytes, ...where } = await t.target.bounded();
+      const [socket, other] = [await t.connect(where), await t.connect(await t.target.bounded())];
+      const { threadId } = await t.run(socket);
+      const pad = "x".repeat(Math.ceil(maxBytes / 3));
+      const start = { agent: t.agent, input: { text: "x", tokensPerSecond: 0 }, metadata: { pad } };
+      await socket.ended((await socket.call("run.start", start)).runId);
+      await socket.call("thread.update", { threadId, values: { pad } });
+      const idempotencyKey = `conformance-${Math.random()}`;
+      for (const [method, params] of [
+        ["run.start", { ...start, idempotencyKey }],
+        ["thread.update", { threadId, values: { pad } }],
+      ] as const) {
+        const { error, retryable } = await socket.refused(method, params);
+        assert.deepEqual([error, retryable], ["payload_too_large", false], method);
+      }
+      assert.equal((await socket.call("run.list", {})).runs.length, 2, "the refused run is there");
+      const { values } = await socket.call("thread.get", { threadId });
+      assert.equal(values.pad, pad);
+      // What is small has room, under the same key; and so has somebody else.
+      const small = { ...start, metadata: {}, idempotencyKey };
+      assert.equal((await socket.call("run.start", small)).created, true);
+      await other.call("run.start", start);
+    },
+  ),
+
+  test(
     "R115",
     "refuses more bytes of commands than a socket may send with rate_limited",
     ["tight"],
