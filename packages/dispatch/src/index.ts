@@ -8,5 +8,13 @@ export {
   type StartRequest,
   type StateUpdate,
 } from "./dispatcher.ts";
-export { defaultQueue, lockTimes, queuePrefix, type RunJob, RunQueue } from "./queue.ts";
+export {
+  bringBackEveryMs,
+  defaultQueue,
+  lockTimes,
+  parkedUntil,
+  queuePrefix,
+  type RunJob,
+  RunQueue,
+} from "./queue.ts";
 export { type Entered, ownerScope, Threads, threadKey } from "./threads.ts";
