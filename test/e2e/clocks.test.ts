@@ -82,14 +82,18 @@ describe.each([
       expect((await it.shop.ended(runId)).record.status).toBe("completed");
     }));
 
-  test("gives back a run, and is killed: another has it", () =>
+  test("P3: gives back two runs, and is killed: another has them, the cancel of one too", () =>
     Scene.play(async (it) => {
       const off = await it.addWorker(shift, "deaf");
       const runId = await it.shop.start("talk", { input: short });
+      const cancelled = await it.shop.start("talk", { input: long });
       await it.givenBack(runId);
+      await it.givenBack(cancelled);
       await off.kill();
+      await it.shop.dispatcher.cancel(cancelled, { keep: "thread" });
       await it.addWorker(0, "talk");
       expect((await it.shop.ended(runId)).record.status).toBe("completed");
+      expect((await it.shop.ended(cancelled)).record.status).toBe("cancelled");
     }));
 
   test("P3: cancels a run that it gave back, and one that it has", () =>
