@@ -32,7 +32,7 @@ test("the list of all runs is in the order of entering, though Redis' clock was 
   const runIds = Array.from({ length: 9 }, (_, i) => `run ${9 - i}`);
   for (const runId of runIds) await enter(runId);
   await enter(runIds[0]!);
-  expect(await redis.zrange(threads.runsKey("t"), 0, -1)).toEqual(["of an hour ahead", ...runIds]);
+  expect(await redis.zrange(threads.runsKey("t"), 0, "-1")).toEqual(["of an hour ahead", ...runIds]);
 });
 
 test("only if idle: in where nobody is, else busy with the first in line", async () => {
