@@ -37,6 +37,7 @@ export async function auditKeys(redis: Redis, ledger: Ledger): Promise<void> {
   const threads = new Set([...ledger.byThread().keys()].map((threadId) => `${scope}${threadId}`));
   const judge = (key: string): Verdict => {
     const queue = /^\{tl:jobs\}:default:(.+)$/.exec(key)?.[1];
+    if (queue === "brought-back") return { expires: true };
     if (queue !== undefined) return queueKeyNames.test(queue) ? { expires: false } : undefined;
     const [, tag = "", name = ""] = /^tl:\{([^}]+)\}:(.+)$/.exec(key) ?? [];
     if (ledger.runs.has(tag)) return runKeyNames.test(name) ? { expires: true } : undefined;

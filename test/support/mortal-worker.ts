@@ -70,12 +70,15 @@ async function* deadly({ attempt }: AgentContext) {
   process.kill(process.pid, "SIGKILL");
 }
 
+const all = { talk, going: agent(talk, { takeover: "resume" }), deaf, block, deadly };
+const names = process.env.AGENTS?.split(",") ?? Object.keys(all);
+
 await runService({
   name: "the mortal worker",
   logger: createLogger("mortal-worker"),
   start: async () => {
     const worker = await serve({
-      agents: { talk, going: agent(talk, { takeover: "resume" }), deaf, block, deadly },
+      agents: Object.fromEntries(Object.entries(all).filter(([name]) => names.includes(name))),
       redis: process.env.REDIS_URL as string,
       prefix: process.env.KEY_PREFIX as string,
       logger: createLogger("mortal-worker"),

@@ -16,7 +16,7 @@ export class WorkerProcess {
   readonly #child: ChildProcess;
   #ready = false;
 
-  private constructor(redisUrl: string, prefix: string) {
+  private constructor(redisUrl: string, prefix: string, env: Record<string, string>) {
     this.#child = fork(program, {
       env: {
         ...process.env,
@@ -24,6 +24,7 @@ export class WorkerProcess {
         KEY_PREFIX: prefix,
         LOG_LEVEL: process.env.LOG_LEVEL ?? "silent",
         THROUGHLINE_PARENT_IPC: "1",
+        ...env,
       },
       execArgv: [],
     });
@@ -33,9 +34,13 @@ export class WorkerProcess {
     });
   }
 
-  /** Resolves when it takes runs. */
-  static async start(redisUrl: string, prefix: string): Promise<WorkerProcess> {
-    const worker = new WorkerProcess(redisUrl, prefix);
+  /** Resolves when it takes runs. `env`: more of its environment; `AGENTS` names those that it has, default all. */
+  static async start(
+    redisUrl: string,
+    prefix: string,
+    env: Record<string, string> = {},
+  ): Promise<WorkerProcess> {
+    const worker = new WorkerProcess(redisUrl, prefix, env);
     await until(() => worker.#ready || worker.gone, patienceMs, "a worker process");
     if (worker.gone) throw new Error("the worker process ended while starting: LOG_LEVEL=debug shows why");
     return worker;
@@ -56,6 +61,12 @@ export class WorkerProcess {
 
   thaw(): void {
     this.#child.kill("SIGCONT");
+  }
+
+  /** SIGTERM: it hands over what it has. Resolves when it is gone. */
+  async terminate(): Promise<void> {
+    this.#child.kill("SIGTERM");
+    await until(() => this.gone, 10_000, "the end of a worker process");
   }
 
   /** SIGKILL. Resolves when it is gone. */

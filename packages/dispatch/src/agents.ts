@@ -15,6 +15,7 @@ export interface Offer {
 
 interface KnownAgent extends AgentInfo {
   queue: string;
+  /** By Redis' clock, ms since 1970. */
   seen: number;
 }
 
@@ -36,7 +37,7 @@ export class AgentRegistry {
 
   /** Says what a worker offers; to be said again every `offerEveryMs`. */
   async offer(workerId: string, offer: Offer): Promise<void> {
-    const seen = Date.now();
+    const seen = await this.#now();
     const pipeline = this.#redis
       .pipeline()
       .sadd(this.#workers, workerId)
@@ -69,10 +70,16 @@ export class AgentRegistry {
 
   /** The queue of an agent that is, or lately was, on offer; null: nobody knows it. */
   async queueOf(agent: string): Promise<string | null> {
-    const json = await this.#redis.hget(this.#known, agent);
+    const [json, now] = await Promise.all([this.#redis.hget(this.#known, agent), this.#now()]);
     if (json === null) return null;
     const known = JSON.parse(json) as KnownAgent;
-    return Date.now() - known.seen < knownForMs ? known.queue : null;
+    return now - known.seen < knownForMs ? known.queue : null;
+  }
+
+  /** On a Cluster any node's: of a day, that is close enough. */
+  async #now(): Promise<number> {
+    const [seconds] = await this.#redis.time();
+    return Number(seconds) * 1_000;
   }
 
   #offerKey(workerId: string): string {

@@ -172,7 +172,7 @@ export class Dispatcher {
         entered.outcome === "busy" ? "an active run" : `${this.#maxInLine} runs in line, its limit`;
       throw new ProtocolError("thread_busy", `thread ${threadId} has ${what}`, { activeRunId });
     }
-    await this.#redis.zadd(this.#owners.runsKey(start.owner), Date.now(), runId);
+    await this.#redis.tlIndex(this.#owners.runsKey(start.owner), runId);
     const [first = runId] = entered.before;
     await this.#heal(threads, threadId, first);
     if (opened.created && (strategy === "interrupt" || strategy === "rollback")) {
@@ -347,6 +347,11 @@ export class Dispatcher {
       record,
       queue: queue ?? requestOf(await this.runs.must(record.runId)).queue,
     });
+  }
+
+  /** Brings back the runs that workers of a queue have parked. To be called by each of them, every `bringBackEveryMs`. */
+  async bringBack(queue: string): Promise<void> {
+    await this.#queue.bringBack(queue);
   }
 
   threadsOf(owner: string): Threads {

@@ -9,5 +9,13 @@ export {
   type StateUpdate,
 } from "./dispatcher.ts";
 export type { OwnerLimits } from "./owners.ts";
-export { defaultQueue, lockTimes, queuePrefix, type RunJob, RunQueue } from "./queue.ts";
+export {
+  bringBackEveryMs,
+  defaultQueue,
+  lockTimes,
+  parkedUntil,
+  queuePrefix,
+  type RunJob,
+  RunQueue,
+} from "./queue.ts";
 export { type Entered, ownerScope, Threads, threadKey } from "./threads.ts";

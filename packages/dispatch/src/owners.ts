@@ -5,6 +5,7 @@
  * - a run is counted before it enters its thread, and after its record was written: what is counted and has no record
  *   is gone;
  * - a run is counted once, however often its start, its end or its cancel is repeated;
+ * - times say when it is worth to look at a run again; what is there of it is what counts;
  * - what a crash left counted is found out where it would shut its owner out, and with later starts once it has expired.
  */
 import { createHash } from "node:crypto";
@@ -54,7 +55,7 @@ export class Owners {
   readonly #idleMs: number;
   /** Who looks for an owner's left-overs now. */
   readonly #looking = new Map<string, Promise<boolean>>();
-  /** Until when nobody is to look again. */
+  /** Until when nobody is to look again, by this process' own clock, which nobody sets. */
   readonly #looked = new Map<string, number>();
 
   /** @param options.idleMs how long a run is kept while nothing happens, ms */
@@ -178,7 +179,7 @@ export class Owners {
       this.#looking.set(name, looking);
     }
     const freed = await looking;
-    if (!freed) this.#lookAgainAt(owner, Date.now() + lookAgainMs);
+    if (!freed) this.#lookAgainAt(owner, performance.now() + lookAgainMs);
     return freed;
   }
 
@@ -206,7 +207,7 @@ export class Owners {
   async #healThreads(owner: string): Promise<boolean> {
     const name = `threads of ${owner}`;
     if (!this.#mayLook(name)) return false;
-    this.#lookAgainAt(name, Date.now() + lookAtThreadsAgainMs);
+    this.#lookAgainAt(name, performance.now() + lookAtThreadsAgainMs);
     const [, bytes, due, threads] = this.#keys(owner);
     let freed = false;
     for (let cursor = "0"; ; ) {
@@ -251,12 +252,12 @@ export class Owners {
   }
 
   #mayLook(name: string): boolean {
-    return (this.#looked.get(name) ?? 0) <= Date.now();
+    return (this.#looked.get(name) ?? 0) <= performance.now();
   }
 
   #lookAgainAt(name: string, at: number): void {
     if (this.#looked.size >= 1_000) {
-      for (const [each, until] of this.#looked) if (until <= Date.now()) this.#looked.delete(each);
+      for (const [each, until] of this.#looked) if (until <= performance.now()) this.#looked.delete(each);
     }
     this.#looked.set(name, at);
   }

@@ -25,10 +25,21 @@ export function queuePrefix(prefix: string): string {
  */
 export const lockTimes = { lockDuration: 4_000, stalledInterval: 1_000 } as const;
 
+/**
+ * A parked job waits in BullMQ's delayed set, which goes by the clocks of the processes that look at it. So it is put at a
+ * time that none of them comes to (ms since 1970; the latest that BullMQ can keep in order), and `bringBack` brings it
+ * back, which asks no clock.
+ */
+export const parkedUntil = 2 ** 41 - 1;
+
+/** How often workers bring back what is parked, ms: a run that is parked waits for up to this long. */
+export const bringBackEveryMs = 500;
+
 const jobOptions: JobsOptions = {
-  // Not the agent's tries: those end in the log. These are for a worker that could not even reach Redis.
+  // Not the agent's tries: those end in the log. These are for a worker that could not even reach Redis. There is no
+  // backoff, which would be by that worker's clock.
   attempts: 1_000_000,
-  backoff: { type: "fixed", delay: 1_000 },
+  stackTraceLimit: 0,
   removeOnComplete: true,
   removeOnFail: true,
 };
@@ -52,6 +63,15 @@ export class RunQueue {
   /** Takes a run that no worker has picked up off its queue, if it is still there. */
   async remove(queue: string, runId: string): Promise<void> {
     await this.#queue(queue).remove(runId);
+  }
+
+  /** Brings back what is parked on a queue, unless somebody else just has. To be called every `bringBackEveryMs`. */
+  async bringBack(queue: string): Promise<void> {
+    const jobs = this.#queue(queue);
+    // Less than the interval: a lone worker does it each time.
+    const ttlMs = bringBackEveryMs * 0.9;
+    const isOurs = await this.#redis.set(jobs.toKey("brought-back"), "1", "PX", ttlMs, "NX");
+    if (isOurs !== null) await jobs.promoteJobs();
   }
 
   /** Whether a worker holds the lock of a run's job. */

@@ -26,6 +26,15 @@ test("the line is in the order of entering, and a run that is in it keeps its pl
   expect(await threads.active("t")).toBe("a");
 });
 
+test("the list of all runs is in the order of entering, though Redis' clock was set back", async () => {
+  const hour = 60 * 60 * 1_000;
+  await redis.zadd(threads.runsKey("t"), String(Date.now() + hour), "of an hour ahead");
+  const runIds = Array.from({ length: 9 }, (_, i) => `run ${9 - i}`);
+  for (const runId of runIds) await enter(runId);
+  await enter(runIds[0]!);
+  expect(await redis.zrange(threads.runsKey("t"), 0, "-1")).toEqual(["of an hour ahead", ...runIds]);
+});
+
 test("only if idle: in where nobody is, else busy with the first in line", async () => {
   expect(await enter("a", true)).toEqual({ outcome: "in", before: [] });
   expect(await enter("b", true)).toEqual({ outcome: "busy", activeRunId: "a" });

@@ -15,6 +15,7 @@ import type { Cluster, Redis, Result } from "ioredis";
 declare module "ioredis" {
   interface RedisCommander<Context> {
     tlEnter(...keysAndArgs: (string | number)[]): Result<[string, ...string[]], Context>;
+    tlIndex(...keysAndArgs: string[]): Result<number, Context>;
     tlLeave(...keysAndArgs: (string | number)[]): Result<string, Context>;
     tlFence(...keysAndArgs: (string | number)[]): Result<number, Context>;
     tlMoveOutBuffer(...keysAndArgs: string[]): Result<(Buffer | null)[], Context>;
@@ -26,11 +27,12 @@ declare module "ioredis" {
 const keyNames = ["thread", "line", "runs", "fence", "head", "checkpoints", "blobs", "writes", "index"];
 
 const scripts = {
-  tlEnter: ["enter", 3],
-  tlLeave: ["leave", 2],
-  tlFence: ["fence", 2],
-  tlMoveOut: ["move-out", keyNames.length],
-  tlMoveIn: ["move-in", keyNames.length],
+  tlEnter: [["by-time", "enter"], 3],
+  tlIndex: [["by-time", "index"], 1],
+  tlLeave: [["leave"], 2],
+  tlFence: [["fence"], 2],
+  tlMoveOut: [["move-out"], keyNames.length],
+  tlMoveIn: [["move-in"], keyNames.length],
 } as const;
 
 /** More than anybody asks one conversation at once. */
@@ -61,9 +63,9 @@ export class Threads {
     this.#prefix = prefix;
     this.owner = owner;
     if (defined.has(redis)) return;
-    for (const [name, [file, numberOfKeys]] of Object.entries(scripts)) {
-      const lua = readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
-      redis.defineCommand(name, { lua, numberOfKeys });
+    for (const [name, [files, numberOfKeys]] of Object.entries(scripts)) {
+      const texts = files.map((file) => readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8"));
+      redis.defineCommand(name, { lua: texts.join(""), numberOfKeys });
     }
     defined.add(redis);
   }
@@ -82,7 +84,6 @@ export class Threads {
         this.#key(threadId, "runs"),
         runId,
         this.owner,
-        Date.now(),
         onlyIfIdle ? "1" : "0",
         maxInLine,
         onlyIfThere ? "1" : "0",
@@ -120,7 +121,7 @@ export class Threads {
     return await this.#redis.lindex(this.#key(threadId, "line"), 0);
   }
 
-  /** The sorted set of all runs of a thread, by the time they entered. */
+  /** The sorted set of all runs of a thread, in the order in which they entered. */
   runsKey(threadId: string): string {
     return this.#key(threadId, "runs");
   }

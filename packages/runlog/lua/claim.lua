@@ -12,9 +12,6 @@ if not status then return {'missing'} end
 if status == 'completed' or status == 'interrupted' or status == 'cancelled' or status == 'failed' then
   return {'ended', status}
 end
--- By Redis' clock: how long a run has taken is asked by other processes than the one that began it.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local attempt = redis.call('HINCRBY', key, 'attempt', 1)
 local step = 1
 if renewed(key, live, run[4], epoch) then
@@ -27,9 +24,9 @@ elseif run[3] ~= '' and run[5] ~= holder then
   redis.call('HSET', key, 'blamed', run[6] == run[3] and '1' or '')
 end
 local fence = redis.call('HINCRBY', key, 'fences', step)
-redis.call('HSET', key, 'fence', fence, 'holder', holder, 'claimed', now)
+redis.call('HSET', key, 'fence', fence, 'holder', holder, 'claimed', now())
 if status == 'queued' then redis.call('HSET', key, 'status', 'running') end
-redis.call('HSETNX', key, 'started', now)
+redis.call('HSETNX', key, 'started', now())
 redis.call('PEXPIRE', key, ttl)
 redis.call('PEXPIRE', log, ttl)
 return {'claimed', attempt, fence, tonumber(run[2]), redis.call('HGETALL', key)}

@@ -6,6 +6,6 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   local run = redis.call('HMGET', KEYS[1], 'owner', 'thread', 'status', 'epoch')
   return {0, run[1], run[2], run[3], run[4]}
 end
-redis.call('HSET', KEYS[1], 'incarnation', incarnation(), unpack(ARGV, 2))
+redis.call('HSET', KEYS[1], 'created', now(), 'incarnation', incarnation(), unpack(ARGV, 2))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return {1}

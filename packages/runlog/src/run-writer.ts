@@ -64,7 +64,7 @@ export class RunWriter {
   #queued = false;
   #tries = 0;
   /** When the TTL was last pushed out. Never: the first append makes the log, which has none yet. */
-  #touchedAt = 0;
+  #touchedAt = Number.NEGATIVE_INFINITY;
   #sealed = false;
   #asking = false;
   #failure: Error | undefined;
@@ -171,19 +171,7 @@ export class RunWriter {
     const { run, log, live, snapshot } = this.#keys;
     const retention = this.#log.retention.endedMs;
     const status = await this.#log.persist((redis) =>
-      redis.tlFinish(
-        run,
-        log,
-        snapshot,
-        this.fence,
-        offset,
-        json,
-        data.event,
-        Date.now(),
-        retention,
-        live,
-        ...extra,
-      ),
+      redis.tlFinish(run, log, snapshot, this.fence, offset, json, data.event, retention, live, ...extra),
     );
     if (status !== 1) throw this.#refusal(status);
     this.#taken = this.#acknowledged = offset;
@@ -276,7 +264,7 @@ export class RunWriter {
   }
 
   #ttl(): number {
-    const now = Date.now();
+    const now = performance.now();
     if (now - this.#touchedAt < touchMs) return 0;
     this.#touchedAt = now;
     return this.#log.retention.idleMs;

@@ -1,6 +1,5 @@
 /**
- * The Lua scripts: one file, one transition, one typed call; those that ask for Redis's incarnation have that before
- * them. What each takes and answers stands at the head of its file in lua/. Channels are arguments, not keys: during a
+ * The Lua scripts: one file, one transition, one typed call; what several of them use is put before them. What each takes and answers stands at the head of its file in lua/. Channels are arguments, not keys: during a
  * slot's move a Cluster takes no command that names several keys of which one is missing, as a channel always is.
  */
 import { readFileSync } from "node:fs";
@@ -11,20 +10,20 @@ interface Script {
   file: string;
   /** undefined: the call says how many. */
   keys: number | undefined;
-  /** A file of functions that it uses. */
-  after?: string;
+  /** Files of functions that it uses. */
+  after?: readonly string[];
 }
 
 const scripts = {
-  tlOpen: { file: "open", keys: 1, after: "incarnation" },
-  tlClaim: { file: "claim", keys: 2, after: "incarnation" },
+  tlOpen: { file: "open", keys: 1, after: ["clock", "incarnation"] },
+  tlClaim: { file: "claim", keys: 2, after: ["clock", "incarnation"] },
   /** Any number of runs at once: its first argument is the number of keys. */
   tlAppend: { file: "append", keys: undefined },
-  tlFinish: { file: "finish", keys: 3 },
-  tlCancel: { file: "cancel", keys: 2, after: "incarnation" },
+  tlFinish: { file: "finish", keys: 3, after: ["clock"] },
+  tlCancel: { file: "cancel", keys: 2, after: ["clock", "incarnation"] },
   tlRead: { file: "read", keys: 2 },
   tlSnapshot: { file: "snapshot", keys: 2 },
-  tlRenew: { file: "renew", keys: 1, after: "incarnation" },
+  tlRenew: { file: "renew", keys: 1, after: ["incarnation"] },
   tlRelease: { file: "release", keys: 1 },
   tlTry: { file: "try", keys: 1 },
   tlTrim: { file: "trim", keys: 3 },
@@ -60,8 +59,8 @@ const defined = new WeakSet<object>();
 export function withScripts<Connection extends Redis | Cluster>(redis: Connection): Connection {
   if (defined.has(redis)) return redis;
   for (const name of Object.keys(scripts) as Name[]) {
-    const { file, keys, after }: Script = scripts[name];
-    const text = (after === undefined ? "" : read(after)) + read(file);
+    const { file, keys, after = [] }: Script = scripts[name];
+    const text = [...after, file].map(read).join("");
     const lua = isCluster(redis) ? text.replaceAll("'PUBLISH'", "'SPUBLISH'") : text;
     redis.defineCommand(name, keys === undefined ? { lua } : { lua, numberOfKeys: keys });
   }

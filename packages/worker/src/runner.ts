@@ -59,8 +59,8 @@ export interface RunnerParts {
 }
 
 /**
- * `handed-over`: the run is to go back on the queue, for another worker; `again`: for any, this one too; `busy`: this
- * one has none of its runs for a while.
+ * `handed-over`: the run is to go back on the queue at once. All others but `done`: after a pause, to any worker; `busy`:
+ * this one has none of its runs for a while.
  */
 export type RunOutcome = "done" | "lost" | "handed-over" | "again" | "busy" | "unknown-agent";
 

@@ -4,10 +4,12 @@ import type { BaseStore } from "@langchain/langgraph";
 import { RedisCheckpointSaver, RedisStore, type RedisStoreOptions } from "@throughline/checkpoint";
 import {
   AgentRegistry,
+  bringBackEveryMs,
   Dispatcher,
   defaultQueue,
   lockTimes,
   offerEveryMs,
+  parkedUntil,
   queuePrefix,
   type RunJob,
 } from "@throughline/dispatch";
@@ -25,6 +27,7 @@ import { nanoid } from "nanoid";
 import type { Logger } from "pino";
 import { type Agent, type AgentFunction, type Graph, isGraph, agent as makeAgent } from "./agent.ts";
 import { AttemptLostError } from "./attempt.ts";
+import { JobLocks } from "./job-locks.ts";
 import type { PublicErrorHook } from "./public-error.ts";
 import { Runner } from "./runner.ts";
 
@@ -81,13 +84,6 @@ export interface WorkerHandle {
   close(): Promise<void>;
 }
 
-class RunLostError extends Error {
-  override readonly name = "RunLostError";
-  constructor() {
-    super("this worker's attempt lost the run");
-  }
-}
-
 const noRedis =
   "serve: `redis` is not set: set REDIS_URL, for example REDIS_URL=redis://127.0.0.1:6379, and pass it on as " +
   "serve({redis: process.env.REDIS_URL, …}); `npm start` says where its own Redis is";
@@ -110,12 +106,6 @@ export interface WorkerTimes {
    */
   lockMs: number;
 }
-
-const againDelayMs = 200;
-/** How long a run waits for another worker, or for this one to have tried the run that it tries alone. */
-const busyDelayMs = 500;
-/** How long a run waits for a worker that knows its agent, before it is tried again. */
-const unknownAgentDelayMs = 1_000;
 
 /**
  * Starts a worker in this process.
@@ -176,46 +166,38 @@ export async function serve(
     },
   );
 
-  const process_ = async (job: Job<RunJob>, lockToken?: string): Promise<void> => {
-    const outcome = await runner.run(job.data);
+  /** One round of a job: an attempt at its run, and what becomes of the job then. */
+  const round = async (job: Job<RunJob>): Promise<void> => {
+    const outcome = await runner.run(job.data).catch((error: unknown) => {
+      logger.error({ err: error, runId: job.data.runId }, "a run could not be taken; it is tried again");
+      return "again" as const;
+    });
+    if (outcome === "done") return;
     if (outcome === "handed-over") {
-      await job.moveToWait(lockToken);
+      await job.moveToWait(job.token);
       throw new WaitingError();
     }
-    if (outcome === "again") {
-      // Not at once: BullMQ forgets to renew the lock of a job that comes back before its first round is over.
-      await job.moveToDelayed(Date.now() + againDelayMs, lockToken);
-      throw new DelayedError();
-    }
-    if (outcome === "busy") {
-      await job.moveToDelayed(Date.now() + busyDelayMs, lockToken);
-      throw new DelayedError();
-    }
-    // Where another worker has it, BullMQ refuses this as well; where nobody has, the run is tried again.
-    if (outcome === "lost") throw new RunLostError();
-    if (outcome === "unknown-agent") {
-      await job.moveToDelayed(Date.now() + unknownAgentDelayMs, lockToken);
-      throw new DelayedError();
-    }
+    // Where the run is lost to another worker, that one has the job, and BullMQ refuses this.
+    await job.moveToDelayed(parkedUntil, job.token);
+    throw new DelayedError();
   };
-  const worker = new Worker<RunJob>(queue, process_, {
+  const worker: Worker<RunJob> = new Worker<RunJob>(queue, (job) => locks.during(job, () => round(job)), {
     connection: blocking,
     prefix: queuePrefix(prefix),
     concurrency: options.concurrency ?? 100,
     ...lockTimes,
     lockDuration: lockMs,
+    skipLockRenewal: true,
     // Crashes are counted where they can end the run in its log: see claim.lua.
     maxStalledCount: 1_000_000,
     skipVersionCheck: true,
   });
-  worker.on("lockRenewalFailed", (jobIds) => {
-    for (const runId of jobIds) runner.active.get(runId)?.stop(new AttemptLostError("its lock was lost"));
+  const locks = new JobLocks(worker, lockMs, (runId) => {
+    runner.active.get(runId)?.stop(new AttemptLostError("its lock was lost"));
   });
   worker.on("error", (error) => logger.debug({ err: error }, "queue"));
-  worker.on("failed", (job, error) => {
-    if (error instanceof RunLostError) return;
-    logger.error({ err: error, runId: job?.data.runId }, "a run could not be taken; it is tried again");
-  });
+  // What BullMQ refused, or could not be asked.
+  worker.on("failed", (job, error) => logger.debug({ err: error, runId: job?.data.runId }, "queue"));
 
   const offer = {
     queue,
@@ -232,6 +214,17 @@ export async function serve(
       .catch((error) => logger.debug({ err: error }, "could not say what is on offer"));
   }, offerEveryMs);
   const ticking = setInterval(() => runner.tick(), tickMs);
+  let bringing = false;
+  const bringingBack = setInterval(() => {
+    if (bringing) return;
+    bringing = true;
+    dispatcher
+      .bringBack(queue)
+      .catch((error) => logger.debug({ err: error }, "could not bring back what is parked"))
+      .finally(() => {
+        bringing = false;
+      });
+  }, bringBackEveryMs);
   const proving = setInterval(() => {
     void control.prove(
       (tag) => `${prefix}:{worker-${workerId}-${tag}}:probe`,
@@ -245,6 +238,7 @@ export async function serve(
   let closing: Promise<void> | undefined;
   const close = async () => {
     clearInterval(offering);
+    clearInterval(bringingBack);
     // Not waited for, with Redis out of reach it may take for ever; and it expires by itself.
     registry.withdraw(workerId).catch(() => {});
     await untilNotReconnecting(await worker.backend.blockingClient);
@@ -253,6 +247,7 @@ export async function serve(
     const handOver = setTimeout(() => runner.handOver(), options.drainMs ?? 2_000);
     await closed;
     clearTimeout(handOver);
+    locks.close();
     clearInterval(ticking);
     clearInterval(proving);
     await dispatcher.close();
