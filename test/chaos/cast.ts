@@ -4,7 +4,15 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Part } from "@throughline/protocol";
-import { type Agent, type AgentContext, agent, custom, type Graph, update } from "@throughline/worker";
+import {
+  type Agent,
+  type AgentContext,
+  agent,
+  custom,
+  type Graph,
+  PublicError,
+  update,
+} from "@throughline/worker";
 import { graphs } from "./graph-cast.ts";
 import { type AgentName, delayAt, type Lines, plannedFailure, tokenAt, tokensIn } from "./text.ts";
 
@@ -98,7 +106,7 @@ async function* fragile(context: Context) {
 async function* failing(context: Context) {
   for await (const part of story(context)) {
     const { index } = (part.data as [unknown, { index: number }])[1];
-    if (index === context.input.until) throw new Error(plannedFailure);
+    if (index === context.input.until) throw new PublicError(plannedFailure);
     yield part;
   }
 }

@@ -165,9 +165,7 @@ test.concurrent(
       );
       await until(() => back.resets.length > 0, 20_000, "the reset");
       await until(() => back.last > saved, 30_000, "the run to live again");
-      const { status, epoch: now } = await it.client.call("run.get", { runId });
-      expect(status).toBe("running");
-      expect(back.resets.at(-1)?.epoch).toBe(now);
+      expect((await it.client.call("run.get", { runId })).status).toBe("running");
       expect(await it.client.call("run.cancel", { runId })).toMatchObject({ status: "cancelled" });
       expect(await back.ended()).toMatchObject({ event: "cancelled" });
       expect(back.parts).toEqual(await it.logged(runId));

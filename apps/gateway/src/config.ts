@@ -87,7 +87,7 @@ const schema = z
   })
   .transform((env) => {
     if (env.AUTH === "none") return env;
-    const { MAX_RUNS_PER_OWNER = 100, MAX_STORED_BYTES_PER_OWNER = 100_000_000 } = env;
+    const { MAX_RUNS_PER_OWNER = 50, MAX_STORED_BYTES_PER_OWNER = 500_000_000 } = env;
     return { ...env, MAX_RUNS_PER_OWNER, MAX_STORED_BYTES_PER_OWNER };
   });
 

@@ -233,7 +233,7 @@ describe("settings", () => {
     const jwt = { AUTH: "jwt", JWT_SECRET: secret };
     const set = { MAX_RUNS_PER_OWNER: "7", MAX_STORED_BYTES_PER_OWNER: "8000" };
     expect(share({})).toEqual([undefined, undefined]);
-    expect(share(jwt)).toEqual([100, 100_000_000]);
+    expect(share(jwt)).toEqual([50, 500_000_000]);
     expect(share(set)).toEqual([7, 8_000]);
     expect(share({ ...jwt, ...set })).toEqual([7, 8_000]);
     expect(() => share({ ...jwt, MAX_RUNS_PER_OWNER: "none" })).toThrow(/MAX_RUNS_PER_OWNER/);
