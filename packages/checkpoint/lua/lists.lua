@@ -109,13 +109,16 @@ local function each_line(page, text, range, take)
   return table.concat(lines, '\n')
 end
 
--- {generation or '', {stem, {page's number, page, …}, {number, long element, …}}, …}: all that lists are made of.
-local function elements_of(lists)
-  local answer = { redis.call('HGET', KEYS[4], '#') or '' }
+-- {generation or '', {stem, {page's number, page, …}, {number, long element, …}}, …}: all that lists are made of, but
+-- for the first pages of some, which whoever asks knows: how many, by stem, if the elements are still of `generation`.
+local function elements_of(lists, generation, known)
+  local now = redis.call('HGET', KEYS[4], '#') or ''
+  local answer = { now }
   for stem, ranges in pairs(lists) do
     local pages, longer, last = {}, {}, -1
+    local skipped = generation == now and known[stem] or 0
     for _, range in ipairs(merged(ranges)) do
-      for page = page_of(range[1]), page_of(range[2]) do
+      for page = math.max(page_of(range[1]), skipped), page_of(range[2]) do
         local text = assert(redis.call('HGET', KEYS[4], stem .. page), 'elements of a list are missing')
         if page > last then
           pages[#pages + 1] = page

@@ -1,6 +1,7 @@
 -- Reads checkpoints whole: one by its id, the head, or a page of the index from the newest down. Uses lists.lua.
 -- KEYS[1] fence   KEYS[2] head   KEYS[3] checkpoints   KEYS[4] blobs   KEYS[5] writes   KEYS[6] index
--- ARGV[1] 'one'    ARGV[2] namespace   ARGV[3] checkpoint id, '' for the head
+-- ARGV[1] 'one'    ARGV[2] namespace   ARGV[3] checkpoint id, '' for the head   ARGV[4] generation of the elements that
+--                  are known, '' for none   ARGV[5…] pairs channel, how many of its first pages are known
 -- ARGV[1] 'page'   ARGV[2] upper and ARGV[3] lower bound in the index   ARGV[4] how many at most
 -- Answers {elements of lists, as lists.lua has them; then for each checkpoint {namespace, id, parent's id or '',
 --         checkpoint, metadata, {channel, value, …}, {task id, channel, value, task's path or '', …} by task and
@@ -33,9 +34,11 @@ local function tuple(ns, id)
   return { ns, id, parent, checkpoint, metadata, values, writes }
 end
 
-local tuples = {}
+local tuples, generation, known = {}, '', {}
 if ARGV[1] == 'one' then
   local ns, id = ARGV[2], ARGV[3]
+  generation = ARGV[4]
+  for i = 5, #ARGV, 2 do known[stem_of(ns, ARGV[i])] = tonumber(ARGV[i + 1]) end
   if id == '' then id = redis.call('HGET', heads, ns) end
   tuples[1] = id and tuple(ns, id) or nil
 else
@@ -44,4 +47,4 @@ else
     tuples[#tuples + 1] = tuple(entry:match('^c%z([^%z]*)%z(.*)$'))
   end
 end
-return { elements_of(lists), unpack(tuples) }
+return { elements_of(lists, generation, known), unpack(tuples) }

@@ -55,4 +55,4 @@ while parent ~= '' and left > 0 do
   steps[#steps + 1] = { values, writes }
   parent = parentOf(packed)
 end
-return { elements_of(lists), above, unpack(steps) }
+return { elements_of(lists, '', {}), above, unpack(steps) }

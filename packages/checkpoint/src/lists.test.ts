@@ -271,6 +271,28 @@ describe("elements of a list", () => {
   });
 });
 
+test("what a reader makes of what it read is nobody else's, though it was known here", async () => {
+  const { saver } = setup();
+  const blocks = [{ type: "text" as const, text: text("block") }];
+  const list = Array.from({ length: 70 }, (_, i) => [
+    new HumanMessage({ id: `m${i}`, content: blocks, additional_kwargs: { deep: { of: [i] } } }),
+    { object: { deep: [text(`${i}`)] } },
+  ]).flat();
+  const config = await put(saver, at(), list);
+  const expected = await plain(list);
+  for (const reader of [saver, saver, saver.flat(), saver.flat(), saver]) {
+    const read_ = (await read(reader, config)) as unknown as Record<string, unknown>[];
+    if (reader === saver) expect(await plain(read_)).toEqual(expected);
+    for (const each of read_) {
+      const { content, additional_kwargs: more, object } = each as never as Record<string, never>;
+      if (content) (content as { text: string }[])[0]!.text = "changed";
+      if (more) (more as { deep: { of: unknown[] } }).deep.of.push("changed");
+      if (object) (object as { deep: unknown[] }).deep.push("changed");
+      each.content = "changed";
+    }
+  }
+});
+
 test("a list that was stored whole, as all once were, is gone on from", async () => {
   const { saver, blobs } = setup();
   const list = Array.from({ length: 10 }, (_, i) => said(`m${i}`));

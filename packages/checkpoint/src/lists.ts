@@ -26,8 +26,8 @@ const mark = "list\0";
 const worthwhile = 200;
 /** As lists.lua has it. */
 const pageSize = 32;
-/** Characters of the lists that a process remembers, beside those that it has in its hands. */
-const remembered = 16 * 1024 * 1024;
+/** Characters of the lists that a process remembers, and of the pages of such lists. */
+const remembered = 8 * 1024 * 1024;
 
 /** As lists.lua answers them: the elements' generation, then for each stem pages and single elements. */
 export type RawElements = [
@@ -66,6 +66,9 @@ export class Lists {
   /** Those that were read or stored last, by name. */
   readonly #latest = new Map<string, StoredList>();
   #size = 0;
+  /** By the thread's key and the namespace. */
+  readonly #pages = new Map<string, Pages>();
+  #pagesSize = 0;
 
   constructor(serde: SerializerProtocol) {
     this.#serde = serde;
@@ -158,14 +161,46 @@ export class Lists {
     const [ranges = "", ...inline] = value.toString("utf8", mark.length).split("\n");
     const all = [...numbersIn(ranges)];
     const numbers = all.filter((number) => number !== undefined);
-    const stored = elements.lines(`${ns}\0${channel}`, numbers);
+    const stored = elements.of(`${ns}\0${channel}`, numbers);
     if (isLatest) {
-      this.#remember(`${key}\0${ns}\0${channel}`, new StoredList(elements.generation, stored, numbers));
+      const lines = stored.map((element) => element.line);
+      this.#remember(`${key}\0${ns}\0${channel}`, new StoredList(elements.generation, lines, numbers));
     }
-    const [known, fresh] = [stored.values(), inline.values()];
+    const fresh = inline.map((line) => new Element(line));
+    const [known, others] = [stored.values(), fresh.values()];
     return await settled(
-      all.map((number) => this.#element((number === undefined ? fresh : known).next().value as string, flat)),
+      all.map((number) => {
+        const element = (number === undefined ? others : known).next().value as Element;
+        return element.value(this.#serde, flat);
+      }),
     );
+  }
+
+  /** The pages of a thread's lists that need not be read again. */
+  pages([key, ns]: Scope): Pages | undefined {
+    const name = `${key}\0${ns}`;
+    const pages = this.#pages.get(name);
+    if (pages === undefined) return undefined;
+    this.#pages.delete(name);
+    this.#pages.set(name, pages);
+    return pages;
+  }
+
+  /** Keeps the pages that were read: those that are full are never another, but in another generation. */
+  keep([key, ns]: Scope, elements: Elements): void {
+    const name = `${key}\0${ns}`;
+    const before = this.#pages.get(name);
+    const pages = before?.generation === elements.generation ? before : new Pages(elements.generation);
+    this.#pagesSize -= before?.size ?? 0;
+    elements.addTo(pages, ns);
+    this.#pages.delete(name);
+    this.#pages.set(name, pages);
+    this.#pagesSize += pages.size;
+    for (const [oldest, { size }] of this.#pages) {
+      if (this.#pagesSize <= remembered) break;
+      this.#pages.delete(oldest);
+      this.#pagesSize -= size;
+    }
   }
 
   #remember(name: string, list: StoredList): void {
@@ -186,51 +221,108 @@ export class Lists {
     const isText = line.startsWith("json") && !line.includes("\n");
     return isText ? `s${line.replace("\0", " ")}` : `b${dumped.toString("base64")}`;
   }
+}
 
-  #element(line: string, flat: boolean): unknown {
-    const rest = line.slice(1);
-    switch (line[0]) {
+/** An element as it is stored, and what it says. */
+class Element {
+  readonly line: string;
+  #json: unknown;
+
+  constructor(line: string) {
+    this.line = line;
+  }
+
+  /** Nobody else's: whoever gets it may change it. A promise where the serializer is asked. */
+  value(serde: SerializerProtocol, flat: boolean): unknown {
+    const rest = this.line.slice(1);
+    switch (this.line[0]) {
       case "m": {
-        const message = JSON.parse(rest) as FlatMessage;
+        const message = this.#parsed(rest) as FlatMessage;
         return flat ? wholeMessage(message) : unflattenMessage(message);
       }
       case "p":
-        return JSON.parse(rest);
+        return this.#parsed(rest);
       case "s":
-        return load(this.#serde, Buffer.from(rest.replace(" ", "\0")));
+        return load(serde, Buffer.from(rest.replace(" ", "\0")));
       case "b":
-        return load(this.#serde, Buffer.from(rest, "base64"));
+        return load(serde, Buffer.from(rest, "base64"));
       default:
-        throw new Error(`an element of a list is of an unknown kind: ${line.slice(0, 40)}`);
+        throw new Error(`an element of a list is of an unknown kind: ${this.line.slice(0, 40)}`);
     }
+  }
+
+  #parsed(json: string): unknown {
+    this.#json ??= JSON.parse(json);
+    return copyOf(this.#json);
   }
 }
 
-/** The elements that an answer of Redis brought. */
+/** Pages of the lists of a namespace, from each one's first on. */
+export class Pages {
+  readonly generation: string;
+  /** Characters. */
+  size = 0;
+  readonly lists = new Map<string, Element[][]>();
+
+  constructor(generation: string) {
+    this.generation = generation;
+  }
+
+  add(channel: string, number: number, page: Element[]): void {
+    const pages = this.lists.get(channel) ?? [];
+    this.lists.set(channel, pages);
+    if (number !== pages.length || page.length < pageSize) return;
+    pages.push(page);
+    for (const { line } of page) this.size += line.length;
+  }
+}
+
+/** The elements that an answer of Redis brought, with those that were known. */
 export class Elements {
   readonly generation: string;
-  readonly #lists = new Map<string, { pages: Map<number, string[]>; long: Map<number, string> }>();
+  readonly #lists = new Map<string, Map<number, Element[]>>();
+  readonly #known: Pages | undefined;
 
-  constructor([generation, ...lists]: RawElements) {
+  /** @param known pages that were not asked for */
+  constructor([generation, ...lists]: RawElements, known?: Pages) {
     this.generation = generation.toString();
+    this.#known = known?.generation === this.generation ? known : undefined;
     for (const [stem, pages, long] of lists) {
-      this.#lists.set(stem.toString().slice(0, -"\0#".length), {
-        pages: new Map(pairs(pages).map(([page, text]) => [page, text.split("\n")])),
-        long: new Map(pairs(long)),
+      const longer = new Map(pairs(long));
+      const elements = pairs(pages).map(([page, text]): [number, Element[]] => {
+        const lines = text.split("\n");
+        return [
+          page,
+          lines.map(
+            (line, i) => new Element(line === "@" ? (longer.get(page * pageSize + i + 1) ?? "") : line),
+          ),
+        ];
       });
+      this.#lists.set(stem.toString().slice(0, -"\0#".length), new Map(elements));
     }
   }
 
   /** @param list namespace and channel */
-  lines(list: string, numbers: readonly number[]): string[] {
-    if (numbers.length === 0) return [];
-    const { pages, long } = this.#lists.get(list)!;
+  of(list: string, numbers: readonly number[]): Element[] {
+    const pages = this.#lists.get(list);
+    const known = this.#known?.lists.get(list.slice(list.indexOf("\0") + 1));
     return numbers.map((number) => {
-      const line = pages.get(Math.floor((number - 1) / pageSize))?.[(number - 1) % pageSize];
-      const element = line === "@" ? long.get(number) : line;
-      if (!element) throw new Error(`element ${number} of list ${JSON.stringify(list)} is missing`);
+      const page = Math.floor((number - 1) / pageSize);
+      const element = (pages?.get(page) ?? known?.[page])?.[(number - 1) % pageSize];
+      // An empty line is that of an element that was deleted, or of a long one that was not asked for.
+      if (!element?.line) throw new Error(`element ${number} of list ${JSON.stringify(list)} is missing`);
       return element;
     });
+  }
+
+  addTo(pages: Pages, ns: string): void {
+    for (const [list, own] of this.#lists) {
+      if (!list.startsWith(`${ns}\0`)) continue;
+      for (const [number, page] of own) {
+        // A long element that nobody asked for is not here.
+        if (page.every(({ line }) => line !== "")) pages.add(list.slice(ns.length + 1), number, page);
+      }
+    }
   }
 }
 
@@ -259,6 +351,26 @@ class StoredList {
     this.#byLine ??= new Map(this.#lines.map((each, i) => [each, this.#numbers[i]!]));
     return this.#byLine.get(line);
   }
+}
+
+/** A copy of what JSON.parse made. */
+function copyOf(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(copyOf);
+  // Field by field, for it is done for every message of a thread; a spread takes `__proto__` for a field.
+  const copy: Record<string, unknown> = { ...value };
+  for (const key in copy) {
+    const each = copy[key];
+    if (typeof each === "object" && each !== null) {
+      Object.defineProperty(copy, key, {
+        value: copyOf(each),
+        writable: true,
+        enumerable: true,
+        configurable: true,
+      });
+    }
+  }
+  return copy;
 }
 
 function pairs(raw: readonly (number | Buffer)[]): [number, string][] {

@@ -35,7 +35,7 @@ import {
 } from "./errors.ts";
 import { checkpointBounds, everyThread, segment, type ThreadKeys, threadKeys } from "./keys.ts";
 import { SENDS } from "./langgraph.ts";
-import { type DumpedList, Elements, inline, Lists, type Reference } from "./lists.ts";
+import { type DumpedList, Elements, inline, Lists, type Reference, type Scope } from "./lists.ts";
 import { type RawTuple, type RawWalk, withScripts } from "./scripts.ts";
 import { dump, loadTuple, loadWrites } from "./stored.ts";
 
@@ -442,27 +442,39 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     call: (references: Map<DumpedList, Reference>, generation: string) => Promise<number>,
   ): Promise<number> {
     const lists = dumped.filter((each): each is DumpedList => !Buffer.isBuffer(each));
-    if (!lists.every((list) => this.#lists.knows(list))) await this.#look(threadId, ns, id);
+    if (!lists.every((list) => this.#lists.knows(list))) await this.#readOne(threadId, ns, id);
     let { references, generation } = this.#lists.refer(lists);
     for (;;) {
       const outcome = await call(references, generation);
       if (outcome !== -5) return outcome;
-      const elements = await this.#look(threadId, ns, id);
+      const [raw, elements] = await this.#look(threadId, ns, id);
+      if (raw) await this.#tuple(threadId, raw, elements, true);
       ({ references, generation } = this.#lists.refer(lists, elements.generation));
     }
   }
 
   async #readOne(threadId: string, ns: string, id: string): Promise<CheckpointTuple | undefined> {
-    const [elements, raw] = await this.#redis.tlCheckpointReadBuffer(...this.#keys(threadId), "one", ns, id);
-    return raw && (await this.#tuple(threadId, raw, new Elements(elements), true));
+    const [raw, elements] = await this.#look(threadId, ns, id);
+    return raw && (await this.#tuple(threadId, raw, elements, true));
   }
 
-  /** Learns what lists are made of. */
-  async #look(threadId: string, ns: string, id: string): Promise<Elements> {
-    const [raw, tuple] = await this.#redis.tlCheckpointReadBuffer(...this.#keys(threadId), "one", ns, id);
-    const elements = new Elements(raw);
-    if (tuple) await this.#tuple(threadId, tuple, elements, true);
-    return elements;
+  /** Reads a checkpoint, and the pages of its lists that are not known. */
+  async #look(threadId: string, ns: string, id: string): Promise<[raw: RawTuple | undefined, Elements]> {
+    const keys = this.#keys(threadId);
+    const scope: Scope = [keys[3], ns];
+    const known = this.#lists.pages(scope);
+    const pages = [...(known?.lists ?? [])].flatMap(([channel, { length }]) => [channel, length]);
+    const [elements, tuple] = await this.#redis.tlCheckpointReadBuffer(
+      ...keys,
+      "one",
+      ns,
+      id,
+      known?.generation ?? "",
+      pages,
+    );
+    const read = new Elements(elements, known);
+    this.#lists.keep(scope, read);
+    return [tuple, read];
   }
 
   #loader(keys: ThreadKeys, ns: string, elements: Elements, isLatest: boolean) {
