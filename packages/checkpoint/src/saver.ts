@@ -51,11 +51,11 @@ export interface SaverOptions {
   serde?: SerializerProtocol;
 }
 
-/** Who writes through a view: the attempt of a run, as the key `<prefix>:{threadId}:fence` names it. */
+/** The attempt that writes through a view. The key `<prefix>:{threadId}:fence` names it as `<runId>:<fence>`. */
 export interface Fence {
   runId: string;
-  /** The number that the attempt is known by where it writes. */
-  attempt: number;
+  /** The attempt's fencing token: a number that no other attempt of the run has. */
+  fence: number;
   /** `put` leaves the head where it is, and `putWrites` leaves checkpoints alone that are not this view's own. */
   branch?: boolean;
   /**
@@ -104,7 +104,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   }
 
   /**
-   * A view that writes only while the thread's fence is `<runId>:<attempt>`: every write through it checks that in the
+   * A view that writes only while the thread's fence is `<runId>:<fence>`: every write through it checks that in the
    * script that writes, and otherwise throws StaleAttemptError, having written nothing. It reads like any other. What
    * it writes is marked as the run's unless the config or the metadata name another `run_id`.
    */
@@ -415,7 +415,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   }
 
   #token(): string {
-    return this.#fence ? `${this.#fence.runId}:${this.#fence.attempt}` : "";
+    return this.#fence ? `${this.#fence.runId}:${this.#fence.fence}` : "";
   }
 
   #runId(config: RunnableConfig): unknown {

@@ -171,7 +171,7 @@ describe("writeState", () => {
     const one = await write();
     const two = await write();
     await redis.set(`${prefix}:{t}:fence`, "run:1");
-    const branch = saver.fenced({ runId: "run", attempt: 1, branch: true });
+    const branch = saver.fenced({ runId: "run", fence: 1, branch: true });
     const side = await write(one.checkpointId, branch);
     expect(await saver.head(threadId)).toBe(two.checkpointId);
     const alone = await write(null, branch);
@@ -194,7 +194,7 @@ describe("writeState", () => {
   test("is fenced where the saver is", async () => {
     const { saver, prefix } = setup();
     await redis.set(`${prefix}:{t}:fence`, "run:2");
-    const old = saver.fenced({ runId: "run", attempt: 1 });
+    const old = saver.fenced({ runId: "run", fence: 1 });
     await expect(writeState(old, { threadId, update: { a: 1 }, metadata })).rejects.toThrow(
       StaleAttemptError,
     );

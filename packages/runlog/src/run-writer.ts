@@ -44,7 +44,7 @@ export interface Sender {
 export class RunWriter {
   readonly runId: string;
   readonly attempt: number;
-  /** What the attempt is known by where it writes: a number that no attempt before it had, nor any after it has. */
+  /** The attempt's fencing token: a number that no attempt before it had, nor any after it has. */
   readonly fence: number;
   /** The Cluster slot of its keys. */
   readonly slot: number;

@@ -616,7 +616,7 @@ export class GraphSession implements Session {
 
   #fenced(options: Partial<Parameters<RedisCheckpointSaver["fenced"]>[0]> = {}): RedisCheckpointSaver {
     const { run, attempt, saver } = this.#work;
-    return saver.fenced({ ...options, runId: run.record.runId, attempt: attempt.writer.fence });
+    return saver.fenced({ ...options, runId: run.record.runId, fence: attempt.writer.fence });
   }
 }
 
