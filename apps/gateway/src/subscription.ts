@@ -94,7 +94,7 @@ export class Subscription implements FeedReader {
     if (batch.last < this.#next) return;
     if (batch.first === this.#next && this.#outlet.writable) {
       this.#deliver(batch);
-      this.#settle();
+      this.#goLiveOrEnd();
     } else {
       this.onWake();
     }
@@ -114,7 +114,7 @@ export class Subscription implements FeedReader {
   }
 
   /** Live where nothing is missing; done where the ending has been delivered. Answers whether it is either. */
-  #settle(): boolean {
+  #goLiveOrEnd(): boolean {
     if (this.#next <= this.feed.head || this.#epoch !== this.feed.epoch) return false;
     if (this.feed.ended) this.#end("ended");
     else this.#live = true;
@@ -177,8 +177,8 @@ export class Subscription implements FeedReader {
       if (page.batch.last < page.head && outlet.writable) this.feed.readAhead(page.batch.last);
       this.#deliver(page.batch);
     }
-    // Settled in the same turn as the page was delivered: nothing can have come in between.
-    if (this.#settle()) return "done";
+    // In the same turn as the page was delivered: nothing can have come in between.
+    if (this.#goLiveOrEnd()) return "done";
     // A head that the log does not have (yet): a message overtook a read from elsewhere.
     return page.batch === undefined ? "nothing" : "read";
   }

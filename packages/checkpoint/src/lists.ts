@@ -103,7 +103,7 @@ export class Lists {
       const isWhole = text !== undefined && (isKnown(text, i) || isAllOf(text, element));
       return isWhole ? text : this.#line(element, what);
     });
-    return { name, lines: await settled(lines) };
+    return { name, lines: await awaitAll(lines) };
   }
 
   /** Whether a list is known, or so short that nothing is lost if it is not. */
@@ -162,7 +162,7 @@ export class Lists {
       this.#remember(`${key}\0${ns}\0${channel}`, new StoredList(elements.generation, stored, numbers));
     }
     const [known, fresh] = [stored.values(), inline.values()];
-    return await settled(
+    return await awaitAll(
       all.map((number) => this.#element((number === undefined ? fresh : known).next().value as string)),
     );
   }
@@ -263,7 +263,7 @@ function pairs(raw: readonly (number | Buffer)[]): [number, string][] {
 }
 
 /** Waits only where there is something to be waited for: there may be thousands. */
-async function settled<T>(values: readonly (T | Promise<T>)[]): Promise<T[]> {
+async function awaitAll<T>(values: readonly (T | Promise<T>)[]): Promise<T[]> {
   return values.some((each) => each instanceof Promise) ? await Promise.all(values) : (values as T[]);
 }
 

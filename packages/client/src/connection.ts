@@ -324,7 +324,7 @@ export class Connection {
     this.#pending.delete(frame.id);
     if (frame.type === "success") pending.succeed(frame.result);
     else pending.fail(refusal(frame));
-    this.#link.settle();
+    this.#link.abandonLeft();
   }
 
   #onEvent(frame: EventFrame, size: number): void {

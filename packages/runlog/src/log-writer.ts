@@ -130,12 +130,12 @@ export class LogWriter {
       (answers) => {
         for (let i = 0; i < writers.length; i++) {
           const answer = answers[i]!;
-          if (typeof answer === "number") writers[i]!.settle(null, answer);
-          else writers[i]!.settle(replyError(answer), 0);
+          if (typeof answer === "number") writers[i]!.answered(null, answer);
+          else writers[i]!.answered(replyError(answer), 0);
         }
       },
       (error: Error) => {
-        for (const writer of writers) writer.settle(error, 0);
+        for (const writer of writers) writer.answered(error, 0);
       },
     );
   }

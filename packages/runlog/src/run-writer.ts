@@ -66,7 +66,6 @@ export class RunWriter {
   /** When the TTL was last pushed out. Never: the first append makes the log, which has none yet. */
   #touchedAt = 0;
   #sealed = false;
-  #asking = false;
   #failure: Error | undefined;
   #waiting: Waiting | undefined;
   /** Who waits for Redis to have all up to an offset; offsets rise. */
@@ -150,7 +149,6 @@ export class RunWriter {
   /** Asks the log, without writing, whether this attempt still holds the run and whether a cancel was asked for. */
   check(): void {
     if (this.#failure !== undefined || this.#queued) return;
-    this.#asking = true;
     this.#enqueue();
   }
 
@@ -227,7 +225,6 @@ export class RunWriter {
     if (this.#inFlight === undefined) {
       const outgoing = this.#outbox.take();
       this.#inFlight = { ...outgoing, first: this.#taken - outgoing.count + 1 };
-      this.#asking = false;
     }
     const { first, count, body, size } = this.#inFlight;
     const { run, log, live } = this.#keys;
@@ -238,8 +235,8 @@ export class RunWriter {
     return size;
   }
 
-  /** For LogWriter: the append that is in flight was answered, or was not. */
-  settle(error: Error | null, status: number): void {
+  /** For LogWriter: the append that is in flight was answered, or failed with `error`. */
+  answered(error: Error | null, status: number): void {
     const batch = this.#inFlight!;
     if (error !== null && isPassing(error)) {
       setTimeout(() => this.#log.enqueue(this), retryDelay(this.#tries++));
@@ -255,7 +252,7 @@ export class RunWriter {
     batch.release();
     this.#acknowledged = batch.first + batch.count - 1;
     this.#size -= batch.size;
-    if (this.#outbox.count > 0 || this.#asking) this.#enqueue();
+    if (this.#outbox.count > 0) this.#enqueue();
     while (this.#flushing.length > 0 && this.#flushing[0]!.upTo <= this.#acknowledged) {
       this.#flushing.shift()!.resolve();
     }

@@ -58,8 +58,8 @@ export class Attempt {
   seen = -1;
   /** What the log added up to when half of what it may hold had been written: the next trim cuts there, once it may. */
   cut: { offset: number; json: string } | undefined;
-  /** As its session has it: see Session.settled. */
-  settled: () => Promise<number> = async () => Number.POSITIVE_INFINITY;
+  /** As its session has it: see Session.rewindFloor. */
+  rewindFloor: () => Promise<number> = async () => Number.POSITIVE_INFINITY;
 
   constructor(writer: RunWriter, fold: Fold) {
     this.runId = writer.runId;

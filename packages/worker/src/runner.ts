@@ -185,7 +185,7 @@ export class Runner {
 
   /**
    * Cuts the log where it was half as long as it may be, and remembers where it is now for the next time. A cut above
-   * what is settled waits: readers could not take back a part of its snapshot, and would lose all of it.
+   * the rewind floor waits: readers could not take back a part of its snapshot, and would lose all of it.
    */
   async #trim(attempt: Attempt): Promise<void> {
     const { writer, fold, cut } = attempt;
@@ -193,7 +193,7 @@ export class Runner {
     writer.untrimmed = 0;
     try {
       if (cut !== undefined) {
-        if ((await attempt.settled()) < cut.offset) return;
+        if ((await attempt.rewindFloor()) < cut.offset) return;
         await writer.trim(cut.offset, cut.json);
       }
       attempt.cut = { offset: fold.offset, json: JSON.stringify(fold.snapshot()) };
@@ -238,7 +238,7 @@ export class Runner {
     const [saver, store] = [this.#saverOf(run.owner), this.#parts.storeOf(run.owner)];
     const work = { run, request: requestOf(run), attempt, saver, store, logger };
     const session = await openSession(agent, work);
-    if (session.settled !== undefined) attempt.settled = () => session.settled!();
+    if (session.rewindFloor !== undefined) attempt.rewindFloor = () => session.rewindFloor!();
     const end = async (outcome: Outcome, data: LifecycleData): Promise<RunOutcome> => {
       await writer.flush();
       // An agent's work is not to be done again because its last step met a Redis that was full for a moment.
@@ -275,12 +275,12 @@ export class Runner {
       (finished) => ({ ok: true as const, finished }),
       (error: unknown) => ({ ok: false as const, error }),
     );
-    const settled = await Promise.race([running, attempt.stopped.then(() => undefined)]);
-    if (attempt.reason === undefined && settled !== undefined) {
+    const result = await Promise.race([running, attempt.stopped.then(() => undefined)]);
+    if (attempt.reason === undefined && result !== undefined) {
       attempt.writer.seal();
-      if (settled.ok) return await end(settled.finished.event, settled.finished);
-      const error = tellError(settled.error, this.#options.publicError, logger);
-      logger.warn({ err: settled.error }, "the agent failed");
+      if (result.ok) return await end(result.finished.event, result.finished);
+      const error = tellError(result.error, this.#options.publicError, logger);
+      logger.warn({ err: result.error }, "the agent failed");
       return await end("failed", { event: "failed", error });
     }
     return await this.#stopped(run, attempt, session, running, end);
@@ -295,7 +295,7 @@ export class Runner {
     end: (outcome: Outcome, data: LifecycleData) => Promise<RunOutcome>,
   ): Promise<RunOutcome> {
     const reason = attempt.reason as StopReason;
-    const inTime = await settledWithin(running, this.#options.cancelGraceMs);
+    const inTime = await isDoneWithin(running, this.#options.cancelGraceMs);
     if (!inTime) {
       this.#logger(attempt.runId, attempt).warn(
         `the agent ignored its signal for ${this.#options.cancelGraceMs} ms; the run goes on without it`,
@@ -304,7 +304,7 @@ export class Runner {
     if (reason instanceof AttemptLostError) throw reason;
     if (reason instanceof WorkerStoppingError) {
       await attempt.writer.flush();
-      await session.settle?.();
+      await session.drainWrites?.();
       await attempt.writer.release();
       this.#logger(attempt.runId, attempt).info({ offset: attempt.writer.offset }, "run handed over");
       return "handed-over";
@@ -408,7 +408,7 @@ function isInvalid(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === "invalid_argument";
 }
 
-async function settledWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {
+async function isDoneWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<false>((resolve) => {
     timer = setTimeout(resolve, ms, false);

@@ -55,12 +55,12 @@ export interface Session {
    * The offset that no later attempt rewinds below, but to 0: up to there the log may be replaced by a snapshot. Only
    * grows. Without it: any.
    */
-  settled?(): Promise<number>;
+  rewindFloor?(): Promise<number>;
   /**
-   * Lets what is on its way to the thread arrive, and nothing after it: the run is handed to another worker, which is
-   * not to do again what was done.
+   * Waits for the writes to the thread that are under way, and refuses all later ones: the run is handed to another
+   * worker, which is not to do again what was done.
    */
-  settle?(): Promise<void>;
+  drainWrites?(): Promise<void>;
   /**
    * Saves what the run added up to, once all its parts are in the log. May be called without `run`: for a run that
    * ends before this attempt has begun.

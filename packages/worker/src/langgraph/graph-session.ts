@@ -251,14 +251,14 @@ export class GraphSession implements Session {
   }
 
   /** What the thread's head holds: later attempts go on from it, or from what comes after it. */
-  async settled(): Promise<number> {
+  async rewindFloor(): Promise<number> {
     const { saver, run } = this.#work;
     const head = await headOf(saver, run.record.threadId);
     const { run_id, log_offset = 0 } = head === undefined ? {} : marksOf(head);
     return run_id === run.record.runId ? log_offset : 0;
   }
 
-  async settle(): Promise<void> {
+  async drainWrites(): Promise<void> {
     // Steps that are in the log, and whose checkpoints are on their way.
     await this.#saver?.idle();
     this.#over = true;
@@ -267,7 +267,7 @@ export class GraphSession implements Session {
   async save(outcome: Outcome): Promise<CheckpointRef | null> {
     const { run, saver } = this.#work;
     const { runId, threadId } = run.record;
-    await this.settle();
+    await this.drainWrites();
     if (typeof outcome === "object" && outcome.cancelled === "discard") {
       await this.#fenced().discardRun(threadId, runId, { head: this.#headBefore });
       return null;
