@@ -11,7 +11,8 @@
  * - a batch that does not begin at `next`, or a socket over its high-water mark, sends it back to catching up. That one
  *   rule is lost messages, slow readers, resume and late joiners.
  */
-import { setImmediate } from "node:timers/promises";
+import { setImmediate, setTimeout as sleep } from "node:timers/promises";
+import { backoffDelay } from "@throughline/kit/timing";
 import type { Filter } from "@throughline/protocol";
 import { isCovered } from "@throughline/runlog";
 import type { Batch } from "./batch.ts";
@@ -231,10 +232,6 @@ export class Subscription implements FeedReader {
   }
 }
 
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
 function retryDelay(failures: number): number {
-  return Math.min(retryMs.max, retryMs.min * 2 ** Math.min(failures, 6)) * (0.5 + Math.random() / 2);
+  return backoffDelay(retryMs, failures) * (0.5 + Math.random() / 2);
 }

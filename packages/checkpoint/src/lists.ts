@@ -16,9 +16,10 @@
 import { isDeepStrictEqual } from "node:util";
 import { BaseMessage } from "@langchain/core/messages";
 import { JsonPlusSerializer, type SerializerProtocol } from "@langchain/langgraph-checkpoint";
+import type { FlatMessage } from "@throughline/protocol";
 import { isPlain } from "./json.ts";
 import { END, isStateKey, PREVIOUS } from "./langgraph.ts";
-import { type FlatMessage, flattenMessage, unflattenMessage } from "./messages.ts";
+import { flattenMessage, unflattenMessage } from "./messages.ts";
 import { dump, load } from "./stored.ts";
 
 const mark = "list\0";

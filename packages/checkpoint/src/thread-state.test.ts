@@ -1,10 +1,11 @@
 import { AIMessage, HumanMessage, RemoveMessage } from "@langchain/core/messages";
 import { emptyCheckpoint, INTERRUPT, uuid6 } from "@langchain/langgraph-checkpoint";
+import type { FlatMessage } from "@throughline/protocol";
 import { Redis } from "ioredis";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { InvalidArgumentError, NoSuchCheckpointError, StaleAttemptError } from "./errors.ts";
-import { type FlatMessage, flattenMessage } from "./messages.ts";
+import { flattenMessage } from "./messages.ts";
 import { RedisCheckpointSaver } from "./saver.ts";
 import { readHistory, readHistoryPage, readState, writeState } from "./thread-state.ts";
 

@@ -8,7 +8,7 @@
  * - the fence names one attempt of the first in line, and never goes back to an earlier one.
  */
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { luaCommands } from "@throughline/kit/lua";
 import { defaultPrefix } from "@throughline/runlog";
 import type { Cluster, Redis, Result } from "ioredis";
 
@@ -25,13 +25,13 @@ declare module "ioredis" {
 /** All that a thread has, its checkpoints too. */
 const keyNames = ["thread", "line", "runs", "fence", "head", "checkpoints", "blobs", "writes", "index"];
 
-const scripts = {
-  tlEnter: ["enter", 3],
-  tlLeave: ["leave", 2],
-  tlFence: ["fence", 2],
-  tlMoveOut: ["move-out", keyNames.length],
-  tlMoveIn: ["move-in", keyNames.length],
-} as const;
+const withScripts = luaCommands(new URL("../lua/", import.meta.url), {
+  tlEnter: { file: "enter", keys: 3 },
+  tlLeave: { file: "leave", keys: 2 },
+  tlFence: { file: "fence", keys: 2 },
+  tlMoveOut: { file: "move-out", keys: keyNames.length },
+  tlMoveIn: { file: "move-in", keys: keyNames.length },
+});
 
 /** More than anybody asks one conversation at once. */
 export const defaultMaxInLine = 1_000;
@@ -57,15 +57,9 @@ export class Threads {
   readonly #owner: string;
 
   constructor(redis: Redis | Cluster, owner: string, prefix = defaultPrefix) {
-    this.#redis = redis;
+    this.#redis = withScripts(redis);
     this.#prefix = prefix;
     this.#owner = owner;
-    if (defined.has(redis)) return;
-    for (const [name, [file, numberOfKeys]] of Object.entries(scripts)) {
-      const lua = readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
-      redis.defineCommand(name, { lua, numberOfKeys });
-    }
-    defined.add(redis);
   }
 
   /** @param maxInLine how many may be in line; one that is there already keeps its place */
@@ -145,6 +139,5 @@ export class Threads {
   }
 }
 
-const defined = new WeakSet<object>();
 /** An id that would name the keys of a thread that is where it belongs. */
 const looksScoped = /^[\w-]{22}\//;

@@ -11,7 +11,7 @@ local run = redis.call('HMGET', KEYS[1], 'status', 'head', 'attempt', 'owner', '
 local status = run[1]
 if not status or (ARGV[1] ~= '' and run[4] ~= ARGV[1]) then return {'missing'} end
 local head = tonumber(run[2])
-if status == 'completed' or status == 'interrupted' or status == 'cancelled' or status == 'failed' then
+if endings[status] then
   return {'ended', status, head, run[6] or ''}
 end
 if not run[5] then

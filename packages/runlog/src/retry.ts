@@ -2,6 +2,8 @@
  * Which failures of a Redis command pass by themselves, and how long to wait for that: what was asked for may be asked
  * for again, word for word.
  */
+import { setTimeout as sleep } from "node:timers/promises";
+import { backoffDelay } from "@throughline/kit/timing";
 
 /** Redis is there but cannot take the command now: it will be able to again. A script's error names the script first. */
 const passing =
@@ -20,7 +22,7 @@ export function isPassing(error: Error & { syscall?: unknown }): boolean {
 
 /** How long to wait after so many failures in a row, ms. */
 export function retryDelay(failures: number): number {
-  return Math.min(retryMs.max, retryMs.min * 2 ** Math.min(failures, 8));
+  return backoffDelay(retryMs, failures);
 }
 
 /** Runs `send` until Redis has answered it, whatever its connection goes through. */
@@ -30,7 +32,7 @@ export async function persist<T>(send: () => Promise<T>): Promise<T> {
       return await send();
     } catch (error) {
       if (!isPassing(error as Error)) throw error;
-      await new Promise((resolve) => setTimeout(resolve, retryDelay(failures)));
+      await sleep(retryDelay(failures));
     }
   }
 }

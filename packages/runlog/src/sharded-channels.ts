@@ -7,6 +7,8 @@
  * Invariant: a wanted channel is either at home, that is acknowledged by a node and not taken from it since, or somebody
  * goes on trying to bring it home: whoever called `subscribe`, or, after a loss, we, who then tell of the gap.
  */
+import { setTimeout as sleep } from "node:timers/promises";
+import { backoffDelay } from "@throughline/kit/timing";
 import type { Cluster, Redis } from "ioredis";
 import type { LiveChannels, LiveHooks, LiveProbe } from "./channels.ts";
 import { slotOf } from "./cluster.ts";
@@ -137,8 +139,7 @@ export class ShardedChannels implements LiveChannels {
       left = await this.#attempt(left, onAcknowledged);
       if (left.length === 0) return;
       if (this.#cluster.status === "end") throw new Error("Connection is closed.");
-      const delayMs = Math.min(retryMs.max, retryMs.min * 2 ** Math.min(attempt, 8));
-      await new Promise((resolve) => setTimeout(resolve, delayMs));
+      await sleep(backoffDelay(retryMs, attempt));
       await this.#refreshSlots();
     }
   }

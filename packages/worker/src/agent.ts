@@ -8,6 +8,7 @@
  *     }
  */
 import type { BaseStore, LangGraphRunnableConfig, Pregel } from "@langchain/langgraph";
+import { isGraph as isPregel } from "@throughline/checkpoint";
 import { type FlatMessage, type Part, type StreamMode, streamModes } from "@throughline/protocol";
 
 /** What an agent is told about its run. */
@@ -122,11 +123,9 @@ export function perRun(
   return { kind: "graph", graph: make, description, modes: modes ?? streamModes };
 }
 
-/** By the mark that LangGraph itself goes by: which copy of the library compiled it makes no difference. */
+/** Whether a value is a compiled graph, by whichever copy of LangGraph. */
 export function isGraph(value: unknown): value is Graph {
-  return (
-    typeof value === "object" && value !== null && "lg_is_pregel" in value && value.lg_is_pregel === true
-  );
+  return isPregel(value);
 }
 
 export interface TokenOptions {

@@ -9,6 +9,7 @@
 import type { BaseStore } from "@langchain/langgraph";
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
 import { type Dispatcher, keepsInput, ownerScope, type RunJob, requestOf } from "@throughline/dispatch";
+import { isDoneWithin } from "@throughline/kit/timing";
 import { type CheckpointRef, Fold, type Keep, type LifecycleData, lifecycle } from "@throughline/protocol";
 import {
   type LiveSubscriber,
@@ -406,14 +407,4 @@ function isLost(error: unknown): boolean {
 /** The run's input, or what its agent left in its state, is what no try can store. */
 function isInvalid(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === "invalid_argument";
-}
-
-async function isDoneWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<false>((resolve) => {
-    timer = setTimeout(resolve, ms, false);
-  });
-  const inTime = await Promise.race([promise.then(() => true), late]);
-  clearTimeout(timer);
-  return inTime;
 }
