@@ -5,7 +5,8 @@
 -- Answers {elements of lists, as lists.lua has them; then for each checkpoint {namespace, id, parent's id or '',
 --         checkpoint, metadata, {channel, value, …}, {task id, channel, value, task's path or '', …} by task and
 --         position}}
-local heads, checkpoints, blobs, pending, index = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local _, heads, checkpoints, blobs, pending, index = unpack(KEYS)
+local kind = ARGV[1]
 local lists = {}
 
 local function tuple(ns, id)
@@ -34,7 +35,7 @@ local function tuple(ns, id)
 end
 
 local tuples = {}
-if ARGV[1] == 'one' then
+if kind == 'one' then
   local ns, id = ARGV[2], ARGV[3]
   if id == '' then id = redis.call('HGET', heads, ns) end
   tuples[1] = id and tuple(ns, id) or nil

@@ -9,9 +9,7 @@ local ttl, epoch, live, holder = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local run = redis.call('HMGET', key, 'status', 'head', 'fence', 'incarnation', 'holder', 'alone')
 local status = run[1]
 if not status then return {'missing'} end
-if endings[status] then
-  return {'ended', status}
-end
+if endings[status] then return {'ended', status} end
 -- By Redis' clock: how long a run has taken is asked by other processes than the one that began it.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
