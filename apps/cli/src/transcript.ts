@@ -21,11 +21,6 @@ export class Transcript {
   #messageId: string | undefined;
   readonly #seen = new Set<string>();
 
-  /** What was written, since the text last began anew. */
-  get text(): string {
-    return this.#text;
-  }
-
   add(event: RunEvent): Output[] {
     switch (event.kind) {
       case "skipped":
@@ -151,7 +146,7 @@ function whole(value: unknown): string {
   return text.length > asideLength ? JSON.stringify(value, null, 2) : text;
 }
 
-export function isAi(type: unknown): boolean {
+function isAi(type: unknown): boolean {
   return type === "ai" || type === "AIMessageChunk";
 }
 

@@ -18,7 +18,6 @@ export {
   flattenValues,
   type Json,
   type MessageLike,
-  mergeMessages,
   normalizeMessages,
   toBaseMessage,
 } from "./messages.ts";

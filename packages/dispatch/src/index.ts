@@ -1,4 +1,4 @@
-export { AgentRegistry, type Offer, offerEveryMs, offerTtlMs } from "./agents.ts";
+export { AgentRegistry, type Offer, offerEveryMs } from "./agents.ts";
 export {
   Dispatcher,
   keepsInput,
@@ -8,5 +8,5 @@ export {
   type StartRequest,
   type StateUpdate,
 } from "./dispatcher.ts";
-export { defaultQueue, lockTimes, queuePrefix, type RunJob, RunQueue } from "./queue.ts";
+export { defaultQueue, lockTimes, queuePrefix, type RunJob } from "./queue.ts";
 export { type Entered, ownerScope, Threads, threadKey } from "./threads.ts";

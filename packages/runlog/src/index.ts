@@ -9,7 +9,6 @@ export { isPassing, persist } from "./retry.ts";
 export {
   body,
   type Cancelled,
-  defaultRetention,
   type EarlierEpoch,
   isCovered,
   type ListedRun,

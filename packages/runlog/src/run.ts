@@ -196,11 +196,6 @@ export class RunStore {
     });
   }
 
-  /** The runs with these ids, in one round trip; null where one has expired. */
-  async many(runIds: readonly string[]): Promise<(StoredRun | null)[]> {
-    return await Promise.all(runIds.map((runId) => this.get(runId)));
-  }
-
   /**
    * Asks for a cancel, durably, and wakes the worker. `keep` says what becomes of the partial.
    *

@@ -641,7 +641,7 @@ async function make(agent: GraphAgent, work: Assignment): Promise<Made> {
 }
 
 /** The graph with another checkpointer; the one that it was compiled with stays as it is. */
-export function withSaver(graph: Graph, saver: ForkView): Graph {
+function withSaver(graph: Graph, saver: ForkView): Graph {
   const copy = graph.withConfig({}) as Graph;
   copy.checkpointer = saver;
   return copy;
