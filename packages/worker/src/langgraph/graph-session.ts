@@ -10,7 +10,6 @@
  * - what was not taken into the log, because the attempt was stopped, is in no checkpoint;
  * - nothing that the graph's author wrote is run to save what was streamed, but reducers, and what they throw is caught.
  */
-import { EventEmitter } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { BaseMessage } from "@langchain/core/messages";
 import type { CheckpointTuple } from "@langchain/langgraph";
@@ -60,21 +59,6 @@ import { asRouter, Witness } from "./witness.ts";
  * checkpoints for where in the log a step ends, tasks for which paths are graphs.
  */
 const always: readonly GraphMode[] = ["messages", "updates", "checkpoints", "tasks"];
-
-/**
- * Unless told otherwise LangChain calls handlers in the background, one after another for the whole process, and tokens
- * come by a handler: one that is slow would keep back every run's, and those that come when their graph is done are
- * lost. LangChain looks here whenever a handler is made.
- */
-process.env.LANGCHAIN_CALLBACKS_BACKGROUND ??= "false";
-
-/**
- * LangGraph makes a signal for each step, and hangs a listener on it for each of the step's tasks. More than Node's ten
- * are no leak, but as many as it may run at once.
- */
-if (EventEmitter.defaultMaxListeners > 0) {
-  EventEmitter.defaultMaxListeners = Math.max(EventEmitter.defaultMaxListeners, 10_000);
-}
 
 export class GraphSession implements Session {
   /** undefined: its factory did not make it, for a reason. */
