@@ -37,7 +37,7 @@ const maxReads = 32;
 const maxHeavyReads = 2;
 const maxHeavyWaiting = 1_024;
 
-/** What a test sets apart, to say which of two ways it was that something came. */
+/** Times that tests change. */
 export interface GatewayTimes {
   /**
    * How often the subscriber connection has to prove itself, and quiet runs are looked at, ms.

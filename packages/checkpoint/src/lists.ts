@@ -252,7 +252,7 @@ class StoredList {
   /** The number of the element with this line, which most likely has this place. */
   find(line: string, place: number): number | undefined {
     if (this.#lines[place] === line) return this.#numbers[place];
-    // What comes behind a list that is as it was is new.
+    // An element behind the end of an unchanged list is new.
     if (place >= this.#lines.length && this.#byLine === undefined) return undefined;
     this.#byLine ??= new Map(this.#lines.map((each, i) => [each, this.#numbers[i]!]));
     return this.#byLine.get(line);
@@ -263,7 +263,7 @@ function pairs(raw: readonly (number | Buffer)[]): [number, string][] {
   return Array.from({ length: raw.length / 2 }, (_, i) => [Number(raw[2 * i]), raw[2 * i + 1]!.toString()]);
 }
 
-/** Waits only where there is something to be waited for: there may be thousands. */
+/** Promise.all, where any is a promise: there may be thousands of values, and usually none is. */
 async function awaitAll<T>(values: readonly (T | Promise<T>)[]): Promise<T[]> {
   return values.some((each) => each instanceof Promise) ? await Promise.all(values) : (values as T[]);
 }

@@ -1,6 +1,6 @@
 /**
  * An owner's threads: which runs wait in one's line, and which attempt may write its checkpoints. Two owners may both
- * have a thread of the same name: their keys are apart.
+ * have a thread of the same id: their keys differ.
  *
  * Invariants:
  * - only the first in line is ever given to a worker, so a thread never has two runs at once;
@@ -33,7 +33,7 @@ const withScripts = luaCommands(new URL("../lua/", import.meta.url), {
   tlMoveIn: { file: "move-in", keys: keyNames.length },
 });
 
-/** More than anybody asks one conversation at once. */
+/** How many runs may be in a thread's line. */
 export const defaultMaxInLine = 1_000;
 
 export type Entered =
@@ -41,7 +41,7 @@ export type Entered =
   /** `before`: the runs in line before this one, the active one first. */
   | { outcome: "in"; before: string[] };
 
-/** What the keys of an owner's threads have before the thread's id. Of one length, so that no id makes it another's. */
+/** The prefix of a thread's id in its keys: a digest of the owner. Its length is fixed, so no id yields another owner's key. */
 export function ownerScope(owner: string): string {
   return `${createHash("sha256").update(owner).digest("base64url").slice(0, 22)}/`;
 }

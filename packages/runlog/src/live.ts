@@ -4,8 +4,8 @@
  * Invariants, whichever it is:
  * - `subscribe` resolves after Redis has acknowledged: what is published from then on arrives, or `onGap` is called;
  * - when a connection was away, or a channel's slot has moved, the channels are subscribed again, acknowledged, and only
- *   then `onGap` is called: whoever listens reads the log again. Published messages are hints; no one is owed one;
- * - a channel without a listener is not subscribed to, but for the moment that it takes to say so.
+ *   then `onGap` is called: listeners read the log again. Published messages are hints, and may be lost;
+ * - a channel without a listener is unsubscribed from.
  */
 import { deadline } from "@throughline/kit/timing";
 import type { Cluster, Redis } from "ioredis";

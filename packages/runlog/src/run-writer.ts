@@ -1,5 +1,5 @@
 /**
- * One attempt's hand on one run's log. Parts are collected while the run's previous append is in flight.
+ * Writes one attempt's parts to one run's log. Parts are collected while the run's previous append is in flight.
  *
  * Invariants:
  * - one append of a run is in flight at a time, and it is repeated, byte for byte, until Redis has answered it;
@@ -40,7 +40,7 @@ export interface Sender {
   persist<T>(send: (redis: Redis | Cluster) => Promise<T>): Promise<T>;
 }
 
-/** One attempt's hand on one run's log. */
+/** Writes one attempt's parts to one run's log. */
 export class RunWriter {
   readonly runId: string;
   readonly attempt: number;
@@ -63,7 +63,7 @@ export class RunWriter {
   #inFlight: (Outgoing & { first: number }) | undefined;
   #queued = false;
   #tries = 0;
-  /** When the TTL was last pushed out. Never: the first append makes the log, which has none yet. */
+  /** When the TTL was last pushed out. 0: the first append creates the log, which has no TTL yet. */
   #touchedAt = 0;
   #sealed = false;
   #failure: Error | undefined;
@@ -102,7 +102,7 @@ export class RunWriter {
     return this.#acknowledged;
   }
 
-  /** Why nothing more is taken, where it is the log's doing. */
+  /** Why the log refused this attempt; undefined while it has not. */
   get failure(): Error | undefined {
     return this.#failure;
   }
@@ -134,7 +134,11 @@ export class RunWriter {
     this.#sealed = true;
   }
 
-  /** Resolves when Redis has everything that was taken before the call. */
+  /**
+   * Resolves when Redis has everything that was taken before the call.
+   *
+   * @throws StaleAttemptError, NoSuchRunError, LostWritesError once the log has refused this attempt
+   */
   flush(): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     if (this.#acknowledged === this.#taken) return Promise.resolve();
@@ -156,6 +160,7 @@ export class RunWriter {
    * Ends the run with its terminal part. Call it after `flush`, and after what it names (a checkpoint) is saved.
    *
    * @returns the offset of the terminal part
+   * @throws StaleAttemptError, NoSuchRunError, LostWritesError
    */
   async finish(data: LifecycleData, fields: EndingFields = {}): Promise<number> {
     this.seal();
@@ -188,13 +193,13 @@ export class RunWriter {
     return offset;
   }
 
-  /** Gives the run back, for another worker to claim. Call it after `seal` and `flush`. */
+  /** Gives the run back, for another worker to claim. Call it after `seal` and `flush`. @throws StaleAttemptError, NoSuchRunError */
   async release(): Promise<void> {
     const status = await this.#log.persist((redis) => redis.tlRelease(this.#keys.run, this.fence));
     if (status !== 1) throw this.#refusal(status);
   }
 
-  /** A suspect run is tried with nothing else in its process; `cleared`: it has stood that, and is a suspect no more. */
+  /** Notes that a suspect run is tried alone in its process; `cleared`: that it passed, and is no suspect any more. */
   async tried(how: "alone" | "cleared"): Promise<void> {
     const status = await this.#log.persist((redis) => redis.tlTry(this.#keys.run, this.fence, how));
     if (status !== 1) throw this.#refusal(status);

@@ -60,8 +60,8 @@ export interface RunnerParts {
 }
 
 /**
- * `handed-over`: the run is to go back on the queue, for another worker; `again`: for any, this one too; `busy`: this
- * one has none of its runs for a while.
+ * What becomes of the run's job. `handed-over`: back on the queue, for another worker. `again`: back on the queue, for any
+ * worker. `busy`: tried again later, for this worker tries another run alone. `unknown-agent`: tried again later.
  */
 export type RunOutcome = "done" | "lost" | "handed-over" | "again" | "busy" | "unknown-agent";
 
@@ -137,7 +137,7 @@ export class Runner {
       }
       this.#logger(job.runId, attempt).warn({ err: error }, "lost the run to another attempt");
       attempt?.stop(new AttemptLostError(error));
-      // If nobody else has it after all, it is not to look as if we had died with it; unless its log takes nothing.
+      // Release the fence, so that a run that nobody took is not counted as a crash; unless its log takes nothing.
       const cause = attempt?.reason instanceof AttemptLostError ? attempt.reason.cause : error;
       if (!(cause instanceof Error) || isLost(cause)) await attempt?.writer.release().catch(() => {});
       else this.#failed.add(job.runId);
@@ -150,11 +150,11 @@ export class Runner {
     }
   }
 
-  /** A suspect is tried alone; no other begins meanwhile. false: it is to come again. */
+  /** Waits until a suspect run is alone in this process. false: another run is tried alone, so this one has to come again. */
   async #mayRun(run: StoredRun, attempt: Attempt): Promise<boolean> {
     const { runId } = run.record;
     if (this.#trial.excludes(runId)) return false;
-    // The last crash that it may have is one that nobody else can have caused.
+    // Tried alone before the last crash that it may have: no other run can be the cause of that one.
     const isSuspect = run.crashes >= Math.max(1, this.#options.maxCrashes - 1);
     if (!isSuspect || this.#isGuilty(run) || attempt.reason !== undefined) return true;
     this.#logger(runId, attempt).warn({ crashes: run.crashes }, "the run lost workers: it is tried alone");
@@ -166,15 +166,15 @@ export class Runner {
     return blamed && crashes >= this.#options.maxCrashes;
   }
 
-  /** This process goes: stops its attempts, and those whose claim is still under way, for others to go on with. */
+  /** Stops all attempts, also those whose claim is still under way, so that other workers go on with their runs. */
   handOver(): void {
     this.#leaving = true;
     for (const attempt of this.active.values()) attempt.stop(new WorkerStoppingError());
   }
 
   /**
-   * To be called every second or so: runs that have been silent since the last call ask the log whether they are still
-   * theirs, and whether a cancel was asked for whose message was lost.
+   * Call it about once a second. For runs that wrote nothing since the last call it asks the log whether this worker still
+   * holds them, and whether a cancel was asked for whose message was lost. It trims logs that are too long.
    */
   tick(): void {
     for (const attempt of this.active.values()) {
@@ -204,7 +204,7 @@ export class Runner {
     }
   }
 
-  /** A run that was cancelled before any worker had it: what its input said is in the thread all the same. */
+  /** Puts the input of a run that was cancelled before any worker had it into its thread. */
   async #keepInput(runId: string): Promise<void> {
     const { log, dispatcher, agents, storeOf } = this.#parts;
     const run = await dispatcher.runs.get(runId);
@@ -242,7 +242,7 @@ export class Runner {
     if (session.rewindFloor !== undefined) attempt.rewindFloor = () => session.rewindFloor!();
     const end = async (outcome: Outcome, data: LifecycleData): Promise<RunOutcome> => {
       await writer.flush();
-      // An agent's work is not to be done again because its last step met a Redis that was full for a moment.
+      // Retried while Redis is full or away: otherwise the agent's work would be done again.
       const checkpoint = await persist(() => session.save(outcome));
       await this.#finish(attempt, data, checkpoint);
       logger.info({ event: data.event, offset: writer.offset }, "run ended");
@@ -256,11 +256,11 @@ export class Runner {
       return await end("failed", { event: "failed", error: { name: "WorkerCrashedError", message } });
     }
     if (agent === undefined) {
-      // A worker of another version put itself on our queue, or we on its.
+      // Workers of two versions share this queue.
       await writer.release();
       return "unknown-agent";
     }
-    // The first part of an attempt says how the story goes on.
+    // The first part of an attempt: started, resumed or rewound.
     const opening: LifecycleData =
       earlier === null
         ? { event: "started", attempt: writer.attempt }
@@ -287,7 +287,7 @@ export class Runner {
     return await this.#stopped(run, attempt, session, running, end);
   }
 
-  /** The attempt was stopped: its agent gets a short grace, and the run the ending that the reason asks for. */
+  /** The attempt was stopped. Gives its agent a short grace, then ends the run as the reason says. */
   async #stopped(
     run: StoredRun,
     attempt: Attempt,
@@ -342,7 +342,7 @@ export class Runner {
     });
   }
 
-  /** What earlier attempts wrote, from the log: the only one who still knows. */
+  /** Folds what earlier attempts wrote to the log. */
   async #refold(session: Session, { runId, fold }: Attempt): Promise<Earlier> {
     const { reader } = this.#parts;
     const snapshot = await reader.snapshot(runId);
@@ -369,7 +369,7 @@ export class Runner {
   }
 }
 
-/** Stops an attempt when its run has taken as long as it may. No worker's clock is asked what time it is. */
+/** Stops an attempt when its run has taken as long as it may. Uses Redis' clock: workers' clocks may differ. */
 function stopInTime(attempt: Attempt, run: StoredRun): NodeJS.Timeout | undefined {
   const { timeoutMs } = requestOf(run);
   if (timeoutMs === undefined) return undefined;
@@ -380,10 +380,10 @@ function stopInTime(attempt: Attempt, run: StoredRun): NodeJS.Timeout | undefine
   return undefined;
 }
 
-/** The session of an agent's kind. Where nobody knows the agent, one that can still keep what its run has streamed. */
+/** The session for an agent's kind. For an unknown agent: one that can only save what its run has streamed. */
 async function openSession(agent: Agent | undefined, work: Assignment): Promise<Session> {
   if (agent?.kind !== "graph") return await FunctionSession.open(agent, work);
-  // Loaded by who needs it: a worker of function agents does without LangGraph.
+  // Imported on demand: a worker of function agents needs no LangGraph.
   if (work.request.update !== undefined) {
     const { UpdateSession } = await import("./langgraph/update-session.ts");
     return new UpdateSession(agent, work);
@@ -404,7 +404,7 @@ function isLost(error: unknown): boolean {
   return code === "stale_attempt" || code === "attempt_lost" || code === "no_such_run";
 }
 
-/** The run's input, or what its agent left in its state, is what no try can store. */
+/** Whether the run's input, or its state, cannot be stored, however often it is tried. */
 function isInvalid(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === "invalid_argument";
 }

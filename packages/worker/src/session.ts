@@ -1,7 +1,7 @@
 /**
  * What the runner needs to know of an agent's kind: how one attempt of it begins, runs, and leaves its state in the
- * thread. One session, one attempt. When each is called, and that the parts are in the log by then, is the runner's
- * business.
+ * thread. One session, one attempt. The runner decides when each
+ * method is called, and sees to it that the parts are in the log by then.
  */
 import type { BaseStore } from "@langchain/langgraph";
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
@@ -48,12 +48,12 @@ export interface Session {
   takeOver(earlier: Earlier): Promise<Extract<LifecycleData, { event: "resumed" | "rewound" }>>;
   /**
    * Runs the agent and gives its parts to the attempt, until it is done or the attempt is stopped. Rejects with what
-   * the agent threw; what it does once the attempt is stopped, nobody looks at.
+   * the agent threw. The result is ignored once the attempt is stopped.
    */
   run(): Promise<Finished>;
   /**
-   * The offset that no later attempt rewinds below, but to 0: up to there the log may be replaced by a snapshot. Only
-   * grows. Without it: any.
+   * The offset below which no later attempt rewinds, except to 0: up to there the log may be replaced by a snapshot. It
+   * only grows. A session without it has no such limit.
    */
   rewindFloor?(): Promise<number>;
   /**
