@@ -45,7 +45,7 @@ export interface ThreadState extends WireState {
 
 export interface StateUpdate {
   threadId: string;
-  /** The checkpoint to write a child of; null for none. Default: the head, whatever it is when the write happens. */
+  /** The checkpoint to write a child of; null for none. @default the head, whatever it is when the write happens */
   parentId?: string | null;
   /**
    * `messages` (one or many, in any form that toBaseMessage takes) are merged with the parent's like LangGraph's
@@ -58,9 +58,9 @@ export interface StateUpdate {
 /** Which of a thread's checkpoints. */
 export interface Position {
   threadId: string;
-  /** Default: the head. */
+  /** @default the head */
   checkpointId?: string | undefined;
-  /** The subgraph, by its path. Default: the thread's own state. */
+  /** The subgraph, by its path. @default the thread's own state */
   ns?: readonly string[] | undefined;
 }
 

@@ -31,7 +31,7 @@ import {
 import { Subscription, type SubscriptionPort } from "./subscription.ts";
 
 export interface AttachOptions {
-  /** The last offset that the application has, or "head" for only what is new. Default: 0. */
+  /** The last offset that the application has, or "head" for only what is new. @default 0 */
   after?: number | "head";
   /** The epoch that `after` belongs to: what `run.epoch` said. */
   epoch?: string;
@@ -39,7 +39,7 @@ export interface AttachOptions {
 }
 
 export interface CancelOptions {
-  /** What becomes of the partial answer. Default: `thread`, the conversation goes on from it. */
+  /** What becomes of the partial answer. @default `thread`, the conversation goes on from it */
   keep?: Keep;
   reason?: string;
 }

@@ -16,7 +16,7 @@ export type RedisConnection = Redis | Cluster;
 export type RedisRole = "commands" | "worker" | "subscriber" | "blocking";
 
 export interface ConnectRedisOptions {
-  /** Goes before the role in the connection's name (`CLIENT LIST`). Default: "throughline". */
+  /** Goes before the role in the connection's name (`CLIENT LIST`). @default "throughline" */
   name?: string;
   logger?: Pick<Logger, "warn" | "info">;
   /** Called once per outage, not once per attempt to reconnect. */

@@ -27,7 +27,7 @@ export interface NewRun {
   epoch: string;
   /** JSON of what the worker is to know: input, modes, config, … */
   request: string;
-  /** The queue that it waits on. Default: none that is known without its request. */
+  /** The queue that it waits on. @default none that is known without its request */
   queue?: string;
   /** JSON of `metadata`. */
   metadata?: string;
