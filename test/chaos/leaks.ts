@@ -7,7 +7,7 @@ import type { Stage } from "./stage.ts";
 
 /** Bytes that a process may hold beyond what it held when fresh. */
 const growthLimit = { gateway: 16 << 20, worker: 24 << 20 };
-const settleMs = 15_000;
+const patienceMs = 15_000;
 
 const runKeyNames = /^(run|log|snapshot)$/;
 const threadKeyNames = /^(thread|runs|head|checkpoints|blobs|writes|index)$/;
@@ -26,7 +26,7 @@ export async function auditSubscriptions(redis: Redis, ledger: Ledger): Promise<
     );
     return left.length === 0;
   };
-  await until(look, settleMs).catch(() => {
+  await until(look, patienceMs).catch(() => {
     ledger.violation(`${left.length} channels are still subscribed to: ${left.slice(0, 5).join(", ")}`);
   });
 }
@@ -64,7 +64,7 @@ export async function auditKeys(redis: Redis, ledger: Ledger): Promise<void> {
     }
     return leaked.length === 0;
   };
-  await until(look, settleMs).catch(() => {
+  await until(look, patienceMs).catch(() => {
     ledger.violation(`${leaked.length} keys are left over: ${leaked.slice(0, 8).join(", ")}`);
   });
   ledger.count("keys looked at", count);
@@ -90,7 +90,7 @@ export async function auditConnections(redis: Redis, ledger: Ledger): Promise<vo
     left = list.filter((entry) => !entry.includes(" name=chaos "));
     return left.length === 0;
   };
-  await until(look, settleMs).catch(() => {
+  await until(look, patienceMs).catch(() => {
     ledger.violation(`${left.length} connections to Redis are left over: ${left.slice(0, 3).join("; ")}`);
   });
 }

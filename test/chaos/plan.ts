@@ -23,7 +23,7 @@ export interface PlannedFault {
  * undisturbed; then calm again. All in ms.
  */
 const stormMs = 25_000;
-const settleMs = 12_000;
+const calmMs = 12_000;
 const watchMs = 11_000;
 /** A fault every so often in a storm, on the average. */
 const faultEveryMs = 850;
@@ -44,7 +44,7 @@ export function planFaults(random: Random, totalMs: number, names: readonly Faul
     // What holds for long strikes earlier: with its storm it is over.
     faults.push({ at: Math.min(at, end - holdMs), name, holdMs, random: random.fork(faults.length) });
   };
-  const cycleMs = stormMs + settleMs + watchMs;
+  const cycleMs = stormMs + calmMs + watchMs;
   for (let cycle = 0; firstStormAt + cycle * cycleMs < totalMs; cycle++) {
     const storm = firstStormAt + cycle * cycleMs;
     const end = Math.min(storm + stormMs, totalMs);
@@ -52,7 +52,7 @@ export function planFaults(random: Random, totalMs: number, names: readonly Faul
       add(at, end, random.weighted(weights as Record<FaultName, number>));
     }
     const soloist = soloists[cycle % soloists.length];
-    const solo = end + settleMs;
+    const solo = end + calmMs;
     if (soloist !== undefined && solo < totalMs) add(solo, solo + watchMs, soloist);
   }
   return faults.filter(({ at }) => at > 0).sort((a, b) => a.at - b.at);

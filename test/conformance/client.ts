@@ -167,29 +167,29 @@ export class Socket {
     closes = false,
   ): Promise<T> {
     return await new Promise<T>((resolve, reject) => {
-      const settle = (settled: () => void) => {
+      const finish = (report: () => void) => {
         clearTimeout(deadline);
         this.#watchers.delete(look);
-        settled();
+        report();
       };
       const look = () => {
-        if (this.#failure !== undefined) return settle(() => reject(this.#failure));
+        if (this.#failure !== undefined) return finish(() => reject(this.#failure));
         let found: T | undefined | false;
         try {
           found = find();
         } catch (error) {
-          return settle(() => reject(error));
+          return finish(() => reject(error));
         }
-        if (found !== undefined && found !== false) return settle(() => resolve(found as T));
+        if (found !== undefined && found !== false) return finish(() => resolve(found as T));
         if (this.closed !== undefined && !closes) {
           const { code, reason } = this.closed;
-          settle(() =>
+          finish(() =>
             reject(new Error(`waiting for ${what}, the socket was closed with ${code} ${reason}`)),
           );
         }
       };
       const late = () => reject(new Error(`${what} did not come within ${ms} ms`));
-      const deadline = setTimeout(() => settle(late), ms);
+      const deadline = setTimeout(() => finish(late), ms);
       this.#watchers.add(look);
       look();
     });

@@ -14,9 +14,9 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const mayImport: Record<string, string[]> = {
   "packages/protocol": [],
   "packages/kit": [],
-  "packages/checkpoint": [],
-  "packages/runlog": ["packages/protocol"],
-  "packages/dispatch": ["packages/protocol", "packages/runlog"],
+  "packages/checkpoint": ["packages/protocol", "packages/kit"],
+  "packages/runlog": ["packages/protocol", "packages/kit"],
+  "packages/dispatch": ["packages/protocol", "packages/runlog", "packages/kit"],
   "packages/client": ["packages/protocol"],
   "packages/worker": [
     "packages/protocol",
@@ -33,7 +33,7 @@ const mayImport: Record<string, string[]> = {
     "packages/kit",
   ],
   examples: ["packages/worker", "packages/kit"],
-  "apps/worker": ["examples", "packages/worker", "packages/kit"],
+  "apps/worker": ["examples", "packages/worker", "packages/protocol", "packages/kit"],
   "apps/cli": ["packages/client", "packages/protocol"],
   "apps/console": ["packages/client", "packages/protocol"],
   "infra/local": ["packages/kit"],

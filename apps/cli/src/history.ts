@@ -1,5 +1,7 @@
 /** A thread's checkpoints as a tree, newest first, drawn as `git log --graph` draws commits. Pure. */
+
 import type { ThreadState } from "@throughline/protocol";
+import { isRecord } from "@throughline/protocol";
 import { ago } from "./lists.ts";
 import { textOf } from "./transcript.ts";
 
@@ -58,8 +60,4 @@ const wordsLength = 48;
 function firstWords(text: string): string {
   const line = text.replace(/\s+/g, " ").trim();
   return line.length > wordsLength ? `${line.slice(0, wordsLength)}…` : line;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -31,7 +31,7 @@ export interface Gateway {
 }
 
 /** Nobody answered at the gateway's address. */
-export class GatewayAwayError extends Error {
+class GatewayAwayError extends Error {
   override readonly name = "GatewayAwayError";
   readonly code = "gateway_away";
 

@@ -4,7 +4,9 @@
  *
  * What was written cannot be unwritten. Where a part of it is taken back, that is said, and the text begins anew.
  */
+
 import { Fold, type Part, type RunEvent } from "@throughline/client";
+import { isRecord } from "@throughline/protocol";
 
 /** `text` goes to stdout as it is; `note` is a line for stderr; `aside` is one that matters less. */
 export type Output = { readonly kind: "text" | "note" | "aside"; readonly text: string };
@@ -18,11 +20,6 @@ export class Transcript {
   /** The message that was written to last. */
   #messageId: string | undefined;
   readonly #seen = new Set<string>();
-
-  /** What was written, since the text last began anew. */
-  get text(): string {
-    return this.#text;
-  }
 
   add(event: RunEvent): Output[] {
     switch (event.kind) {
@@ -149,7 +146,7 @@ function whole(value: unknown): string {
   return text.length > asideLength ? JSON.stringify(value, null, 2) : text;
 }
 
-export function isAi(type: unknown): boolean {
+function isAi(type: unknown): boolean {
   return type === "ai" || type === "AIMessageChunk";
 }
 
@@ -160,10 +157,6 @@ export function textOf(content: unknown): string {
   return content
     .map((block) => (isRecord(block) && typeof block.text === "string" ? block.text : ""))
     .join("");
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** A run for programs: a line of JSON for each part, with its offset; what is no part has no offset of its own. */

@@ -41,7 +41,7 @@ afterEach(async () => {
 
 describe("P8: a client that does not read", () => {
   /** Sends until the network takes no more, and answers what waits for it to do so. */
-  const fill = async (): Promise<{ drained: Promise<void>; settled: () => boolean }> => {
+  const fill = async (): Promise<{ drained: Promise<void>; isDrained: () => boolean }> => {
     client.pause();
     const frame = textFrame("x".repeat(10_000));
     // Each turn's write is one; what the system takes of it is gone.
@@ -51,16 +51,16 @@ describe("P8: a client that does not read", () => {
       quiet = connection.buffered > before ? quiet + 1 : 0;
     }
     expect(connection.writable).toBe(false);
-    let isSettled = false;
+    let hasDrained = false;
     const drained = connection.drained().then(() => {
-      isSettled = true;
+      hasDrained = true;
     });
-    return { drained, settled: () => isSettled };
+    return { drained, isDrained: () => hasDrained };
   };
 
   test("is waited for until it has read", async () => {
-    const { drained, settled } = await fill();
-    expect(settled()).toBe(false);
+    const { drained, isDrained } = await fill();
+    expect(isDrained()).toBe(false);
     client.resume();
     await within(drained);
     expect(connection.buffered).toBeLessThanOrEqual(10_000);

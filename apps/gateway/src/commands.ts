@@ -237,19 +237,18 @@ function makeHandlers(deps: CommandDeps): Handlers {
         const path = await subgraphOf(saver, { threadId, checkpointId, ns });
         return await readState(saver, { threadId, checkpointId, ns: path });
       });
-      if (state !== null) return state as unknown as Result<"thread.get">;
+      if (state !== null) return state;
       if (checkpointId !== undefined) throw noSuchCheckpoint(threadId, checkpointId);
       throw new ProtocolError("no_such_checkpoint", `thread ${threadId} has no checkpoint yet`);
     },
 
     "thread.history": async (connection, { threadId, limit = defaultHistoryLimit, before, ns }) => {
       await ownThread(connection, threadId);
-      const { states, next } = await reads.turns.take(connection, async () => {
+      const { states: checkpoints, next } = await reads.turns.take(connection, async () => {
         const saver = readsOf(connection);
         const path = await subgraphOf(saver, { threadId, checkpointId: before, ns });
         return await readHistoryPage(saver, { threadId, limit, before, ns: path }, historySize);
       });
-      const checkpoints = states as unknown as Result<"thread.history">["checkpoints"];
       return { checkpoints, ...(next === undefined ? {} : { next }) };
     },
 

@@ -9,21 +9,26 @@ const text = z.string().min(1).optional();
 
 const schema = z
   .object({
+    /** The address to listen on. @default "127.0.0.1" */
     HOST: z.string().default("127.0.0.1"),
+    /** 0: any that is free. @default 8787 */
     PORT: z.coerce.number().int().min(0).max(65_535).default(8787),
+    /** @default "redis://127.0.0.1:6379" */
     REDIS_URL: redisUrl.default("redis://127.0.0.1:6379"),
+    /** Of every key in Redis. @default "tl" */
     KEY_PREFIX: z
       .string()
       .regex(/^[A-Za-z0-9_.-]+$/, "letters, digits, _ . - only")
       .default("tl"),
+    /** `none`: everybody is one principal. @default "none" */
     AUTH: z.enum(["none", "jwt"]).default("none"),
     JWT_SECRET: z.string().min(32, "an HS256 secret has at least 32 bytes").optional(),
     JWT_JWKS_URL: z.url().optional(),
     JWT_ISSUER: text,
     JWT_AUDIENCE: text,
-    /** Whether tokens need an `exp`. */
+    /** Whether tokens need an `exp`. @default true */
     JWT_REQUIRE_EXP: z.stringbool().default(true),
-    /** Comma-separated; `*` allows all. Default: this machine's own pages with AUTH=none, else all. */
+    /** Comma-separated; `*` allows all. @default this machine's own pages with AUTH=none, else all */
     ALLOWED_ORIGINS: z
       .string()
       .min(1)
@@ -41,29 +46,41 @@ const schema = z
         }),
       )
       .optional(),
-    /** How many proxies stand before the gateway: see `addressOf`. */
+    /** How many proxies stand before the gateway: see `addressOf`. @default 0 */
     TRUST_PROXY: z.coerce.number().int().min(0).max(10).default(0),
+    /** Sockets at once. @default 100_000 */
     MAX_SOCKETS: count.default(100_000),
+    /** @default 1_000 */
     MAX_SOCKETS_PER_ADDRESS: count.default(1_000),
+    /** Between two pings of a socket. @default 25_000 */
     HEARTBEAT_MS: ms.default(25_000),
+    /** Of a frame from a client. @default 1_048_576 */
     MAX_FRAME_BYTES: count.default(1_048_576),
+    /** Of one socket. @default 1_000 */
     MAX_SUBSCRIPTIONS: count.default(1_000),
-    /** Bytes that a socket may hold unsent before its subscriptions read at its own pace. */
+    /** Bytes that a socket may hold unsent before its subscriptions read at its own pace. @default 1_048_576 */
     HIGH_WATER_BYTES: count.default(1_048_576),
+    /** Unsent bytes below which a socket gets more. Below HIGH_WATER_BYTES. @default 262_144 */
     LOW_WATER_BYTES: count.default(262_144),
+    /** How long a socket may take nothing before it is closed with 4408. @default 300_000 */
     SLOW_SOCKET_MS: ms.default(300_000),
+    /** Of one socket. @default 200 */
     COMMANDS_PER_SECOND: count.default(200),
+    /** Bytes of commands of one socket. @default 4_194_304 */
     BYTES_PER_SECOND: count.default(4_194_304),
+    /** Runs in one thread's line. @default 1_000 */
     MAX_RUNS_IN_LINE: count.default(1_000),
-    /** Runs of one owner that have not ended. Default: 100 with AUTH=jwt; with AUTH=none, where all are one, no bound. */
+    /** Runs of one owner that have not ended. @default 50 with AUTH=jwt; with AUTH=none, where all are one, no bound */
     MAX_RUNS_PER_OWNER: count.optional(),
-    /** Bytes stored of one owner's runs and updates. Default: 100,000,000 with AUTH=jwt; with AUTH=none no bound. */
+    /** Bytes stored of one owner's runs and updates. @default 500_000_000 with AUTH=jwt; with AUTH=none no bound */
     MAX_STORED_BYTES_PER_OWNER: count.optional(),
+    /** New sockets. @default 5_000 */
     CONNECTIONS_PER_SECOND: count.default(5_000),
-    /** How long runs are kept after their end, s; a day at least, for that long an idempotency key holds. */
+    /** How long runs are kept after their end, s; a day at least, for that long an idempotency key holds. @default 604_800 */
     RUN_TTL_S: z.coerce.number().int().min(86_400, "a day (86400) at least").default(604_800),
-    /** How long runs are kept while nothing happens, s. */
+    /** How long runs are kept while nothing happens, s. @default 604_800 */
     RUN_IDLE_TTL_S: z.coerce.number().int().min(86_400, "a day (86400) at least").default(604_800),
+    /** Within which clients are told to leave when the gateway stops. @default 3_000 */
     DRAIN_MS: z.coerce
       .number()
       .int()

@@ -44,16 +44,16 @@ class Desk {
     }
   }
 
-  async settle(): Promise<void> {
+  async nextTurns(): Promise<void> {
     for (let i = 0; i < 3; i++) await new Promise((resolve) => setImmediate(resolve));
   }
 
   /** Ends what is under way, until nothing is. */
   async finish(): Promise<void> {
-    await this.settle();
+    await this.nextTurns();
     while (this.#ends.length > 0) {
       this.#ends.shift()!();
-      await this.settle();
+      await this.nextTurns();
     }
   }
 
@@ -68,7 +68,7 @@ const [a, b, c] = [new Socket("a"), new Socket("b"), new Socket("c")];
 test("so many are under way at once, and all are done in the end", async () => {
   const desk = new Desk(3);
   desk.ask(a, 10);
-  await desk.settle();
+  await desk.nextTurns();
   expect(desk.now).toBe(3);
   await desk.finish();
   expect(await Promise.all(desk.answers)).toEqual(Array(10).fill("a"));

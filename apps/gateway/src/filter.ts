@@ -1,6 +1,8 @@
 /** Which parts a subscription wants: see PROTOCOL.md, run.subscribe. */
+
 import { isNamed } from "@throughline/checkpoint";
 import type { Filter, Part } from "@throughline/protocol";
+import { isRecord } from "@throughline/protocol";
 
 /** Whether a part goes to a subscription with this filter. All that the filter names must match. */
 export function matches(filter: Filter, part: Part): boolean {
@@ -33,8 +35,4 @@ function tagsOf(part: Part): string[] {
   if (part.type === "messages") tags = part.data[1].tags;
   else if (isRecord(part.data)) tags = part.data.tags;
   return Array.isArray(tags) ? tags.filter((tag): tag is string => typeof tag === "string") : [];
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

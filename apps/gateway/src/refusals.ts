@@ -1,4 +1,4 @@
-/** Tells the operator who was refused, and why: a line each, but no more of them than anybody can read. */
+/** Logs who was refused, and why: one line each, rate-limited. */
 import type { Logger } from "@throughline/kit";
 import { Allowance } from "./allowance.ts";
 

@@ -8,6 +8,7 @@ import type { AddressInfo } from "node:net";
 import { RedisCheckpointSaver } from "@throughline/checkpoint";
 import { Dispatcher } from "@throughline/dispatch";
 import { checkRedis, connectRedis, type Logger } from "@throughline/kit";
+import { isDoneWithin } from "@throughline/kit/timing";
 import { nanoid } from "nanoid";
 import { type Authenticator, jwtAuthenticator, openToAll } from "./auth.ts";
 import { commandHandler } from "./commands.ts";
@@ -36,7 +37,7 @@ const maxReads = 32;
 const maxHeavyReads = 2;
 const maxHeavyWaiting = 1_024;
 
-/** What a test sets apart, to say which of two ways it was that something came. */
+/** Times that tests change. */
 export interface GatewayTimes {
   /**
    * How often the subscriber connection has to prove itself, and quiet runs are looked at, ms.
@@ -207,19 +208,7 @@ function answerHttp(
 }
 
 async function within(promise: Promise<unknown>, ms: number): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<false>((resolve) => {
-    timer = setTimeout(resolve, ms, false);
-  });
-  const inTime = await Promise.race([
-    promise.then(
-      () => true,
-      () => false,
-    ),
-    late,
-  ]);
-  clearTimeout(timer);
-  return inTime;
+  return await isDoneWithin(promise, ms).catch(() => false);
 }
 
 function listen(server: ReturnType<typeof createServer>, port: number, host: string): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * When a run that says nothing is to be looked at. Soon at first, in case it was its last message that was lost; then
- * after twice as long each time, for most silences mean just that: a run that waits for hours costs next to nothing.
+ * When the log of a quiet run is checked for messages that were lost: soon at first, then after twice as long each time,
+ * so that a run that waits for hours costs next to nothing.
  */
 const firstMs = 3_000;
 const longestMs = 24_000;

@@ -117,7 +117,7 @@ export class Sockets {
     return this.#slots.reduce((sum, slot) => sum + slot.size, 0);
   }
 
-  /** Never rejects: what a client sends is its own trouble. */
+  /** Never rejects, whatever a client sends. */
   async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     socket.on("error", destroy);
     try {

@@ -8,10 +8,11 @@
  * - `next` is the offset that its socket gets next; every frame begins there, so frames are contiguous;
  * - it goes live only where a page ended at the feed's head, with no await in between;
  * - it delivers parts of one epoch only, until its socket knows of another, or has nothing that is not in that one too;
- * - a batch that does not begin at `next`, or a socket over its high-water mark, sends it back to catching up. That one
- *   rule is lost messages, slow readers, resume and late joiners.
+ * - a batch that does not begin at `next`, or a socket over its high-water mark, sends it back to catching up. This one
+ *   rule covers lost messages, slow readers, resume and late joiners.
  */
-import { setImmediate } from "node:timers/promises";
+import { setImmediate, setTimeout as sleep } from "node:timers/promises";
+import { backoffDelay } from "@throughline/kit/timing";
 import type { Filter } from "@throughline/protocol";
 import { isCovered } from "@throughline/runlog";
 import type { Batch } from "./batch.ts";
@@ -26,7 +27,7 @@ export interface Outlet {
   readonly writable: boolean;
   /** Whether it is gone. */
   readonly closed: boolean;
-  /** Whose turn it is to catch up: not all of a socket's subscriptions at once, or each would fill it with a page. */
+  /** Bounds how many of a socket's subscriptions read a page at once: each page fills the socket. */
   readonly turns: Semaphore;
   send(frame: Buffer): void;
   /** Resolves under the low-water mark, or when the socket is gone. */
@@ -56,7 +57,7 @@ export class Subscription implements FeedReader {
   #snapshot: { log: LogBeginning; page: number } | undefined;
   #epoch: string;
   #next: number;
-  /** Live, or catching up. It changes in the same turn as what it is about: whoever asks is never told of a moment ago. */
+  /** Live, or catching up. It changes in the same turn of the event loop as the offsets that it depends on. */
   #live = false;
   #closed = false;
 
@@ -86,15 +87,15 @@ export class Subscription implements FeedReader {
   onBatch(batch: Batch): void {
     if (!this.#live) return;
     if (batch.epoch !== this.#epoch) {
-      // Another log, whatever its offsets: the next page is of that one.
+      // The log has another epoch: read the next page of that one.
       this.onWake();
       return;
     }
-    // What a page brought already is no news.
+    // A page has delivered it already.
     if (batch.last < this.#next) return;
     if (batch.first === this.#next && this.#outlet.writable) {
       this.#deliver(batch);
-      this.#settle();
+      this.#goLiveOrEnd();
     } else {
       this.onWake();
     }
@@ -114,7 +115,7 @@ export class Subscription implements FeedReader {
   }
 
   /** Live where nothing is missing; done where the ending has been delivered. Answers whether it is either. */
-  #settle(): boolean {
+  #goLiveOrEnd(): boolean {
     if (this.#next <= this.feed.head || this.#epoch !== this.feed.epoch) return false;
     if (this.feed.ended) this.#end("ended");
     else this.#live = true;
@@ -177,19 +178,19 @@ export class Subscription implements FeedReader {
       if (page.batch.last < page.head && outlet.writable) this.feed.readAhead(page.batch.last);
       this.#deliver(page.batch);
     }
-    // Settled in the same turn as the page was delivered: nothing can have come in between.
-    if (this.#settle()) return "done";
+    // In the same turn as the page was delivered: nothing can have come in between.
+    if (this.#goLiveOrEnd()) return "done";
     // A head that the log does not have (yet): a message overtook a read from elsewhere.
     return page.batch === undefined ? "nothing" : "read";
   }
 
-  /** One page, whenever its socket has little left to take: what waits there is a page, not a snapshot. */
+  /** Sends one page of a snapshot when its socket is below the low-water mark: at most one page waits there. */
   async #sendSnapshot(snapshot: { log: LogBeginning; page: number }): Promise<Step> {
     const { log, page } = snapshot;
     let sent: SnapshotPage | null;
     try {
       await this.#outlet.drained();
-      // Not all that the kernel takes in one go: the gateway's other sockets come between two pages.
+      // One page a turn of the event loop, so that other sockets get theirs.
       if (page > 1) await setImmediate();
       sent = await this.feed.snapshotPage(log, page);
     } catch {
@@ -231,10 +232,6 @@ export class Subscription implements FeedReader {
   }
 }
 
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
 function retryDelay(failures: number): number {
-  return Math.min(retryMs.max, retryMs.min * 2 ** Math.min(failures, 6)) * (0.5 + Math.random() / 2);
+  return backoffDelay(retryMs, failures) * (0.5 + Math.random() / 2);
 }

@@ -29,18 +29,18 @@ const lookMs = 1_000;
 /** `heard`: resolves when the feed's live batches come in. */
 async function untilEnded(feed: Feed, heard: Promise<void>, ms: number): Promise<boolean> {
   return await new Promise<boolean>((resolve) => {
-    const settle = (ended: boolean) => {
+    const finish = (ended: boolean) => {
       clearTimeout(deadline);
       clearInterval(looking);
       feed.leave(reader);
       resolve(ended);
     };
     const look = () => {
-      if (feed.ended) settle(true);
+      if (feed.ended) finish(true);
     };
     const refresh = () => void feed.refresh().catch(() => {}); // The next look is soon.
     const reader: FeedReader = { onBatch: (_: Batch) => look(), onWake: look, onHead: look };
-    const deadline = setTimeout(settle, ms, false);
+    const deadline = setTimeout(finish, ms, false);
     const looking = setInterval(refresh, lookMs);
     feed.join(reader);
     // What ended before the subscription was acknowledged was not heard.

@@ -5,6 +5,7 @@
 import { createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { checkRedis, connectRedis, describeRedisUrl, explainError } from "@throughline/kit";
+import { backoffDelay } from "@throughline/kit/timing";
 import { type KeptService, keepRunning, type ServiceSpec } from "./child.ts";
 import type { Output } from "./output.ts";
 import { isAlive, signal } from "./process.ts";
@@ -37,6 +38,8 @@ const sameSignalMs = 1_000;
 /** How long a port may still be held by a predecessor that is shutting down. */
 const portPatienceMs = 2_000;
 const redisWatchMs = 500;
+/** Before a service that ended is started again. */
+const restartMs = { min: 1_000, max: 10_000 } as const;
 const parentWatchMs = 500;
 
 /** Resolves with the exit code when all that was started has ended: 0 after a signal, 1 after a failure. */
@@ -168,7 +171,7 @@ function startServices(
       keepRunning({
         spec: { ...spec, env: { ...spec.env, REDIS_URL: redisUrl } },
         output: options.output,
-        restartDelayMs: options.restartDelayMs ?? ((attempt) => Math.min(1_000 * 2 ** (attempt - 1), 10_000)),
+        restartDelayMs: options.restartDelayMs ?? ((attempt) => backoffDelay(restartMs, attempt - 1)),
         onGivenUp: (reason) => ending.ask(1, reason),
         onReady: (detail) => {
           if (detail !== undefined) details.set(spec.name, detail);

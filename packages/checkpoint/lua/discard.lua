@@ -6,9 +6,9 @@
 -- ARGV[4] '1': only the writes that it left on others' checkpoints; its own, and the heads, stay
 -- ARGV[5] the elements' generation, should some be deleted
 -- Answers 1 done · -1 stale attempt · -2 no such checkpoint to put the head at; on a negative answer nothing was written
-local heads, checkpoints, blobs, pending, index = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local fence, heads, checkpoints, blobs, pending, index = unpack(KEYS)
 local token, run, head, writes_only, generation = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5]
-if token ~= '' and redis.call('GET', KEYS[1]) ~= token then return -1 end
+if token ~= '' and redis.call('GET', fence) ~= token then return -1 end
 
 local function entries(stem) return redis.call('ZRANGEBYLEX', index, '[' .. stem .. '\0', '(' .. stem .. '\1') end
 local function record(field)

@@ -6,6 +6,7 @@
 --   field '#'                                         the elements' generation: a new one when some were deleted
 -- Where a list is a value, 'list' NUL '<first>-<last>,…' stands for it: the numbers of its elements, in its order. In a
 -- pending write new elements have no numbers yet: it has '+<count>' for them, and their lines, each behind a newline.
+local blobs = KEYS[4]
 local page_size, long = 32, 4096
 
 local function is_list(value) return string.sub(value, 1, 5) == 'list\0' end
@@ -55,26 +56,26 @@ end
 
 -- Whether the elements that a writer knows are there still.
 local function knows_elements(generation)
-  return generation == '' or redis.call('HGET', KEYS[4], '#') == generation
+  return generation == '' or redis.call('HGET', blobs, '#') == generation
 end
 
 -- Gives elements their numbers. Answers the first.
 local function add_elements(stem, elements)
-  local last = redis.call('HINCRBY', KEYS[4], stem, #elements)
+  local last = redis.call('HINCRBY', blobs, stem, #elements)
   local first = last - #elements + 1
   local lines = {}
   for i, element in ipairs(elements) do
     local number = first + i - 1
     if #element >= long then
-      redis.call('HSET', KEYS[4], stem .. '=' .. number, element)
+      redis.call('HSET', blobs, stem .. '=' .. number, element)
       element = '@'
     end
     lines[#lines + 1] = element
     if number % page_size == 0 or number == last then
       local page = stem .. page_of(number)
       local begun = number - #lines >= 1 and (number - #lines) % page_size ~= 0
-      local before = begun and redis.call('HGET', KEYS[4], page) .. '\n' or ''
-      redis.call('HSET', KEYS[4], page, before .. table.concat(lines, '\n'))
+      local before = begun and redis.call('HGET', blobs, page) .. '\n' or ''
+      redis.call('HSET', blobs, page, before .. table.concat(lines, '\n'))
       lines = {}
     end
   end
@@ -112,14 +113,14 @@ end
 -- {generation or '', {stem, {page's number, page, …}, {number, long element, …}}, …}: all that lists are made of, but
 -- for the first pages of some, which whoever asks knows: how many, by stem, if the elements are still of `generation`.
 local function elements_of(lists, generation, known)
-  local now = redis.call('HGET', KEYS[4], '#') or ''
+  local now = redis.call('HGET', blobs, '#') or ''
   local answer = { now }
   for stem, ranges in pairs(lists) do
     local pages, longer, last = {}, {}, -1
     local skipped = generation == now and known[stem] or 0
     for _, range in ipairs(merged(ranges)) do
       for page = math.max(page_of(range[1]), skipped), page_of(range[2]) do
-        local text = assert(redis.call('HGET', KEYS[4], stem .. page), 'elements of a list are missing')
+        local text = assert(redis.call('HGET', blobs, stem .. page), 'elements of a list are missing')
         if page > last then
           pages[#pages + 1] = page
           pages[#pages + 1] = text
@@ -129,7 +130,7 @@ local function elements_of(lists, generation, known)
           each_line(page, text, range, function(number, line)
             if line ~= '@' then return end
             longer[#longer + 1] = number
-            longer[#longer + 1] = assert(redis.call('HGET', KEYS[4], stem .. '=' .. number), 'an element is missing')
+            longer[#longer + 1] = assert(redis.call('HGET', blobs, stem .. '=' .. number), 'an element is missing')
           end)
         end
       end
@@ -143,19 +144,19 @@ end
 local function delete_elements(lists, others)
   local deleted = false
   for stem, ranges in pairs(lists) do
-    local highest = tonumber(redis.call('HGET', KEYS[4], stem))
+    local highest = tonumber(redis.call('HGET', blobs, stem))
     local function delete(from, to)
       deleted = true
       for page = page_of(from), page_of(to) do
-        local text = redis.call('HGET', KEYS[4], stem .. page)
+        local text = redis.call('HGET', blobs, stem .. page)
         local left = text and each_line(page, text, { from, to }, function(number, line)
-          if line == '@' then redis.call('HDEL', KEYS[4], stem .. '=' .. number) end
+          if line == '@' then redis.call('HDEL', blobs, stem .. '=' .. number) end
           return ''
         end)
         if left then
           -- A page that may still grow stays, for its lines to keep their places.
           local is_over = string.find(left, '^\n*$') and highest >= (page + 1) * page_size
-          if is_over then redis.call('HDEL', KEYS[4], stem .. page) else redis.call('HSET', KEYS[4], stem .. page, left) end
+          if is_over then redis.call('HDEL', blobs, stem .. page) else redis.call('HSET', blobs, stem .. page, left) end
         end
       end
     end

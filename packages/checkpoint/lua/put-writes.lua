@@ -7,9 +7,9 @@
 -- ARGV[7] generation of the elements that are named, '' for none
 -- ARGV[8…] quadruples: position, '1' replaces or '0' keeps, channel, value
 -- Answers 1 done · -1 stale attempt · -5 elements that are named may be gone; on a negative answer nothing was written
-local pending, index = KEYS[5], KEYS[6]
+local fence, pending, index = KEYS[1], KEYS[5], KEYS[6]
 local token, ns, id, task, run, path, generation = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-if token ~= '' and redis.call('GET', KEYS[1]) ~= token then return -1 end
+if token ~= '' and redis.call('GET', fence) ~= token then return -1 end
 if not knows_elements(generation) then return -5 end
 
 local stem = ns .. '\0' .. id .. '\0' .. task .. '\0'

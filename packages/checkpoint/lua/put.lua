@@ -9,11 +9,11 @@
 --           these
 -- Answers {1, generation, number of the first new element of each list…} · {-1} stale attempt
 -- · {-3} the head is elsewhere · {-5} elements that are named may be gone; on a negative answer nothing was written
-local head, checkpoints, blobs, index = KEYS[2], KEYS[3], KEYS[4], KEYS[6]
+local fence, head, checkpoints, blobs, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6]
 local token, ns, id, parent, run, moves_head = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6] == '1'
 local must_be_at, generation, fresh_generation = ARGV[7], ARGV[8], ARGV[9]
 local checkpoint, metadata, channels = ARGV[10], ARGV[11], tonumber(ARGV[12])
-if token ~= '' and redis.call('GET', KEYS[1]) ~= token then return {-1} end
+if token ~= '' and redis.call('GET', fence) ~= token then return {-1} end
 if must_be_at ~= '' then
   local at = redis.call('HGET', head, ns) or ''
   -- A head at this very checkpoint is a put that is sent again because its answer was lost.

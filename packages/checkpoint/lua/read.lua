@@ -6,7 +6,8 @@
 -- Answers {elements of lists, as lists.lua has them; then for each checkpoint {namespace, id, parent's id or '',
 --         checkpoint, metadata, {channel, value, …}, {task id, channel, value, task's path or '', …} by task and
 --         position}}
-local heads, checkpoints, blobs, pending, index = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local _, heads, checkpoints, blobs, pending, index = unpack(KEYS)
+local kind = ARGV[1]
 local lists = {}
 
 local function tuple(ns, id)
@@ -35,7 +36,7 @@ local function tuple(ns, id)
 end
 
 local tuples, generation, known = {}, '', {}
-if ARGV[1] == 'one' then
+if kind == 'one' then
   local ns, id = ARGV[2], ARGV[3]
   generation = ARGV[4]
   for i = 5, #ARGV, 2 do known[stem_of(ns, ARGV[i])] = tonumber(ARGV[i + 1]) end

@@ -5,9 +5,9 @@
 -- ARGV[4…] channels
 -- Answers {elements of lists, as lists.lua has them, id to go on above, '' at the end; then for each step up
 --         {{channel, value found, …}, {task id, channel, value, task's path or '', …} by task and position}}
-local heads, checkpoints, blobs, pending, index = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local lists = {}
+local _, heads, checkpoints, blobs, pending, index = unpack(KEYS)
 local ns, id, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local lists = {}
 if id == '' then id = redis.call('HGET', heads, ns) or '' end
 local wanted, left = {}, 0
 for i = 4, #ARGV do

@@ -69,14 +69,14 @@ describe("a branch", () => {
   test("puts its writes to checkpoints of its own, and to no others", async () => {
     const begin = await put(saver, root, 0);
     await redis.set(`${prefix}:{t}:fence`, "run:1");
-    const branch = saver.fenced({ runId: "run", attempt: 1, branch: true });
+    const branch = saver.fenced({ runId: "run", fence: 1, branch: true });
     await branch.putWrites(begin, [["a", "never"]], "task");
     expect(await writesAt(begin)).toEqual([]);
     const own = await put(branch, begin, 1);
     await branch.putWrites(own, [["a", "always"]], "task");
     expect(await writesAt(own)).toEqual([["a", "always"]]);
     // What is no branch does write there.
-    await saver.fenced({ runId: "run", attempt: 1 }).putWrites(begin, [["a", "here"]], "task");
+    await saver.fenced({ runId: "run", fence: 1 }).putWrites(begin, [["a", "here"]], "task");
     expect(await writesAt(begin)).toEqual([["a", "here"]]);
   });
 });

@@ -24,7 +24,7 @@ export class NoSuchThreadError extends Error {
   }
 }
 
-/** A copy would have been laid over a thread that has checkpoints. */
+/** The thread to copy to has checkpoints already. */
 export class ThreadExistsError extends Error {
   override readonly name = "ThreadExistsError";
   readonly code = "thread_exists";
@@ -33,7 +33,7 @@ export class ThreadExistsError extends Error {
   }
 }
 
-/** Somebody moved the head since it was read: nothing was written; read it again. */
+/** The head was moved since it was read. Nothing was written: read it again. */
 export class HeadMovedError extends Error {
   override readonly name = "HeadMovedError";
   readonly code = "head_moved";

@@ -22,7 +22,7 @@ test("a graph's saver writes and reads like the one below, until an error, which
   const prefix = testPrefix();
   const fence = `${prefix}:{t}:fence`;
   await redis.set(fence, "run:1");
-  const view = new RedisCheckpointSaver(redis, { prefix }).fenced({ runId: "run", attempt: 1 });
+  const view = new RedisCheckpointSaver(redis, { prefix }).fenced({ runId: "run", fence: 1 });
   const errors: unknown[] = [];
   const saver = new GraphSaver(view, (error) => errors.push(error));
 

@@ -1,4 +1,5 @@
 export { DeltaSnapshot, emptyCheckpoint } from "@langchain/langgraph-checkpoint";
+export type { FlatMessage } from "@throughline/protocol";
 export {
   HeadMovedError,
   InvalidArgumentError,
@@ -13,12 +14,10 @@ export { type HiddenError, hideError } from "./hidden-error.ts";
 export * from "./langgraph.ts";
 export { type Marks, marksOf, type Stop } from "./marks.ts";
 export {
-  type FlatMessage,
   flattenMessage,
   flattenValues,
   type Json,
   type MessageLike,
-  mergeMessages,
   normalizeMessages,
   toBaseMessage,
 } from "./messages.ts";
@@ -42,7 +41,6 @@ export {
   readState,
   refuseSerialised,
   type StateUpdate,
-  type TaskState,
   type ThreadState,
   writeState,
 } from "./thread-state.ts";

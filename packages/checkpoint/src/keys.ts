@@ -13,7 +13,7 @@ import { InvalidArgumentError } from "./errors.ts";
 
 /** In the order in which every script takes them. */
 export type ThreadKeys = [
-  /** String `<runId>:<attempt>`: who may write. */
+  /** String `<runId>:<fence>`: who may write. */
   fence: string,
   /** Hash: namespace → the id of its head. */
   head: string,

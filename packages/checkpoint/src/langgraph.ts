@@ -253,8 +253,3 @@ export function isToldAgain(update: unknown): boolean {
   const { __metadata__: metadata } = (update ?? {}) as { __metadata__?: { cached?: unknown } };
   return metadata?.cached === true;
 }
-
-/** Whether a task was called by a function, and is no node that a step runs. */
-export function isPushed(triggers: unknown): boolean {
-  return Array.isArray(triggers) && triggers.includes("__pregel_push");
-}

@@ -426,7 +426,7 @@ test("a copy of a thread has all of its lists, and goes its own way", async () =
 test("a stale attempt stores no element", async () => {
   const { saver, prefix, blobs } = setup();
   await redis.set(`${prefix}:{t}:fence`, "run:2");
-  const stale = saver.fenced({ runId: "run", attempt: 1 });
+  const stale = saver.fenced({ runId: "run", fence: 1 });
   const list = Array.from({ length: 10 }, (_, i) => said(`m${i}`));
   await expect(put(stale, at(), list)).rejects.toThrow(StaleAttemptError);
   expect(await redis.exists(blobs)).toBe(0);

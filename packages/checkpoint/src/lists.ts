@@ -16,9 +16,10 @@
 import { isDeepStrictEqual } from "node:util";
 import { BaseMessage } from "@langchain/core/messages";
 import { JsonPlusSerializer, type SerializerProtocol } from "@langchain/langgraph-checkpoint";
+import type { FlatMessage } from "@throughline/protocol";
 import { isPlain } from "./json.ts";
 import { END, isStateKey, PREVIOUS } from "./langgraph.ts";
-import { type FlatMessage, flattenMessage, unflattenMessage, wholeMessage } from "./messages.ts";
+import { flattenMessage, unflattenMessage, wholeMessage } from "./messages.ts";
 import { dump, load } from "./stored.ts";
 
 const mark = "list\0";
@@ -106,7 +107,7 @@ export class Lists {
       const isWhole = text !== undefined && (isKnown(text, i) || isAllOf(text, element));
       return isWhole ? text : this.#line(element, what);
     });
-    return { name, lines: await settled(lines) };
+    return { name, lines: await awaitAll(lines) };
   }
 
   /** Whether a list is known, or so short that nothing is lost if it is not. */
@@ -168,7 +169,7 @@ export class Lists {
     }
     const fresh = inline.map((line) => new Element(line));
     const [known, others] = [stored.values(), fresh.values()];
-    return await settled(
+    return await awaitAll(
       all.map((number) => {
         const element = (number === undefined ? others : known).next().value as Element;
         return element.value(this.#serde, flat);
@@ -346,7 +347,7 @@ class StoredList {
   /** The number of the element with this line, which most likely has this place. */
   find(line: string, place: number): number | undefined {
     if (this.#lines[place] === line) return this.#numbers[place];
-    // What comes behind a list that is as it was is new.
+    // An element behind the end of an unchanged list is new.
     if (place >= this.#lines.length && this.#byLine === undefined) return undefined;
     this.#byLine ??= new Map(this.#lines.map((each, i) => [each, this.#numbers[i]!]));
     return this.#byLine.get(line);
@@ -377,8 +378,8 @@ function pairs(raw: readonly (number | Buffer)[]): [number, string][] {
   return Array.from({ length: raw.length / 2 }, (_, i) => [Number(raw[2 * i]), raw[2 * i + 1]!.toString()]);
 }
 
-/** Waits only where there is something to be waited for: there may be thousands. */
-async function settled<T>(values: readonly (T | Promise<T>)[]): Promise<T[]> {
+/** Promise.all, where any is a promise: there may be thousands of values, and usually none is. */
+async function awaitAll<T>(values: readonly (T | Promise<T>)[]): Promise<T[]> {
   return values.some((each) => each instanceof Promise) ? await Promise.all(values) : (values as T[]);
 }
 

@@ -18,22 +18,11 @@ import {
   ToolMessageChunk,
 } from "@langchain/core/messages";
 import { isDeltaSnapshot } from "@langchain/langgraph-checkpoint";
+import type { FlatMessage } from "@throughline/protocol";
 import { InvalidArgumentError } from "./errors.ts";
 import { type Special, toJson } from "./json.ts";
 
 export type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
-
-/**
- * A message on the wire: its type and its fields side by side. `type` is LangChain's ("human", "ai", "system", "tool",
- * "remove", …), of a chunk its class ("AIMessageChunk"). Fields that carry nothing are left out, but for `content`.
- */
-export interface FlatMessage {
-  type: string;
-  /** Text, or content blocks. */
-  content: string | Json[];
-  id?: string;
-  [field: string]: unknown;
-}
 
 /** What is taken for a message: one of LangChain's, a flat one, one with a `role`, or the text of a human's. */
 export type MessageLike =

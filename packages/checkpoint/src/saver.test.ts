@@ -305,7 +305,7 @@ describe("a fence", () => {
     const { saver, prefix, hold } = setup();
     const config = await putChild(saver, at(), { a: 1 }, { run_id: "run" });
     await saver.putWrites(config, [["a", 2]], "task");
-    const view = saver.fenced({ runId: "run", attempt: 1 });
+    const view = saver.fenced({ runId: "run", fence: 1 });
     const writes: [string, () => Promise<unknown>][] = [
       ["put", () => putChild(view, config, { a: 3 })],
       ["putWrites", () => view.putWrites(config, [["a", 4]], "other")],
@@ -328,7 +328,7 @@ describe("a fence", () => {
   test("that is held lets every write through, and marks what is written as the run's", async () => {
     const { saver, hold } = setup();
     await hold("run:1");
-    const view = saver.fenced({ runId: "run", attempt: 1 });
+    const view = saver.fenced({ runId: "run", fence: 1 });
     const config = await putChild(view, at(), { a: 1 });
     await view.putWrites(config, [["a", 2]], "task");
     expect((await saver.getTuple(at()))?.metadata).toMatchObject({ run_id: "run" });
@@ -344,7 +344,7 @@ describe("a fence", () => {
   test("that changes hands in the middle of it all stops the old attempt for good", async () => {
     const { saver, prefix, hold } = setup();
     await hold("run:1");
-    const old = saver.fenced({ runId: "run", attempt: 1 });
+    const old = saver.fenced({ runId: "run", fence: 1 });
     const config = await putChild(old, at(), { a: 0 });
     const other = redis.duplicate();
     const puts = Array.from({ length: 200 }, () =>
@@ -361,7 +361,7 @@ describe("a fence", () => {
     expect(outcomes.slice(written)).not.toContain("fulfilled");
     expect(await listed(saver, at())).toHaveLength(1 + written);
     await expect(putChild(old, config, {})).rejects.toThrow(StaleAttemptError);
-    await putChild(saver.fenced({ runId: "run", attempt: 2 }), config, { a: "new" });
+    await putChild(saver.fenced({ runId: "run", fence: 2 }), config, { a: "new" });
     expect(await valuesOf(saver, at())).toEqual({ a: "new" });
   });
 
@@ -369,7 +369,7 @@ describe("a fence", () => {
     const { saver, hold } = setup();
     await hold("run:1");
     const main = await putChild(saver, at(), { a: 1 });
-    const branch = saver.fenced({ runId: "run", attempt: 1, branch: true });
+    const branch = saver.fenced({ runId: "run", fence: 1, branch: true });
     const side = await putChild(branch, main, { a: 2 });
     const further = await putChild(branch, side, { a: 3 });
     expect(await saver.head("t")).toBe(idOf(main));
@@ -415,7 +415,7 @@ describe("discardRun", () => {
     await hold("run:1");
     const before = await everything(prefix);
 
-    const view = saver.fenced({ runId: "run", attempt: 1 });
+    const view = saver.fenced({ runId: "run", fence: 1 });
     // A resume: the run's first writes go to the checkpoint of the run before it.
     await view.putWrites(one, [["y", 1]], "new task");
     await view.putWrites(one, [[RESUME, ["yes", "no"]]], "task");

@@ -40,27 +40,30 @@ import { type RawTuple, type RawWalk, withScripts } from "./scripts.ts";
 import { dump, loadTuple, loadWrites } from "./stored.ts";
 
 export interface SaverOptions {
-  /** Of every key; default "tl". */
+  /** Of every key. @default "tl" */
   prefix?: string;
   /**
-   * Goes before a thread's id in its keys, such as `owner/`, so that threads of one id are apart. Default "". Nobody
-   * else sees it.
+   * Goes before a thread's id in its keys, such as `owner/`, so that threads of one id are apart. It is in no answer.
+   * @default ""
    */
   scope?: string;
-  /** Default: LangGraph's JsonPlusSerializer. */
+  /** @default LangGraph's JsonPlusSerializer */
   serde?: SerializerProtocol;
 }
 
-/** Who writes through a view: the attempt of a run, as the key `<prefix>:{threadId}:fence` names it. */
+/** The attempt that writes through a view. The key `<prefix>:{threadId}:fence` names it as `<runId>:<fence>`. */
 export interface Fence {
   runId: string;
-  /** The number that the attempt is known by where it writes. */
-  attempt: number;
-  /** `put` leaves the head where it is, and `putWrites` leaves checkpoints alone that are not this view's own. */
+  /** The attempt's fencing token: a number that no other attempt of the run has. */
+  fence: number;
+  /**
+   * `put` leaves the head where it is, and `putWrites` writes only to checkpoints of this view.
+   * @default false
+   */
   branch?: boolean;
   /**
-   * Awaited before each write, when what is to be written has been serialised: what must be safe first can be made so.
-   * What it answers becomes part of a checkpoint's metadata; null: the write is left out.
+   * Awaited before each write, after its value was serialised. The object that it resolves with becomes part of a
+   * checkpoint's metadata; null: the write is left out. @default none
    */
   before?: (write: WriteToCome) => Promise<Record<string, unknown> | null>;
 }
@@ -77,11 +80,11 @@ export interface WriteToCome {
 }
 
 export interface PutOptions {
-  /** Put only while the head is there (null: while there is none); otherwise HeadMovedError. */
+  /** Put only while the head is this id (null: while there is none), else throw HeadMovedError. @default no condition */
   ifHead?: string | null;
 }
 
-/** What one script reads at a time: enough to save round trips, little enough not to hold up others. */
+/** Checkpoints, and ancestors, that one script reads: few enough not to block Redis for long. */
 const PAGE = 16;
 const WALK = 256;
 
@@ -105,7 +108,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   }
 
   /**
-   * A view that writes only while the thread's fence is `<runId>:<attempt>`: every write through it checks that in the
+   * A view that writes only while the thread's fence is `<runId>:<fence>`: every write through it checks that in the
    * script that writes, and otherwise throws StaleAttemptError, having written nothing. It reads like any other. What
    * it writes is marked as the run's unless the config or the metadata name another `run_id`.
    */
@@ -423,7 +426,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   }
 
   #token(): string {
-    return this.#fence ? `${this.#fence.runId}:${this.#fence.attempt}` : "";
+    return this.#fence ? `${this.#fence.runId}:${this.#fence.fence}` : "";
   }
 
   #runId(config: RunnableConfig): unknown {

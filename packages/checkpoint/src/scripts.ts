@@ -2,23 +2,10 @@
  * The Lua scripts: one file, one transition or one read, all on the same six keys of a thread. What each takes and
  * answers stands at the head of its file in lua/; lists.lua goes before those that use it.
  */
-import { readFileSync } from "node:fs";
-import type { Callback, ChainableCommander, Cluster, Redis, Result } from "ioredis";
+import { type LuaScript, luaCommands } from "@throughline/kit/lua";
+import type { Result } from "ioredis";
 import type { ThreadKeys } from "./keys.ts";
 import type { RawElements } from "./lists.ts";
-
-const scripts = {
-  tlCheckpointPut: "put",
-  tlCheckpointPutWrites: "put-writes",
-  tlCheckpointRead: "read",
-  tlCheckpointWalk: "walk",
-  tlCheckpointDiscard: "discard",
-  tlCheckpointSetHead: "set-head",
-  tlCheckpointDelete: "delete",
-  tlCheckpointDump: "dump",
-  tlCheckpointRestore: "restore",
-} as const;
-const usingLists = new Set(["put", "put-writes", "read", "walk", "discard"]);
 
 type Argument = string | number | Buffer;
 /** A list is taken for as many arguments: one that is spread may be longer than a call's arguments can be. */
@@ -59,22 +46,17 @@ declare module "ioredis" {
   }
 }
 
-export type { Callback, ChainableCommander };
+const script = (file: string, uses: readonly string[] = []): LuaScript => ({ file, keys: 6, uses });
 
-const defined = new WeakSet<object>();
-
-/** Makes the scripts callable on this connection. EVALSHA with a fall back to EVAL is ioredis's business. */
-export function withScripts<Connection extends Redis | Cluster>(redis: Connection): Connection {
-  if (defined.has(redis)) return redis;
-  const lists = read("lists");
-  for (const [name, file] of Object.entries(scripts)) {
-    const lua = (usingLists.has(file) ? lists : "") + read(file);
-    redis.defineCommand(name, { lua, numberOfKeys: 6 });
-  }
-  defined.add(redis);
-  return redis;
-}
-
-function read(file: string): string {
-  return readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
-}
+/** Makes the scripts callable on this connection. */
+export const withScripts = luaCommands(new URL("../lua/", import.meta.url), {
+  tlCheckpointPut: script("put", ["lists"]),
+  tlCheckpointPutWrites: script("put-writes", ["lists"]),
+  tlCheckpointRead: script("read", ["lists"]),
+  tlCheckpointWalk: script("walk", ["lists"]),
+  tlCheckpointDiscard: script("discard", ["lists"]),
+  tlCheckpointSetHead: script("set-head"),
+  tlCheckpointDelete: script("delete"),
+  tlCheckpointDump: script("dump"),
+  tlCheckpointRestore: script("restore"),
+});

@@ -1,6 +1,8 @@
 /** Which items and namespaces are meant: LangGraph's filters and match conditions, as functions. */
+
 import { isDeepStrictEqual } from "node:util";
 import type { MatchCondition } from "@langchain/langgraph-checkpoint";
+import { isRecord } from "@throughline/protocol";
 import { InvalidArgumentError } from "./errors.ts";
 
 export type Value = Record<string, unknown>;
@@ -33,7 +35,7 @@ const operators: Record<string, Test> = {
  */
 export function compileFilter(filter: unknown): ((value: Value) => boolean) | undefined {
   if (filter === undefined || filter === null) return undefined;
-  if (!isPlain(filter)) {
+  if (!isRecord(filter)) {
     throw new InvalidArgumentError(
       "a filter is an object of fields: { field: value } or { field: { $gt: 1 } }",
     );
@@ -47,7 +49,7 @@ export function compileFilter(filter: unknown): ((value: Value) => boolean) | un
 }
 
 function conditions(wanted: unknown): [test: Test, want: unknown][] {
-  if (!isPlain(wanted)) return [[equal, wanted]];
+  if (!isRecord(wanted)) return [[equal, wanted]];
   const entries = Object.entries(wanted);
   const strange = entries.find(([name]) => name.startsWith("$") && !Object.hasOwn(operators, name));
   if (strange !== undefined) {
@@ -58,10 +60,6 @@ function conditions(wanted: unknown): [test: Test, want: unknown][] {
   // An object is operators only where all of its keys are.
   if (!entries.every(([name]) => name.startsWith("$"))) return [[equal, wanted]];
   return entries.map(([name, want]) => [operators[name]!, want]);
-}
-
-function isPlain(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** Whether a namespace fulfils a condition: its first or last labels are these, "*" being any one label. */

@@ -2,17 +2,9 @@
  * The store's Lua scripts: one file, one transition or one read, all on the same three keys. What each takes and answers
  * stands at the head of its file in lua/; store-expiry.lua goes before each.
  */
-import { readFileSync } from "node:fs";
-import type { Cluster, Redis, Result } from "ioredis";
+import { type LuaScript, luaCommands } from "@throughline/kit/lua";
+import type { Result } from "ioredis";
 import type { StoreKeys } from "./store-keys.ts";
-
-const scripts = {
-  tlStorePut: "store-put",
-  tlStoreGet: "store-get",
-  tlStoreTouch: "store-touch",
-  tlStoreSearch: "store-search",
-  tlStoreNamespaces: "store-namespaces",
-} as const;
 
 type Argument = string | number;
 /** A list is taken for as many arguments: one that is spread may be longer than a call's arguments can be. */
@@ -33,19 +25,13 @@ declare module "ioredis" {
   }
 }
 
-const defined = new WeakSet<object>();
+const script = (file: string): LuaScript => ({ file, keys: 3, uses: ["store-expiry"] });
 
-/** Makes the scripts callable on this connection. EVALSHA with a fall back to EVAL is ioredis's business. */
-export function withStoreScripts<Connection extends Redis | Cluster>(redis: Connection): Connection {
-  if (defined.has(redis)) return redis;
-  const shared = read("store-expiry");
-  for (const [name, file] of Object.entries(scripts)) {
-    redis.defineCommand(name, { lua: shared + read(file), numberOfKeys: 3 });
-  }
-  defined.add(redis);
-  return redis;
-}
-
-function read(file: string): string {
-  return readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
-}
+/** Makes the scripts callable on this connection. */
+export const withStoreScripts = luaCommands(new URL("../lua/", import.meta.url), {
+  tlStorePut: script("store-put"),
+  tlStoreGet: script("store-get"),
+  tlStoreTouch: script("store-touch"),
+  tlStoreSearch: script("store-search"),
+  tlStoreNamespaces: script("store-namespaces"),
+});

@@ -1,10 +1,11 @@
 import { AIMessage, HumanMessage, RemoveMessage } from "@langchain/core/messages";
 import { emptyCheckpoint, INTERRUPT, uuid6 } from "@langchain/langgraph-checkpoint";
+import type { FlatMessage } from "@throughline/protocol";
 import { Redis } from "ioredis";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { InvalidArgumentError, NoSuchCheckpointError, StaleAttemptError } from "./errors.ts";
-import { type FlatMessage, flattenMessage } from "./messages.ts";
+import { flattenMessage } from "./messages.ts";
 import { RedisCheckpointSaver } from "./saver.ts";
 import { readHistory, readHistoryPage, readState, writeState } from "./thread-state.ts";
 
@@ -171,7 +172,7 @@ describe("writeState", () => {
     const one = await write();
     const two = await write();
     await redis.set(`${prefix}:{t}:fence`, "run:1");
-    const branch = saver.fenced({ runId: "run", attempt: 1, branch: true });
+    const branch = saver.fenced({ runId: "run", fence: 1, branch: true });
     const side = await write(one.checkpointId, branch);
     expect(await saver.head(threadId)).toBe(two.checkpointId);
     const alone = await write(null, branch);
@@ -194,7 +195,7 @@ describe("writeState", () => {
   test("is fenced where the saver is", async () => {
     const { saver, prefix } = setup();
     await redis.set(`${prefix}:{t}:fence`, "run:2");
-    const old = saver.fenced({ runId: "run", attempt: 1 });
+    const old = saver.fenced({ runId: "run", fence: 1 });
     await expect(writeState(old, { threadId, update: { a: 1 }, metadata })).rejects.toThrow(
       StaleAttemptError,
     );

@@ -1,4 +1,5 @@
 /** A thread's state as a gateway shows it and a plain function agent writes it: no graph needed. */
+
 import type { BaseMessage } from "@langchain/core/messages";
 import type { RunnableConfig } from "@langchain/core/runnables";
 import {
@@ -13,6 +14,7 @@ import {
   maxChannelVersion,
   uuid6,
 } from "@langchain/langgraph-checkpoint";
+import { isRecord, type TaskState, type ThreadState as WireState } from "@throughline/protocol";
 import { HeadMovedError, InvalidArgumentError, NoSuchCheckpointError } from "./errors.ts";
 import { hideError } from "./hidden-error.ts";
 import {
@@ -33,46 +35,17 @@ import { marksOf, withoutMarks } from "./marks.ts";
 import { flattenValues, manyMessages, mergeMessages } from "./messages.ts";
 import { RedisCheckpointSaver } from "./saver.ts";
 
-/** A node that is to run next, or has run while others of its step had not. */
-export interface TaskState {
-  id: string;
-  name: string;
-  /** What it asked a person, and whether that was answered. */
-  interrupts: { id: string; value: unknown; answered: boolean }[];
-  /** Why it failed. */
-  error?: { name: string; message: string };
-  /** What it wrote: the keys of the state; of a functional task what it returned. */
-  result?: unknown;
-  /** It was stopped in the middle of its answer; a run without input goes on behind it. */
-  cancelled?: true;
-}
-
-/** A checkpoint of a thread, ready for JSON. */
-export interface ThreadState {
-  threadId: string;
-  checkpointId: string;
-  parentId: string | null;
+/** A checkpoint of a thread, ready for JSON: the wire's, with what only older gateways leave out. */
+export interface ThreadState extends WireState {
   /** The path of the subgraph whose state it is; [] is the thread's own. */
   ns: string[];
-  /**
-   * The state's keys; messages are flat. A delta channel appears only where a snapshot of it was taken. Of a functional
-   * graph: what it returned last, under `output` if that is no object.
-   */
-  values: Record<string, unknown>;
-  /** The nodes at which a run without input goes on: those that would run next, and those that were stopped. */
-  next: string[];
-  /** What waits for a person's answer. */
-  interrupts: { id: string; value: unknown }[];
   /** The tasks of the next step. Empty also where the checkpoint does not know them: one that an update wrote. */
   tasks: TaskState[];
-  metadata: Record<string, unknown>;
-  /** ISO 8601. */
-  createdAt: string;
 }
 
 export interface StateUpdate {
   threadId: string;
-  /** The checkpoint to write a child of; null for none. Default: the head, whatever it is when the write happens. */
+  /** The checkpoint to write a child of; null for none. @default the head, whatever it is when the write happens */
   parentId?: string | null;
   /**
    * `messages` (one or many, in any form that toBaseMessage takes) are merged with the parent's like LangGraph's
@@ -85,9 +58,9 @@ export interface StateUpdate {
 /** Which of a thread's checkpoints. */
 export interface Position {
   threadId: string;
-  /** Default: the head. */
+  /** @default the head */
   checkpointId?: string | undefined;
-  /** The subgraph, by its path. Default: the thread's own state. */
+  /** The subgraph, by its path. @default the thread's own state */
   ns?: readonly string[] | undefined;
 }
 
@@ -251,7 +224,8 @@ async function threadState(
     tasks,
     metadata: withoutMarks(tuple.metadata),
     createdAt: tuple.checkpoint.ts,
-  };
+    // flattenValues makes JSON of whatever values there are.
+  } as ThreadState;
 }
 
 function valuesOf(tuple: CheckpointTuple): Record<string, unknown> {
@@ -260,11 +234,7 @@ function valuesOf(tuple: CheckpointTuple): Record<string, unknown> {
   const values = flattenValues({ ...Object.fromEntries(own), ...marksOf(tuple).beside });
   if (!Object.hasOwn(channels, END)) return values;
   const returned = flattenValues(channels[END]);
-  return { ...(isPlain(returned) ? returned : { output: returned }), ...values };
-}
-
-function isPlain(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+  return { ...(isRecord(returned) ? returned : { output: returned }), ...values };
 }
 
 /** What the tasks of a checkpoint's next step had written: those of a step that was stopped stand with the stop. */
@@ -287,10 +257,10 @@ function tasksOf(tuple: CheckpointTuple): TaskState[] {
       id,
       name,
       interrupts,
-      ...(isPlain(error) ? { error: hideError(error) } : {}),
+      ...(isRecord(error) ? { error: hideError(error) } : {}),
       ...(finished.has(id) ? { result: resultOf(own) } : {}),
       ...(isCut ? { cancelled: true as const } : {}),
-    };
+    } as TaskState;
   });
 }
 

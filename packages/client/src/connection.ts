@@ -31,15 +31,15 @@ import { allRuns, Thread } from "./thread.ts";
 export interface ConnectOptions {
   /** A function is asked again when what it gave was refused (close code 4401). */
   token?: TokenSource;
-  /** Default: the global one. Node 20 has none: pass the class that the package `ws` exports. */
+  /** @default the global one. Node 20 has none: pass the class that the package `ws` exports */
   WebSocket?: WebSocketClass;
-  /** How long a gateway may take to say hello, in ms. Default: 10 000. */
+  /** How long a gateway may take to say hello, in ms. @default 10_000 */
   helloMs?: number;
-  /** How long it may take to answer after it has been quiet for its heartbeat, in ms. Default: 5000. */
+  /** How long it may take to answer after it has been quiet for its heartbeat, in ms. @default 5_000 */
   pongMs?: number;
-  /** How long a socket must stay up for the backoff to start over, in ms. Default: 5000. */
+  /** How long a socket must stay up for the backoff to start over, in ms. @default 5_000 */
   healthyMs?: number;
-  /** How much of one run may wait to be read, in UTF-16 code units of frame text. Default: 1 Mi. */
+  /** How much of one run may wait to be read, in UTF-16 code units of frame text. @default 1_048_576 */
   bufferSize?: number;
   /**
    * The largest snapshot of a trimmed log that is put together, in UTF-16 code units of its JSON. A run with a larger one
@@ -324,7 +324,7 @@ export class Connection {
     this.#pending.delete(frame.id);
     if (frame.type === "success") pending.succeed(frame.result);
     else pending.fail(refusal(frame));
-    this.#link.settle();
+    this.#link.abandonLeft();
   }
 
   #onEvent(frame: EventFrame, size: number): void {

@@ -2,7 +2,9 @@
  * The edge: what comes from a gateway is checked here, by hand, and trusted everywhere else. A gateway is not hostile, so
  * this looks no deeper than the client's own steps go; and a bundle for browsers has no room for the schemas.
  */
+
 import type { EventParams, ServerFrame } from "@throughline/protocol";
+import { isRecord } from "@throughline/protocol";
 
 /** The frame in the text. Types and events yet to come pass, to be ignored. Undefined: no frame of this protocol. */
 export function readFrame(text: string): ServerFrame | undefined {
@@ -86,10 +88,6 @@ function isPart({ type, ns, data }: Record<string, unknown>): boolean {
   if (type === "messages") return Array.isArray(data) && isRecord(data[0]) && isRecord(data[1]);
   if (type === "lifecycle") return isRecord(data) && typeof data.event === "string";
   return true;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** A number of things, or a position. */

@@ -152,8 +152,8 @@ export class Link {
     this.#scheduleIn(Math.max(retryInMs + spreadMs, this.#backoffMs()), down);
   }
 
-  /** Lets the socket before the current one go, if it owes nothing any more. */
-  settle(): void {
+  /** Abandons the socket before the current one, once it owes no answers. */
+  abandonLeft(): void {
     if (this.#left === undefined || this.#hooks.owes(this.#left)) return;
     this.#left.abandon();
     this.#left = undefined;
@@ -251,7 +251,7 @@ export class Link {
     this.#openedAt = this.#options.clock.now();
     this.#setState({ status: "open", connectionId: hello.connectionId });
     this.#hooks.onOpen(socket);
-    this.settle();
+    this.abandonLeft();
   }
 
   #onDown(socket: Socket, down: Down): void {

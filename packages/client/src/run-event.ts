@@ -1,5 +1,6 @@
 /** What a run's story is told in, and how it ends. */
 import type {
+  Ending,
   EventParams,
   FlatMessage,
   LifecycleData,
@@ -40,10 +41,7 @@ export type RunEvent =
   | { readonly kind: "reset"; readonly epoch: string; readonly reason: string };
 
 /** How a run ended: the data of its last part. */
-export type EndingData = Extract<
-  LifecycleData,
-  { event: "completed" | "interrupted" | "cancelled" | "failed" }
->;
+export type EndingData = Extract<LifecycleData, { event: Ending }>;
 
 export function partEvent(offset: number, part: Part): RunEvent {
   if (part.type === "lifecycle" && part.data.event === "rewound") {

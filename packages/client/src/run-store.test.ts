@@ -33,7 +33,7 @@ function until(check: () => void): Promise<void> {
   return vi.waitFor(check, { timeout: 60_000, interval: 2 });
 }
 
-async function settled(): Promise<void> {
+async function allRead(): Promise<void> {
   const answered = connection.ping();
   peer.answer(await peer.command("server.ping"), {});
   await answered;
@@ -51,7 +51,7 @@ describe("RunStore", () => {
     await until(() => expect(frames).toHaveLength(1));
     frame();
     for (let i = 0; i < 50; i++) peer.parts("r1", i + 1, [token(`${i} `)]);
-    await settled();
+    await allRead();
     expect(frames).toHaveLength(1);
     const before = store.getSnapshot();
     expect(before).toMatchObject({ status: "queued", text: "", runId: "r1", threadId: "t1" });
@@ -130,15 +130,15 @@ describe("RunStore", () => {
   it("closed, it draws no more and detaches, but not from a run that it was given", async () => {
     const store = new RunStore(connection, "r1", { schedule });
     await peer.subscribed();
-    await settled();
+    await allRead();
     store.close();
     await peer.command("run.unsubscribe");
     const run = connection.attach("r2");
     await peer.subscribed();
     const other = new RunStore(connection, run, { schedule });
-    await settled();
+    await allRead();
     other.close();
-    await settled();
+    await allRead();
     expect(peer.received.filter((each) => each.method === "run.unsubscribe")).toHaveLength(1);
     expect(other.getSnapshot().status).toBe("starting");
   });
@@ -162,7 +162,7 @@ describe("holdStore", () => {
     first.release();
     second.release();
     const third = holdStore(connection, params, { schedule });
-    await settled();
+    await allRead();
     expect(third.store).toBe(first.store);
     third.release();
     await peer.command("run.unsubscribe");

@@ -30,7 +30,7 @@ export interface RunView {
 export interface RunStoreOptions {
   /** Keeps the parts themselves, too. The store is then the run's reader. */
   parts?: boolean;
-  /** Calls back when it is time to draw. Default: the next animation frame, or a microtask where there are none. */
+  /** Calls back when it is time to draw. @default the next animation frame, or a microtask where there are none */
   schedule?: (draw: () => void) => void;
 }
 

@@ -52,7 +52,7 @@ function collect<T>(from: AsyncIterable<T>): { got: T[]; done: Promise<void> } {
 const offsets = (got: OffsetPart[]) => got.map((each) => each.offset);
 
 /** All that the gateway sent before has been looked at. */
-async function settled(peer: Peer): Promise<void> {
+async function allRead(peer: Peer): Promise<void> {
   const answered = connection.ping();
   peer.answer(await peer.command("server.ping"), {});
   await answered;
@@ -84,7 +84,7 @@ describe("P1: one story", () => {
       event: "completed",
       checkpoint: { threadId: "t1", checkpointId: "k1" },
     });
-    await settled(peer);
+    await allRead(peer);
     expect(peer.received.map((each) => each.method)).toEqual(["run.start", "server.ping"]);
   });
 
@@ -175,14 +175,14 @@ describe("P1: one story", () => {
     peer.parts("r1", 2, [token("b")]);
     await peer.subscribed();
     peer.parts("r1", 2, [token("b")]);
-    await settled(peer);
+    await allRead(peer);
     expect(peer.received.filter((each) => each.method === "run.subscribe")).toHaveLength(1);
     clock.advance(500);
     await peer.subscribed();
     peer.parts("r1", 2, [token("b")]);
-    await settled(peer);
+    await allRead(peer);
     clock.advance(500);
-    await settled(peer);
+    await allRead(peer);
     expect(peer.received.filter((each) => each.method === "run.subscribe")).toHaveLength(2);
     clock.advance(500);
     await peer.subscribed();
@@ -198,7 +198,7 @@ describe("P1: one story", () => {
     peer.event("run.unsubscribed", { runId: "r1", reason: "slow" });
     expect((await peer.subscribed()).params.after).toBe(1);
     peer.event("run.unsubscribed", { runId: "r1", reason: "ended" });
-    await settled(peer);
+    await allRead(peer);
     clock.advance(50);
     expect((await peer.subscribed()).params.after).toBe(1);
     peer.parts("r1", 2, [completed()]);
@@ -213,7 +213,7 @@ describe("P1: one story", () => {
     peer.parts("r1", 1, [completed(), token("late")]);
     peer.parts("r1", 2, [token("late")]);
     await done;
-    await settled(peer);
+    await allRead(peer);
     expect(offsets(got)).toEqual([1]);
     expect(run.text).toBe("");
   });
@@ -314,7 +314,7 @@ describe("attach", () => {
     const run = await start(peer);
     const { got, done } = collect(run);
     peer.parts("r1", 1, [token("a")]);
-    await settled(peer);
+    await allRead(peer);
     peer = await reconnect(peer);
     peer.refuse(await peer.command("run.subscribe"), "no_such_run");
     await expect(done).rejects.toMatchObject({ code: "no_such_run" });
@@ -326,7 +326,7 @@ describe("attach", () => {
     const run = connection.attach("r1");
     peer.refuse(await peer.command("run.subscribe"), "unavailable");
     peer.refuse(await peer.command("run.subscribe"), "unavailable");
-    await settled(peer);
+    await allRead(peer);
     clock.advance(50);
     await peer.subscribed();
     peer.parts("r1", 1, [completed()]);
@@ -396,7 +396,7 @@ describe("reset, snapshot, rewound", () => {
     expect(summary([(await reader.next()).value])).toEqual(["1"]);
     peer.event("run.reset", { runId: "r1", epoch: "e2", reason: "lost" });
     peer.parts("r1", 1, [token("n"), completed()]);
-    await settled(peer);
+    await allRead(peer);
     expect(run.text).toBe("a");
     const rest = collect({ [Symbol.asyncIterator]: () => reader });
     await rest.done;
@@ -551,7 +551,7 @@ describe("reset, snapshot, rewound", () => {
     peer.parts("r1", 5, [null, null, custom("y")]);
     peer.event("run.parts", { runId: "r1", offset: 5, parts: [], skipped: 5 });
     peer.parts("r1", 10, [completed()]);
-    await settled(peer);
+    await allRead(peer);
     const rest = collect({ [Symbol.asyncIterator]: () => reader });
     await rest.done;
     expect(summary(rest.got)).toEqual(["skipped 2-6", "7", "skipped 8-9", "10"]);
@@ -586,7 +586,7 @@ describe("readers", () => {
     const first = reader.next();
     peer.parts("r1", 1, [token("a"), token("b"), completed()]);
     expect((await first).value).toMatchObject({ offset: 1 });
-    await settled(peer);
+    await allRead(peer);
     expect(run).toMatchObject({ offset: 1, text: "a", status: "queued" });
     await reader.next();
     expect(run).toMatchObject({ offset: 2, text: "ab" });
@@ -650,7 +650,7 @@ describe("readers", () => {
     peer.answer(unsubscribe, {});
     // What was on its way is not kept, however much it is.
     peer.parts("r1", 31, batch(31));
-    await settled(peer);
+    await allRead(peer);
     const got = [1];
     while (got.length < 30) {
       const { value } = await reader.next();
@@ -673,7 +673,7 @@ describe("readers", () => {
     await first;
     await peer.command("run.unsubscribe");
     peer = await reconnect(peer);
-    await settled(peer);
+    await allRead(peer);
     expect(peer.received.map((each) => each.method)).toEqual(["server.ping"]);
     await reader.next();
     await reader.next();
@@ -689,7 +689,7 @@ describe("readers", () => {
     await first;
     const unsubscribe = await peer.command("run.unsubscribe");
     await reader.next();
-    await settled(peer);
+    await allRead(peer);
     expect(peer.received.some((each) => each.method === "run.subscribe")).toBe(false);
     peer.answer(unsubscribe, {});
     expect((await peer.subscribed()).params.after).toBe(2);
@@ -744,7 +744,7 @@ describe("readers", () => {
     peer.parts("r1", 1, old);
     peer.event("run.reset", { runId: "r1", epoch: "e2", reason: "lost" });
     peer.parts("r1", 1, [token("new")]);
-    await settled(peer);
+    await allRead(peer);
     const { got, done } = collect(run.events);
     peer.parts("r1", 2, [completed()]);
     await done;
@@ -772,7 +772,7 @@ describe("readers", () => {
     const answer = { runId: "r1", status: "running", first: 1, head: 51, epoch: "e1" } as const;
     peer.answer(first, answer);
     peer.parts("r1", 41, all.slice(40));
-    await settled(peer);
+    await allRead(peer);
     peer.answer(second, answer);
     peer.parts("r1", 1, all);
     await done;

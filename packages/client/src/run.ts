@@ -31,7 +31,7 @@ import {
 import { Subscription, type SubscriptionPort } from "./subscription.ts";
 
 export interface AttachOptions {
-  /** The last offset that the application has, or "head" for only what is new. Default: 0. */
+  /** The last offset that the application has, or "head" for only what is new. @default 0 */
   after?: number | "head";
   /** The epoch that `after` belongs to: what `run.epoch` said. */
   epoch?: string;
@@ -39,7 +39,7 @@ export interface AttachOptions {
 }
 
 export interface CancelOptions {
-  /** What becomes of the partial answer. Default: `thread`, the conversation goes on from it. */
+  /** What becomes of the partial answer. @default `thread`, the conversation goes on from it */
   keep?: Keep;
   reason?: string;
 }
@@ -72,7 +72,8 @@ export class Run implements AsyncIterable<OffsetPart> {
    * reader is there.
    */
   readonly ended: Promise<EndingData>;
-  #settle!: { ended(ending: EndingData): void; failed(error: Error): void };
+  /** Of `ended`. */
+  #resolvers!: { resolve(ending: EndingData): void; reject(error: Error): void };
   readonly #port: RunPort;
   readonly #handle: RunHandle;
   readonly #subscription: Subscription;
@@ -103,8 +104,8 @@ export class Run implements AsyncIterable<OffsetPart> {
     this.#port = port;
     this.#fromHead = options.after === "head";
     this.#readTo = this.#offset = options.after === "head" ? 0 : (options.after ?? 0);
-    this.ended = new Promise((ended, failed) => {
-      this.#settle = { ended, failed };
+    this.ended = new Promise((resolve, reject) => {
+      this.#resolvers = { resolve, reject };
     });
     // An application that does not ask how the run ended is not to die of the answer.
     this.ended.catch(() => {});
@@ -115,7 +116,7 @@ export class Run implements AsyncIterable<OffsetPart> {
       snapshot: (snapshot, size) => this.#take(snapshotEvent(snapshot), size),
       reset: (epoch, reason) => this.#take({ kind: "reset", epoch, reason }, smallSize),
       subscribed: (result) => this.#onSubscribed(result),
-      settled: () => this.#onSettled(),
+      frameEnd: () => this.#onFrameEnd(),
       endedBefore: () => this.#fetchEnding(),
       failed: (error) => this.#fail(error),
     });
@@ -199,7 +200,7 @@ export class Run implements AsyncIterable<OffsetPart> {
     if (this.#over) return;
     this.#inbox.clear();
     this.#finish();
-    this.#settle.failed(new DetachedError(this.runId));
+    this.#resolvers.reject(new DetachedError(this.runId));
   }
 
   #onStarted(result: Result<"run.start">, subscribed: boolean): void {
@@ -228,7 +229,7 @@ export class Run implements AsyncIterable<OffsetPart> {
     if (!this.#letGo) this.#inbox.push({ event, size, folded: !this.#reading });
   }
 
-  #onSettled(): void {
+  #onFrameEnd(): void {
     const isFull = this.#inbox.size > this.#port.bufferSize;
     if (this.#reading) {
       if (isFull) this.#subscription.pause();
@@ -267,7 +268,7 @@ export class Run implements AsyncIterable<OffsetPart> {
     this.#status = ending.event;
     this.#threadId ??= ending.checkpoint?.threadId;
     this.#port.release(this.#handle);
-    this.#settle.ended(ending);
+    this.#resolvers.resolve(ending);
   }
 
   /** The ending lies before the offset that was asked for: it will not come as a part. */
@@ -287,7 +288,7 @@ export class Run implements AsyncIterable<OffsetPart> {
   #fail(error: Error): void {
     if (this.#over) return;
     this.#error = error;
-    this.#settle.failed(error);
+    this.#resolvers.reject(error);
     this.#finish();
   }
 

@@ -223,7 +223,7 @@ class Witness {
   }
 }
 
-/** Lets every promise that can settle do so. */
+/** Lets every promise that can be resolved be so. */
 function quiet(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }

@@ -52,7 +52,7 @@ export interface SubscriptionSink {
   /** The answer to an ask. */
   subscribed(result: Result<"run.subscribe">): void;
   /** A frame has been passed on, all of it. */
-  settled(): void;
+  frameEnd(): void;
   /** The run has ended, and its ending lies before what was asked for. */
   endedBefore(): void;
   failed(error: ProtocolError): void;
@@ -166,13 +166,13 @@ export class Subscription {
     this.#fruitless = 0;
     if (skipped === undefined) this.#pass(offset, parts, next, size);
     else this.#skip(next, offset + count - 1);
-    this.#sink.settled();
+    this.#sink.frameEnd();
   }
 
   onReset({ epoch, reason }: EventParams<"run.reset">): void {
     if (this.#phase !== "live") return;
     this.#reset(epoch, reason);
-    this.#sink.settled();
+    this.#sink.frameEnd();
   }
 
   onSnapshot(snapshot: EventParams<"run.snapshot">, size: number): void {
@@ -180,7 +180,7 @@ export class Subscription {
     this.#fruitless = 0;
     this.#next = snapshot.offset + 1;
     this.#sink.snapshot(snapshot, size);
-    this.#sink.settled();
+    this.#sink.frameEnd();
   }
 
   onPage({ offset, page, pages, text }: EventParams<"run.page">): void {

@@ -19,7 +19,7 @@ interface KnownAgent extends AgentInfo {
   seen: number;
 }
 
-/** A worker that has not said anything for this long is gone. */
+/** An offer that was not repeated for this long has expired, ms. */
 export const offerTtlMs = 15_000;
 export const offerEveryMs = 5_000;
 const knownForMs = 24 * 60 * 60 * 1000;
@@ -35,7 +35,7 @@ export class AgentRegistry {
     this.#known = `${prefix}:{agents}:known`;
   }
 
-  /** Says what a worker offers; to be said again every `offerEveryMs`. */
+  /** Registers what a worker offers. Repeat it every `offerEveryMs`: it expires after `offerTtlMs`. */
   async offer(workerId: string, offer: Offer): Promise<void> {
     const seen = await this.#now();
     const pipeline = this.#redis
@@ -68,7 +68,7 @@ export class AgentRegistry {
     return [...byName.values()].sort((a, b) => a.name.localeCompare(b.name));
   }
 
-  /** The queue of an agent that is, or lately was, on offer; null: nobody knows it. */
+  /** The queue of an agent that is on offer, or was within the last day; null: it is unknown. */
   async queueOf(agent: string): Promise<string | null> {
     const [json, now] = await Promise.all([this.#redis.hget(this.#known, agent), this.#now()]);
     if (json === null) return null;

@@ -1,4 +1,4 @@
-export { AgentRegistry, type Offer, offerEveryMs, offerTtlMs } from "./agents.ts";
+export { AgentRegistry, type Offer, offerEveryMs } from "./agents.ts";
 export {
   Dispatcher,
   keepsInput,
@@ -9,13 +9,5 @@ export {
   type StateUpdate,
 } from "./dispatcher.ts";
 export type { OwnerLimits } from "./owners.ts";
-export {
-  bringBackEveryMs,
-  defaultQueue,
-  lockTimes,
-  parkedUntil,
-  queuePrefix,
-  type RunJob,
-  RunQueue,
-} from "./queue.ts";
+export { bringBackEveryMs, defaultQueue, lockTimes, parkedUntil, queuePrefix, type RunJob } from "./queue.ts";
 export { type Entered, ownerScope, Threads, threadKey } from "./threads.ts";

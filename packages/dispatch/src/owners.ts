@@ -9,7 +9,7 @@
  * - what a crash left counted is found out where it would shut its owner out, and with later starts once it has expired.
  */
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { luaCommands } from "@throughline/kit/lua";
 import { isEnding, ProtocolError, type RunStatus } from "@throughline/protocol";
 import type { RunStore } from "@throughline/runlog";
 import type { Cluster, Redis, Result } from "ioredis";
@@ -18,16 +18,16 @@ import { threadKey } from "./threads.ts";
 declare module "ioredis" {
   interface RedisCommander<Context> {
     tlAdmit(...keysAndArgs: (string | number)[]): Result<[string, ...string[]], Context>;
-    tlSettle(...keysAndArgs: (string | number)[]): Result<number, Context>;
+    tlCorrect(...keysAndArgs: (string | number)[]): Result<number, Context>;
     tlKeep(...keysAndArgs: (string | number)[]): Result<[string, ...string[]], Context>;
   }
 }
 
-const scripts = {
-  tlAdmit: ["admit", 4],
-  tlSettle: ["settle", 4],
-  tlKeep: ["keep", 3],
-} as const;
+const withScripts = luaCommands(new URL("../lua/", import.meta.url), {
+  tlAdmit: { file: "admit", keys: 4 },
+  tlCorrect: { file: "correct", keys: 4 },
+  tlKeep: { file: "keep", keys: 3 },
+});
 
 /** What one owner may have. */
 export interface OwnerLimits {
@@ -64,17 +64,11 @@ export class Owners {
     runs: RunStore,
     options: { prefix: string; limits: OwnerLimits; idleMs: number },
   ) {
-    this.#redis = redis;
+    this.#redis = withScripts(redis);
     this.#runs = runs;
     this.#prefix = options.prefix;
     this.#limits = options.limits;
     this.#idleMs = options.idleMs;
-    if (defined.has(redis)) return;
-    for (const [name, [file, numberOfKeys]] of Object.entries(scripts)) {
-      const lua = readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8");
-      redis.defineCommand(name, { lua, numberOfKeys });
-    }
-    defined.add(redis);
   }
 
   /** The sorted set of all runs of an owner, by when they started. */
@@ -159,7 +153,7 @@ export class Owners {
   /** A run that was counted is taken back: nothing is left of it. */
   async forget(owner: string, runId: string): Promise<void> {
     const { maxRuns = 0, maxBytes = 0 } = this.#limits;
-    if (maxRuns > 0 || maxBytes > 0) await this.#settle(owner, [runId, "gone", 0, 0]);
+    if (maxRuns > 0 || maxBytes > 0) await this.#correct(owner, [runId, "gone", 0, 0]);
   }
 
   /** A run of this owner's is about to end: who is refused looks anew. */
@@ -243,12 +237,12 @@ export class Owners {
       const expiresAt = now + (size.expiresInMs < 0 ? lingerMs : size.expiresInMs + 1);
       return [runId, isEnding(size.status) ? "ended" : "active", size.bytes, expiresAt];
     });
-    return await this.#settle(owner, states);
+    return await this.#correct(owner, states);
   }
 
-  async #settle(owner: string, states: readonly (string | number)[]): Promise<number> {
+  async #correct(owner: string, states: readonly (string | number)[]): Promise<number> {
     const [active, bytes, due] = this.#keys(owner);
-    return await this.#redis.tlSettle(active, bytes, due, this.runsKey(owner), lingerMs, ...states);
+    return await this.#redis.tlCorrect(active, bytes, due, this.runsKey(owner), lingerMs, ...states);
   }
 
   #mayLook(name: string): boolean {
@@ -271,8 +265,6 @@ export class Owners {
     return `${this.#prefix}:{owner-${digest(owner)}}:${name}`;
   }
 }
-
-const defined = new WeakSet<object>();
 
 /** A name of one length for a text of any. */
 export function digest(text: string): string {

@@ -1,6 +1,6 @@
 /**
  * An owner's threads: which runs wait in one's line, and which attempt may write its checkpoints. Two owners may both
- * have a thread of the same name: their keys are apart.
+ * have a thread of the same id: their keys differ.
  *
  * Invariants:
  * - only the first in line is ever given to a worker, so a thread never has two runs at once;
@@ -8,7 +8,7 @@
  * - the fence names one attempt of the first in line, and never goes back to an earlier one.
  */
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { luaCommands } from "@throughline/kit/lua";
 import { defaultPrefix } from "@throughline/runlog";
 import type { Cluster, Redis, Result } from "ioredis";
 
@@ -26,16 +26,16 @@ declare module "ioredis" {
 /** All that a thread has, its checkpoints too. */
 const keyNames = ["thread", "line", "runs", "fence", "head", "checkpoints", "blobs", "writes", "index"];
 
-const scripts = {
-  tlEnter: [["by-time", "enter"], 3],
-  tlIndex: [["by-time", "index"], 1],
-  tlLeave: [["leave"], 2],
-  tlFence: [["fence"], 2],
-  tlMoveOut: [["move-out"], keyNames.length],
-  tlMoveIn: [["move-in"], keyNames.length],
-} as const;
+const withScripts = luaCommands(new URL("../lua/", import.meta.url), {
+  tlEnter: { file: "enter", keys: 3, uses: ["by-time"] },
+  tlIndex: { file: "index", keys: 1, uses: ["by-time"] },
+  tlLeave: { file: "leave", keys: 2 },
+  tlFence: { file: "fence", keys: 2 },
+  tlMoveOut: { file: "move-out", keys: keyNames.length },
+  tlMoveIn: { file: "move-in", keys: keyNames.length },
+});
 
-/** More than anybody asks one conversation at once. */
+/** How many runs may be in a thread's line. */
 export const defaultMaxInLine = 1_000;
 
 export type Entered =
@@ -43,7 +43,7 @@ export type Entered =
   /** `before`: the runs in line before this one, the active one first. */
   | { outcome: "in"; before: string[] };
 
-/** What the keys of an owner's threads have before the thread's id. Of one length, so that no id makes it another's. */
+/** The prefix of a thread's id in its keys: a digest of the owner. Its length is fixed, so no id yields another owner's key. */
 export function ownerScope(owner: string): string {
   return `${createHash("sha256").update(owner).digest("base64url").slice(0, 22)}/`;
 }
@@ -59,15 +59,9 @@ export class Threads {
   readonly owner: string;
 
   constructor(redis: Redis | Cluster, owner: string, prefix = defaultPrefix) {
-    this.#redis = redis;
+    this.#redis = withScripts(redis);
     this.#prefix = prefix;
     this.owner = owner;
-    if (defined.has(redis)) return;
-    for (const [name, [files, numberOfKeys]] of Object.entries(scripts)) {
-      const texts = files.map((file) => readFileSync(new URL(`../lua/${file}.lua`, import.meta.url), "utf8"));
-      redis.defineCommand(name, { lua: texts.join(""), numberOfKeys });
-    }
-    defined.add(redis);
   }
 
   /** @param maxInLine how many may be in line; one that is there already keeps its place */
@@ -146,6 +140,5 @@ export class Threads {
   }
 }
 
-const defined = new WeakSet<object>();
 /** An id that would name the keys of a thread that is where it belongs. */
 const looksScoped = /^[\w-]{22}\//;

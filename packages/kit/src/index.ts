@@ -17,4 +17,4 @@ export {
   RedisUnavailableError,
 } from "./redis.ts";
 export { checkRedis, type RedisCheck, RedisIsClusterError, RedisTooOldError } from "./redis-check.ts";
-export { describeRedisUrl, parseRedisUrl, type RedisAddress, RedisUrlError, redisUrl } from "./redis-url.ts";
+export { describeRedisUrl, type RedisAddress, RedisUrlError, redisUrl } from "./redis-url.ts";

@@ -16,7 +16,7 @@ export interface RunServiceOptions {
   logger: Logger;
   /** Resolves when the service is up. */
   start: () => Promise<RunningService>;
-  /** How long `close()` may take before the process exits with 1. Default 10 s. */
+  /** How long `close()` may take before the process exits with 1. @default 10 s */
   graceMs?: number;
 }
 

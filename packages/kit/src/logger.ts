@@ -4,9 +4,9 @@ import { type PrettyOptions, prettyFactory } from "pino-pretty";
 export type Logger = pino.Logger;
 
 export interface LoggerOptions {
-  /** Default: LOG_LEVEL, or "info". */
+  /** @default LOG_LEVEL, or "info" */
   level?: string;
-  /** Readable lines instead of JSON. Default: LOG_FORMAT ("pretty" or "json"), or whether stdout is a terminal. */
+  /** Readable lines instead of JSON. @default LOG_FORMAT ("pretty" or "json"), or whether stdout is a terminal */
   pretty?: boolean;
 }
 

@@ -122,7 +122,7 @@ async function readSavePoints(redis: Redis): Promise<string | undefined> {
 function untilReady(redis: RedisConnection, timeoutMs: number): Promise<void> {
   if (redis.status === "ready") return Promise.resolve();
   return new Promise((resolve, reject) => {
-    const settle = (error?: Error) => {
+    const finish = (error?: Error) => {
       clearTimeout(timer);
       redis.off("ready", onReady);
       redis.off("error", onError);
@@ -131,14 +131,14 @@ function untilReady(redis: RedisConnection, timeoutMs: number): Promise<void> {
       if (error === undefined) resolve();
       else reject(error);
     };
-    const onReady = () => settle();
-    const onEnd = () => settle(unavailable(redis, lastError(redis)));
+    const onReady = () => finish();
+    const onEnd = () => finish(unavailable(redis, lastError(redis)));
     const onError = (error: Error) => {
-      if (isLoginError(error)) settle(unavailable(redis, error));
+      if (isLoginError(error)) finish(unavailable(redis, error));
     };
     const timer = setTimeout(() => {
       const error = lastError(redis) ?? new Error(`not ready after ${timeoutMs / 1000} s`);
-      settle(unavailable(redis, error));
+      finish(unavailable(redis, error));
     }, timeoutMs);
     redis.on("ready", onReady);
     redis.on("error", onError);

@@ -1,6 +1,7 @@
 import { Cluster, type ClusterOptions, Redis, type RedisOptions } from "ioredis";
 import type { Logger } from "./logger.ts";
 import { describeRedisUrl, parseRedisUrl, type RedisAddress } from "./redis-url.ts";
+import { backoffDelay } from "./timing.ts";
 
 /** One Redis, the master that Sentinels name, or a Cluster. */
 export type RedisConnection = Redis | Cluster;
@@ -15,7 +16,7 @@ export type RedisConnection = Redis | Cluster;
 export type RedisRole = "commands" | "worker" | "subscriber" | "blocking";
 
 export interface ConnectRedisOptions {
-  /** Goes before the role in the connection's name (`CLIENT LIST`). Default: "throughline". */
+  /** Goes before the role in the connection's name (`CLIENT LIST`). @default "throughline" */
   name?: string;
   logger?: Pick<Logger, "warn" | "info">;
   /** Called once per outage, not once per attempt to reconnect. */
@@ -150,9 +151,11 @@ function roleOptions(role: RedisRole): RedisOptions {
   }
 }
 
-/** Exponential from 50 ms, capped at 2 s, with the upper half random so that a fleet does not return in step. */
+const reconnectMs = { min: 50, max: 2_000 } as const;
+
+/** The upper half is random, so that a fleet does not return in step. */
 function reconnectDelay(attempt: number): number {
-  const ceiling = Math.min(50 * 2 ** Math.min(attempt, 10), 2_000);
+  const ceiling = backoffDelay(reconnectMs, attempt);
   return Math.round(ceiling / 2 + (Math.random() * ceiling) / 2);
 }
 

@@ -44,6 +44,7 @@ it("brings no zod where only what clients need is used", async () => {
     "<stdin>",
     "errors.ts",
     "fold.ts",
+    "is-record.ts",
     "status.ts",
     "version.ts",
   ]);

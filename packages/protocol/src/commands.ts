@@ -144,14 +144,19 @@ export const runRecord = z.looseObject({
 });
 export type RunRecord = z.infer<typeof runRecord>;
 
+/** A checkpoint of a thread. */
 export const threadState = z.looseObject({
   threadId: z.string(),
   checkpointId: z.string(),
   parentId: z.string().nullable(),
   /** The path of the subgraph whose state it is; [] is the thread's own. Older gateways leave it out. */
   ns: z.array(z.string()).optional(),
+  /**
+   * The state's keys; messages are flat. A delta channel appears only where a snapshot of it was taken. Of a functional
+   * graph: what it returned last, under `output` if that is no object.
+   */
   values: record,
-  /** The nodes at which a run without input goes on. */
+  /** The nodes at which a run without input goes on: those that would run next, and those that were stopped. */
   next: z.array(z.string()),
   /** What waits for a person's answer. */
   interrupts: z.array(interruptInfo),

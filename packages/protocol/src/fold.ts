@@ -9,6 +9,7 @@
  * - an unfinished tool call is never in a message: what is streamed of calls stands beside it, in `calls`;
  * - a fold that goes on from a snapshot comes to the same messages and values as one of all parts (messages have ids).
  */
+import { isRecord } from "./is-record.ts";
 import type { FlatMessage, Part, UnfinishedCall } from "./parts.ts";
 
 /** A message under construction: its chunks, kept so that a rewind can cut it and a later state can take its place. */
@@ -327,10 +328,6 @@ function lengthAt(ends: readonly number[], offset: number): number {
   let length = 0;
   for (let i = 0; i < ends.length && ends[i]! <= offset; i += 2) length = ends[i + 1]!;
   return length;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** Assigns without ever reaching a setter: a key of the wire may be `__proto__`. */

@@ -45,6 +45,7 @@ export {
   successFrame,
 } from "./events.ts";
 export { Fold, type FoldedMessage, type FoldSnapshot } from "./fold.ts";
+export { isRecord } from "./is-record.ts";
 export {
   type CheckpointRef,
   checkpointRef,

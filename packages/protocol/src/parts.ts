@@ -37,7 +37,11 @@ export type InterruptInfo = z.infer<typeof interruptInfo>;
 
 const checkpoint = checkpointRef.optional();
 
-/** A message, or a chunk of one, as a flat object: `{type:"AIMessageChunk", id, content, …}`. */
+/**
+ * A message, or a chunk of one: its type and its fields side by side, `{type:"AIMessageChunk", id, content, …}`. `type`
+ * is LangChain's ("human", "ai", "system", "tool", "remove", …), of a chunk its class ("AIMessageChunk"). `content` is
+ * text, or content blocks. Fields that carry nothing are left out, but for `content`.
+ */
 export const flatMessage = z.looseObject({
   type: z.string(),
   id: z.string().optional(),

@@ -9,21 +9,23 @@
 -- Answers for each run 1 done · 2 done, and a cancel was asked for · -1 no such run · -2 stale attempt, or the run has
 --         ended · -3 the log is behind: parts that were acknowledged are gone · an error's text
 local function append(k, a)
-  local run = redis.call('HMGET', KEYS[k + 1], 'fence', 'head', 'cancel', 'epoch')
+  local key, log = KEYS[k + 1], KEYS[k + 2]
+  local fence, offset, count, parts = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
+  local ttl, live = ARGV[a + 5], ARGV[a + 6]
+  local run = redis.call('HMGET', key, 'fence', 'head', 'cancel', 'epoch')
   if not run[2] then return -1 end
-  if run[1] ~= ARGV[a + 1] then return -2 end
-  local head = tonumber(run[2])
-  local first = tonumber(ARGV[a + 2])
+  if run[1] ~= fence then return -2 end
+  local head, first = tonumber(run[2]), tonumber(offset)
   if first > head + 1 then return -3 end
-  local last = first + tonumber(ARGV[a + 3]) - 1
+  local last = first + tonumber(count) - 1
   if last > head then
-    redis.call('XADD', KEYS[k + 2], last .. '-0', 'n', ARGV[a + 3], 'b', ARGV[a + 4])
-    redis.call('HSET', KEYS[k + 1], 'head', last)
-    redis.call('PUBLISH', ARGV[a + 6], ARGV[a + 2] .. ':' .. ARGV[a + 3] .. ':' .. run[4] .. '\n' .. ARGV[a + 4])
+    redis.call('XADD', log, last .. '-0', 'n', count, 'b', parts)
+    redis.call('HSET', key, 'head', last)
+    redis.call('PUBLISH', live, offset .. ':' .. count .. ':' .. run[4] .. '\n' .. parts)
   end
-  if ARGV[a + 5] ~= '0' then
-    redis.call('PEXPIRE', KEYS[k + 1], ARGV[a + 5])
-    redis.call('PEXPIRE', KEYS[k + 2], ARGV[a + 5])
+  if ttl ~= '0' then
+    redis.call('PEXPIRE', key, ttl)
+    redis.call('PEXPIRE', log, ttl)
   end
   if run[3] then return 2 end
   return 1

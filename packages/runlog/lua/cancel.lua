@@ -6,27 +6,25 @@
 -- ARGV[6] live channel   ARGV[7] control channel   ARGV[8] the log's epoch from here on, if Redis may have lost writes
 -- Answers {'missing'} · {'ended', status, head, final checkpoint or ''} · {'cancelled', 'cancelled', head, ''}
 --         · {'requested', status}
-local run = redis.call('HMGET', KEYS[1], 'status', 'head', 'attempt', 'owner', 'cancel', 'final', 'incarnation',
-  'epoch')
+local key, log = KEYS[1], KEYS[2]
+local owner, keep, reason, terminal, retention = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local live, control, new_epoch = ARGV[6], ARGV[7], ARGV[8]
+local run = redis.call('HMGET', key, 'status', 'head', 'attempt', 'owner', 'cancel', 'final', 'incarnation', 'epoch')
 local status = run[1]
-if not status or (ARGV[1] ~= '' and run[4] ~= ARGV[1]) then return {'missing'} end
+if not status or (owner ~= '' and run[4] ~= owner) then return {'missing'} end
 local head = tonumber(run[2])
-if status == 'completed' or status == 'interrupted' or status == 'cancelled' or status == 'failed' then
-  return {'ended', status, head, run[6] or ''}
-end
-if not run[5] then
-  redis.call('HSET', KEYS[1], 'cancel', ARGV[2], 'cancelReason', ARGV[3], 'cancelAt', now())
-end
+if endings[status] then return {'ended', status, head, run[6] or ''} end
+if not run[5] then redis.call('HSET', key, 'cancel', keep, 'cancelReason', reason, 'cancelAt', now()) end
 if run[3] == '0' then
-  local epoch = renewed(KEYS[1], ARGV[6], run[7], ARGV[8]) and ARGV[8] or run[8]
+  local epoch = renewed(key, live, run[7], new_epoch) and new_epoch or run[8]
   head = head + 1
-  redis.call('XADD', KEYS[2], head .. '-0', 'n', 1, 'b', ARGV[4])
-  redis.call('HSET', KEYS[1], 'head', head, 'status', 'cancelled', 'ended', now(), 'fence', '')
-  redis.call('PEXPIRE', KEYS[1], ARGV[5])
-  redis.call('PEXPIRE', KEYS[2], ARGV[5])
-  redis.call('PUBLISH', ARGV[6], head .. ':1:' .. epoch .. ':e\n' .. ARGV[4])
+  redis.call('XADD', log, head .. '-0', 'n', 1, 'b', terminal)
+  redis.call('HSET', key, 'head', head, 'status', 'cancelled', 'ended', now(), 'fence', '')
+  redis.call('PEXPIRE', key, retention)
+  redis.call('PEXPIRE', log, retention)
+  redis.call('PUBLISH', live, head .. ':1:' .. epoch .. ':e\n' .. terminal)
   return {'cancelled', 'cancelled', head, ''}
 end
-redis.call('HSET', KEYS[1], 'status', 'cancelling')
-redis.call('PUBLISH', ARGV[7], 'cancel')
+redis.call('HSET', key, 'status', 'cancelling')
+redis.call('PUBLISH', control, 'cancel')
 return {'requested', 'cancelling'}

@@ -9,9 +9,7 @@ local ttl, epoch, live, holder = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local run = redis.call('HMGET', key, 'status', 'head', 'fence', 'incarnation', 'holder', 'alone')
 local status = run[1]
 if not status then return {'missing'} end
-if status == 'completed' or status == 'interrupted' or status == 'cancelled' or status == 'failed' then
-  return {'ended', status}
-end
+if endings[status] then return {'ended', status} end
 local attempt = redis.call('HINCRBY', key, 'attempt', 1)
 local step = 1
 if renewed(key, live, run[4], epoch) then

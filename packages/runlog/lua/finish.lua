@@ -5,15 +5,17 @@
 -- ARGV[4] status   ARGV[5] retention, ms   ARGV[6] live channel
 -- ARGV[7…] field, value, … to keep
 -- Answers 1 done · -1 no such run · -2 stale attempt, or another one ended it · -3 the log is behind
-local run = redis.call('HMGET', KEYS[1], 'fence', 'head', 'endedBy', 'epoch')
+local key, log = KEYS[1], KEYS[2]
+local fence, offset, terminal, status = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local retention, live = ARGV[5], ARGV[6]
+local run = redis.call('HMGET', key, 'fence', 'head', 'endedBy', 'epoch')
 if not run[2] then return -1 end
-if run[3] == ARGV[1] then return 1 end
-if run[1] ~= ARGV[1] then return -2 end
-local offset = tonumber(ARGV[2])
-if offset ~= tonumber(run[2]) + 1 then return -3 end
-redis.call('XADD', KEYS[2], ARGV[2] .. '-0', 'n', 1, 'b', ARGV[3])
-redis.call('HSET', KEYS[1], 'head', ARGV[2], 'status', ARGV[4], 'ended', now(), 'fence', '', 'endedBy', ARGV[1],
+if run[3] == fence then return 1 end
+if run[1] ~= fence then return -2 end
+if tonumber(offset) ~= tonumber(run[2]) + 1 then return -3 end
+redis.call('XADD', log, offset .. '-0', 'n', 1, 'b', terminal)
+redis.call('HSET', key, 'head', offset, 'status', status, 'ended', now(), 'fence', '', 'endedBy', fence,
   unpack(ARGV, 7))
-for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[5]) end
-redis.call('PUBLISH', ARGV[6], ARGV[2] .. ':1:' .. run[4] .. ':e\n' .. ARGV[3])
+for _, each in ipairs(KEYS) do redis.call('PEXPIRE', each, retention) end
+redis.call('PUBLISH', live, offset .. ':1:' .. run[4] .. ':e\n' .. terminal)
 return 1

@@ -14,8 +14,8 @@ local function renew(run, live, epoch)
   redis.call('PUBLISH', live, '0:0:' .. epoch .. '\n')
 end
 
--- Whether Redis may have lost writes to this run since it was opened, or last claimed, under `known`; if so its log gets
--- the epoch `epoch`.
+-- Whether Redis may have lost writes to this run since it was opened, or last claimed, under the incarnation `known`; if
+-- so its log gets the epoch `epoch`.
 local function renewed(run, live, known, epoch)
   if incarnation() == known then return false end
   renew(run, live, epoch)

@@ -1,17 +1,19 @@
 -- Reads a page of the log: whole entries, as JSON arrays with one part per line.
 -- KEYS[1] run hash   KEYS[2] log
 -- ARGV[1] the last offset that the reader has   ARGV[2] bytes to stop at (one entry is always read)
--- Answers {} no such run · {status, epoch, earlier epoch, head, first offset of the log, first, last, bodies…}; first and last are 0
--- where there is nothing after that offset. `first` may be lower than asked: entries are not cut. Small bodies come
--- joined to one, which spares the reader a reply of thousands; large ones as they are, which spares us the copies.
-local run = redis.call('HMGET', KEYS[1], 'status', 'epoch', 'head', 'first', 'earlier')
+-- Answers {} no such run · {status, epoch, '<offset>:<epoch>' of the epoch before or '', head, first offset of the log,
+--         first, last, bodies…}; first and last are 0 where there is nothing after that offset. `first` may be lower than
+--         asked: entries are not cut. Small bodies are joined to one, which saves the reader a reply of thousands; large
+--         ones are not, which saves copies.
+local key, log = KEYS[1], KEYS[2]
+local after, want = tonumber(ARGV[1]), tonumber(ARGV[2])
+local run = redis.call('HMGET', key, 'status', 'epoch', 'head', 'first', 'earlier')
 if not run[1] then return {} end
 -- One entry first: its size says how many to ask for next.
-local want = tonumber(ARGV[2])
-local from = tonumber(ARGV[1]) + 1
+local from = after + 1
 local bodies, size, first, last, count = {}, 0, 0, 0, 1
 while size < want do
-  local entries = redis.call('XRANGE', KEYS[2], from .. '-0', '+', 'COUNT', count)
+  local entries = redis.call('XRANGE', log, from .. '-0', '+', 'COUNT', count)
   for _, entry in ipairs(entries) do
     last = tonumber(string.sub(entry[1], 1, -3))
     local body = entry[2][4]

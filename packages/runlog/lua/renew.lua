@@ -2,11 +2,13 @@
 -- KEYS[1] run hash
 -- ARGV[1] fence   ARGV[2] the new epoch   ARGV[3] live channel
 -- Answers 1 done · -1 no such run · -2 stale attempt, or the run has ended
-local run = redis.call('HMGET', KEYS[1], 'fence', 'status', 'releasedBy')
+local key = KEYS[1]
+local fence, epoch, live = ARGV[1], ARGV[2], ARGV[3]
+local run = redis.call('HMGET', key, 'fence', 'status', 'releasedBy')
 if not run[2] then return -1 end
-if run[3] == ARGV[1] then return 1 end
-if run[1] ~= ARGV[1] then return -2 end
-renew(KEYS[1], ARGV[3], ARGV[2])
-redis.call('HSET', KEYS[1], 'fence', '', 'releasedBy', ARGV[1])
-if run[2] == 'running' then redis.call('HSET', KEYS[1], 'status', 'queued') end
+if run[3] == fence then return 1 end
+if run[1] ~= fence then return -2 end
+renew(key, live, epoch)
+redis.call('HSET', key, 'fence', '', 'releasedBy', fence)
+if run[2] == 'running' then redis.call('HSET', key, 'status', 'queued') end
 return 1

@@ -4,9 +4,10 @@
  * Invariants, whichever it is:
  * - `subscribe` resolves after Redis has acknowledged: what is published from then on arrives, or `onGap` is called;
  * - when a connection was away, or a channel's slot has moved, the channels are subscribed again, acknowledged, and only
- *   then `onGap` is called: whoever listens reads the log again. Published messages are hints; no one is owed one;
- * - a channel without a listener is not subscribed to, but for the moment that it takes to say so.
+ *   then `onGap` is called: listeners read the log again. Published messages are hints, and may be lost;
+ * - a channel without a listener is unsubscribed from.
  */
+import { deadline } from "@throughline/kit/timing";
 import type { Cluster, Redis } from "ioredis";
 import {
   type LiveChannels,
@@ -80,21 +81,18 @@ export class LiveSubscriber {
     publish: (channel: string) => Promise<unknown>,
     deadlineMs: number,
   ): Promise<boolean> {
-    let timer: NodeJS.Timeout | undefined;
-    const deadline = new Promise<false>((resolve) => {
-      timer = setTimeout(resolve, deadlineMs, false);
-    });
-    const probes = await Promise.race([this.#channels.probes(channelOf), deadline]);
+    const { passed, clear } = deadline(deadlineMs);
+    const probes = await Promise.race([this.#channels.probes(channelOf), passed]);
     const alive =
-      probes && (await Promise.all(probes.map((probe) => this.#proveOne(probe, publish, deadline))));
-    clearTimeout(timer);
+      probes && (await Promise.all(probes.map((probe) => this.#proveOne(probe, publish, passed))));
+    clear();
     return alive !== false && alive.length > 0 && alive.every((each) => each);
   }
 
   async #proveOne(
     { channel, replace }: LiveProbe,
     publish: (channel: string) => Promise<unknown>,
-    deadline: Promise<false>,
+    late: Promise<false>,
   ): Promise<boolean> {
     let heard!: LiveListener;
     const echo = new Promise<true>((resolve) => {
@@ -106,7 +104,7 @@ export class LiveSubscriber {
         )
         .catch(() => {});
     });
-    const alive = await Promise.race([echo, deadline]);
+    const alive = await Promise.race([echo, late]);
     if (!alive) replace();
     this.unsubscribe(channel, heard);
     return alive;

@@ -16,13 +16,15 @@ import { RunWriter } from "./run-writer.ts";
 import { withScripts } from "./scripts.ts";
 
 export interface WriterOptions {
+  /** Of every key. @default "tl" */
   prefix?: string;
+  /** How long runs and logs are kept. @default 7 days each */
   retention?: Partial<Retention>;
-  /** Characters of JSON that a run may hold unacknowledged before `write` asks its agent to wait. Default 256 Ki. */
+  /** Characters of JSON that a run may hold unacknowledged before `write` asks its agent to wait. @default 262_144 */
   highWater?: number;
-  /** Characters of JSON in one part. Default 8 Mi. */
+  /** Characters of JSON in one part. @default 8_388_608 */
   maxPart?: number;
-  /** The process: a run that it claims from itself has lost no worker. Default: one of this writer's own. */
+  /** Names the process: a run that it claims from itself has lost no worker. @default a random id of this writer */
   holder?: string;
 }
 
@@ -57,7 +59,7 @@ export class LogWriter {
   /**
    * Takes a run for a new attempt. From here on no earlier attempt can write.
    *
-   * @param hasFailed this process had it, and could not go on with it: that counts as if it had died
+   * @param hasFailed this process had the run and could not go on with it: counted as a crash
    */
   async claim(runId: string, hasFailed = false): Promise<Claimed> {
     const holder = hasFailed ? nanoid() : this.holder;
@@ -73,7 +75,7 @@ export class LogWriter {
     return { outcome: "claimed", run, writer: new RunWriter(this, keys, runId, { attempt, fence }, head) };
   }
 
-  /** The hand of a run that has ended: it takes nothing. */
+  /** A sealed writer for a run that has ended: it takes nothing. */
   ended(run: StoredRun): RunWriter {
     const { runId, attempt, head } = run.record;
     const keys = runKeys(this.prefix, runId);
@@ -82,7 +84,7 @@ export class LogWriter {
     return writer;
   }
 
-  /** Pushes a key's expiry out. Where it fails, the next minute's does. */
+  /** Pushes a key's expiry out. A failure is ignored: it is done again within a minute. */
   touch(key: string, ttlMs: number): void {
     this.#redis.pexpire(key, ttlMs).catch(() => {});
   }
@@ -99,7 +101,7 @@ export class LogWriter {
       this.#sendTogether(due);
       return;
     }
-    // There a command is for one slot, and nearly every run has its own. They go out in one breath all the same.
+    // On a Cluster a command is for one slot, and nearly every run has its own: one command for each, sent together.
     const bySlot = new Map<number, RunWriter[]>();
     for (const writer of due) {
       const together = bySlot.get(writer.slot);
@@ -130,12 +132,12 @@ export class LogWriter {
       (answers) => {
         for (let i = 0; i < writers.length; i++) {
           const answer = answers[i]!;
-          if (typeof answer === "number") writers[i]!.settle(null, answer);
-          else writers[i]!.settle(replyError(answer), 0);
+          if (typeof answer === "number") writers[i]!.answered(null, answer);
+          else writers[i]!.answered(replyError(answer), 0);
         }
       },
       (error: Error) => {
-        for (const writer of writers) writer.settle(error, 0);
+        for (const writer of writers) writer.answered(error, 0);
       },
     );
   }
@@ -146,7 +148,7 @@ export class LogWriter {
   }
 }
 
-/** What one run's part of a command failed with. */
+/** The error of one run's part of a command. */
 function replyError(message: string): Error {
   const error = new Error(message);
   error.name = "ReplyError";

@@ -1,5 +1,5 @@
 /**
- * One attempt's hand on one run's log. Parts are collected while the run's previous append is in flight.
+ * Writes one attempt's parts to one run's log. Parts are collected while the run's previous append is in flight.
  *
  * Invariants:
  * - one append of a run is in flight at a time, and it is repeated, byte for byte, until Redis has answered it;
@@ -40,11 +40,11 @@ export interface Sender {
   persist<T>(send: (redis: Redis | Cluster) => Promise<T>): Promise<T>;
 }
 
-/** One attempt's hand on one run's log. */
+/** Writes one attempt's parts to one run's log. */
 export class RunWriter {
   readonly runId: string;
   readonly attempt: number;
-  /** What the attempt is known by where it writes: a number that no attempt before it had, nor any after it has. */
+  /** The attempt's fencing token: a number that no attempt before it had, nor any after it has. */
   readonly fence: number;
   /** The Cluster slot of its keys. */
   readonly slot: number;
@@ -63,10 +63,9 @@ export class RunWriter {
   #inFlight: (Outgoing & { first: number }) | undefined;
   #queued = false;
   #tries = 0;
-  /** When the TTL was last pushed out. Never: the first append makes the log, which has none yet. */
+  /** When the TTL was last pushed out. Never: the first append creates the log, which has no TTL yet. */
   #touchedAt = Number.NEGATIVE_INFINITY;
   #sealed = false;
-  #asking = false;
   #failure: Error | undefined;
   #waiting: Waiting | undefined;
   /** Who waits for Redis to have all up to an offset; offsets rise. */
@@ -103,7 +102,7 @@ export class RunWriter {
     return this.#acknowledged;
   }
 
-  /** Why nothing more is taken, where it is the log's doing. */
+  /** Why the log refused this attempt; undefined while it has not. */
   get failure(): Error | undefined {
     return this.#failure;
   }
@@ -135,7 +134,11 @@ export class RunWriter {
     this.#sealed = true;
   }
 
-  /** Resolves when Redis has everything that was taken before the call. */
+  /**
+   * Resolves when Redis has everything that was taken before the call.
+   *
+   * @throws StaleAttemptError, NoSuchRunError, LostWritesError once the log has refused this attempt
+   */
   flush(): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     if (this.#acknowledged === this.#taken) return Promise.resolve();
@@ -150,7 +153,6 @@ export class RunWriter {
   /** Asks the log, without writing, whether this attempt still holds the run and whether a cancel was asked for. */
   check(): void {
     if (this.#failure !== undefined || this.#queued) return;
-    this.#asking = true;
     this.#enqueue();
   }
 
@@ -158,6 +160,7 @@ export class RunWriter {
    * Ends the run with its terminal part. Call it after `flush`, and after what it names (a checkpoint) is saved.
    *
    * @returns the offset of the terminal part
+   * @throws StaleAttemptError, NoSuchRunError, LostWritesError
    */
   async finish(data: LifecycleData, fields: EndingFields = {}): Promise<number> {
     this.seal();
@@ -178,13 +181,13 @@ export class RunWriter {
     return offset;
   }
 
-  /** Gives the run back, for another worker to claim. Call it after `seal` and `flush`. */
+  /** Gives the run back, for another worker to claim. Call it after `seal` and `flush`. @throws StaleAttemptError, NoSuchRunError */
   async release(): Promise<void> {
     const status = await this.#log.persist((redis) => redis.tlRelease(this.#keys.run, this.fence));
     if (status !== 1) throw this.#refusal(status);
   }
 
-  /** A suspect run is tried with nothing else in its process; `cleared`: it has stood that, and is a suspect no more. */
+  /** Notes that a suspect run is tried alone in its process; `cleared`: that it passed, and is no suspect any more. */
   async tried(how: "alone" | "cleared"): Promise<void> {
     const status = await this.#log.persist((redis) => redis.tlTry(this.#keys.run, this.fence, how));
     if (status !== 1) throw this.#refusal(status);
@@ -215,7 +218,6 @@ export class RunWriter {
     if (this.#inFlight === undefined) {
       const outgoing = this.#outbox.take();
       this.#inFlight = { ...outgoing, first: this.#taken - outgoing.count + 1 };
-      this.#asking = false;
     }
     const { first, count, body, size } = this.#inFlight;
     const { run, log, live } = this.#keys;
@@ -226,8 +228,8 @@ export class RunWriter {
     return size;
   }
 
-  /** For LogWriter: the append that is in flight was answered, or was not. */
-  settle(error: Error | null, status: number): void {
+  /** For LogWriter: the append that is in flight was answered, or failed with `error`. */
+  answered(error: Error | null, status: number): void {
     const batch = this.#inFlight!;
     if (error !== null && isPassing(error)) {
       setTimeout(() => this.#log.enqueue(this), retryDelay(this.#tries++));
@@ -243,7 +245,7 @@ export class RunWriter {
     batch.release();
     this.#acknowledged = batch.first + batch.count - 1;
     this.#size -= batch.size;
-    if (this.#outbox.count > 0 || this.#asking) this.#enqueue();
+    if (this.#outbox.count > 0) this.#enqueue();
     while (this.#flushing.length > 0 && this.#flushing[0]!.upTo <= this.#acknowledged) {
       this.#flushing.shift()!.resolve();
     }

@@ -1,4 +1,4 @@
-/** A run's record, and the transitions that are no worker's: open, cancel. */
+/** A run's record, and the transitions that no worker makes: open, cancel. */
 import type { CheckpointRef, InterruptInfo, Keep, Part, RunRecord, RunStatus } from "@throughline/protocol";
 import { lifecycle } from "@throughline/protocol";
 import type { Cluster, Redis } from "ioredis";
@@ -9,9 +9,9 @@ import { withScripts } from "./scripts.ts";
 
 /** How long runs and logs are kept, in ms. */
 export interface Retention {
-  /** After the end. */
+  /** After the end, ms. @default 604_800_000, 7 days */
   endedMs: number;
-  /** While nothing happens. */
+  /** While nothing happens, ms. @default 604_800_000, 7 days */
   idleMs: number;
 }
 
@@ -27,7 +27,7 @@ export interface NewRun {
   epoch: string;
   /** JSON of what the worker is to know: input, modes, config, … */
   request: string;
-  /** The queue that it waits on. Default: none that is known without its request. */
+  /** The queue that it waits on. @default none that is known without its request */
   queue?: string;
   /** JSON of `metadata`. */
   metadata?: string;
@@ -45,13 +45,13 @@ export type Cancelled =
   /** Its worker was told. */
   | { outcome: "requested" };
 
-/** An epoch that the log has left behind: up to the offset `upTo` it is the same log. */
+/** The epoch before the current one: up to the offset `upTo` both have the same parts. */
 export interface EarlierEpoch {
   epoch: string;
   upTo: number;
 }
 
-/** Whether what a reader has up to `offset`, under another epoch than the log's, is in the log all the same. */
+/** Whether the parts up to `offset` of the epoch `epoch` are the same in the log's current epoch. */
 export function isCovered(epoch: string, offset: number, earlier: EarlierEpoch | undefined): boolean {
   return earlier !== undefined && earlier.epoch === epoch && offset <= earlier.upTo;
 }
@@ -70,7 +70,7 @@ export interface StoredRun {
   request: string;
   /** How many of its workers died with it, or lost it, since it last stood a trial. */
   crashes: number;
-  /** The last of these had nothing else to do. */
+  /** The last of them crashed while the run was alone in its process. */
   blamed: boolean;
   /** How often it was tried alone. */
   trials: number;
@@ -172,7 +172,7 @@ export class RunStore {
     };
   }
 
-  /** Takes back a run that was opened and never let into its thread. */
+  /** Deletes a run that was opened and never entered its thread's line. */
   async remove(runId: string): Promise<void> {
     const keys = runKeys(this.#prefix, runId);
     await this.#redis.del(keys.run, keys.log, keys.snapshot);
@@ -214,11 +214,6 @@ export class RunStore {
     });
   }
 
-  /** The runs with these ids, in one round trip; null where one has expired. */
-  async many(runIds: readonly string[]): Promise<(StoredRun | null)[]> {
-    return await Promise.all(runIds.map((runId) => this.get(runId)));
-  }
-
   /**
    * Asks for a cancel, durably, and wakes the worker. `keep` says what becomes of the partial.
    *
@@ -253,7 +248,7 @@ export class RunStore {
     };
   }
 
-  /** The record of a run that must be there. */
+  /** The record of a run. @throws NoSuchRunError */
   async must(runId: string): Promise<StoredRun> {
     const run = await this.get(runId);
     if (run === null) throw new NoSuchRunError(runId);
@@ -261,7 +256,7 @@ export class RunStore {
   }
 }
 
-/** A name for a log's incarnation that no other has. */
+/** A new epoch: a unique name for a log's incarnation. */
 export function newEpoch(): string {
   return nanoid(10);
 }

@@ -4,9 +4,11 @@
  * channels were subscribed again, nor when; so we subscribe on the connections of the Cluster object itself, which
  * nobody else uses, and keep account here.
  *
- * Invariant: a wanted channel is either at home, that is acknowledged by a node and not taken from it since, or somebody
- * goes on trying to bring it home: whoever called `subscribe`, or, after a loss, we, who then tell of the gap.
+ * Invariant: a wanted channel is either at home (acknowledged by a node, and not taken from it since), or it is being
+ * subscribed again: by the caller of `subscribe`, or after a loss by this class, which then calls `onGap`.
  */
+import { setTimeout as sleep } from "node:timers/promises";
+import { backoffDelay } from "@throughline/kit/timing";
 import type { Cluster, Redis } from "ioredis";
 import type { LiveChannels, LiveHooks, LiveProbe } from "./channels.ts";
 import { slotOf } from "./cluster.ts";
@@ -43,8 +45,7 @@ export class ShardedChannels implements LiveChannels {
   }
 
   /**
-   * One for each master: the first tag that leads there. A master that cannot be reached is left out: it carries nothing,
-   * and the others are no worse for it.
+   * One for each master: the first tag that leads there. A master that cannot be reached is left out.
    */
   async probes(channelOf: (tag: string) => string): Promise<LiveProbe[]> {
     if (this.#cluster.status !== "ready") {
@@ -88,7 +89,7 @@ export class ShardedChannels implements LiveChannels {
     node.on("moved", () => {
       if (this.#checking) return;
       this.#checking = true;
-      // An acknowledgement that came in the same breath is only heard after this turn, and there may be more of these.
+      // Acknowledgements that came with it are handled after this turn, and more `moved` events may follow.
       setImmediate(() => this.#check());
     });
   }
@@ -137,8 +138,7 @@ export class ShardedChannels implements LiveChannels {
       left = await this.#attempt(left, onAcknowledged);
       if (left.length === 0) return;
       if (this.#cluster.status === "end") throw new Error("Connection is closed.");
-      const delayMs = Math.min(retryMs.max, retryMs.min * 2 ** Math.min(attempt, 8));
-      await new Promise((resolve) => setTimeout(resolve, delayMs));
+      await sleep(backoffDelay(retryMs, attempt));
       await this.#refreshSlots();
     }
   }
@@ -185,7 +185,7 @@ export class ShardedChannels implements LiveChannels {
     } catch {
       return false;
     }
-    // Lost since, without anybody knowing that these were on it.
+    // The connection was lost before these channels were noted as its own.
     if (node.status !== "ready") return false;
     for (const channel of channels) {
       if (this.#hooks.wanted.has(channel)) this.#homes.set(channel, node);
@@ -195,7 +195,7 @@ export class ShardedChannels implements LiveChannels {
   }
 
   async #refreshSlots(): Promise<void> {
-    if (this.#cluster.status !== "ready") return; // It finds out by itself when it is back.
+    if (this.#cluster.status !== "ready") return; // ioredis refreshes the slots when it is back.
     await new Promise<void>((resolve) => this.#cluster.refreshSlotsCache(() => resolve()));
   }
 }

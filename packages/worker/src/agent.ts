@@ -8,6 +8,7 @@
  *     }
  */
 import type { BaseStore, LangGraphRunnableConfig, Pregel } from "@langchain/langgraph";
+import { isGraph as isPregel } from "@throughline/checkpoint";
 import { type FlatMessage, type Part, type StreamMode, streamModes } from "@throughline/protocol";
 
 /** What an agent is told about its run. */
@@ -51,13 +52,14 @@ export type Yielded = Part | string;
 export type AgentFunction<Input = unknown> = (context: AgentContext<Input>) => AsyncIterable<Yielded>;
 
 export interface AgentOptions {
-  /** One line for `agent.list`. */
+  /** One line for `agent.list`. @default "" */
   description?: string;
-  /** The stream modes that the agent can produce. Default: messages, updates, custom. */
+  /** The stream modes that the agent can produce. @default messages, updates, custom; of a graph: all */
   modes?: readonly StreamMode[];
   /**
-   * What the next attempt does when a worker died in the middle of a run. `restart` (default): readers drop what was
-   * streamed and the agent begins again. `resume`: the agent gets `partial` and goes on after its last token.
+   * What the next attempt does when a worker died in the middle of a run. `restart`: readers drop what was streamed and
+   * the agent begins again. `resume`: the agent gets `partial` and goes on after its last token.
+   * @default "restart"
    */
   takeover?: "resume" | "restart";
 }
@@ -122,17 +124,15 @@ export function perRun(
   return { kind: "graph", graph: make, description, modes: modes ?? streamModes };
 }
 
-/** By the mark that LangGraph itself goes by: which copy of the library compiled it makes no difference. */
+/** Whether a value is a compiled graph, by whichever copy of LangGraph. */
 export function isGraph(value: unknown): value is Graph {
-  return (
-    typeof value === "object" && value !== null && "lg_is_pregel" in value && value.lg_is_pregel === true
-  );
+  return isPregel(value);
 }
 
 export interface TokenOptions {
-  /** The message that the token belongs to. Default: one message for the whole run. */
+  /** The message that the token belongs to. @default one message for the whole run */
   id?: string;
-  /** Becomes `langgraph_node`. Default: the agent's name. */
+  /** Becomes `langgraph_node`. @default the agent's name */
   node?: string;
   tags?: readonly string[];
 }

@@ -56,10 +56,10 @@ export class Attempt {
   #reason: StopReason | undefined;
   /** What was acknowledged when the runner last looked: see Runner.tick. */
   seen = -1;
-  /** What the log added up to when half of what it may hold had been written: the next trim cuts there, once it may. */
+  /** The fold's snapshot when the log was half as long as it may be: the next trim cuts there. */
   cut: { offset: number; json: string } | undefined;
-  /** As its session has it: see Session.settled. */
-  settled: () => Promise<number> = async () => Number.POSITIVE_INFINITY;
+  /** As its session has it: see Session.rewindFloor. */
+  rewindFloor: () => Promise<number> = async () => Number.POSITIVE_INFINITY;
 
   constructor(writer: RunWriter, fold: Fold) {
     this.runId = writer.runId;
@@ -68,7 +68,7 @@ export class Attempt {
     this.#stopped = new Promise((resolve) => {
       this.#stop = resolve;
     });
-    // How many listeners an agent has on its signal is its own business: Node is not to warn of a leak.
+    // An agent may put any number of listeners on its signal: Node shall not warn of a leak.
     setMaxListeners(0, this.#controller.signal);
     writer.onCancel = () => this.stop(new RunCancelledError());
     writer.onFailure = (error) => this.stop(new AttemptLostError(error));
@@ -104,7 +104,7 @@ export class Attempt {
     return wait;
   }
 
-  /** Where somebody put into a part what JSON cannot say, it is told as JSON can. */
+  /** Writes a part. What JSON cannot represent in it is converted first. */
   #write(part: Part): [told: Part, wait: Promise<void> | undefined] {
     try {
       return [part, this.writer.write(part)];
@@ -117,7 +117,7 @@ export class Attempt {
 
   /** Takes back what is in the log and the fold after `to`. */
   rewind(to: number): Promise<void> | undefined {
-    // What is taken back later is in no snapshot: one cannot be cut.
+    // A snapshot must not hold what was taken back.
     if (this.cut !== undefined && this.cut.offset > to) this.cut = undefined;
     return this.take(lifecycle({ event: "rewound", attempt: this.writer.attempt, to }));
   }

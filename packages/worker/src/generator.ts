@@ -1,7 +1,7 @@
 /** Agents that are async generator functions: how one is driven, and what it may yield. */
 import { flattenValues, normalizeMessages } from "@throughline/checkpoint";
 import type { Part, StreamMode } from "@throughline/protocol";
-import { streamModes } from "@throughline/protocol";
+import { isRecord, streamModes } from "@throughline/protocol";
 import type { AgentContext, FunctionAgent, Yielded } from "./agent.ts";
 import type { Attempt } from "./attempt.ts";
 
@@ -92,10 +92,6 @@ function isPart(part: unknown): part is Part {
   if (!isRecord(chunk) || !isRecord(metadata) || typeof chunk.type !== "string") return false;
   if (chunk.id !== undefined && typeof chunk.id !== "string") return false;
   return typeof chunk.content === "string" || Array.isArray(chunk.content);
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** Messages in a state update may be written `{role, content}`: in the log they are all flat. */

@@ -9,6 +9,7 @@
 import type { BaseStore } from "@langchain/langgraph";
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
 import { type Dispatcher, keepsInput, ownerScope, type RunJob, requestOf } from "@throughline/dispatch";
+import { isDoneWithin } from "@throughline/kit/timing";
 import { type CheckpointRef, Fold, type Keep, type LifecycleData, lifecycle } from "@throughline/protocol";
 import {
   type LiveSubscriber,
@@ -59,8 +60,8 @@ export interface RunnerParts {
 }
 
 /**
- * `handed-over`: the run is to go back on the queue at once. All others but `done`: after a pause, to any worker; `busy`:
- * this one has none of its runs for a while.
+ * What becomes of the run's job. `handed-over`: back on the queue at once, for another worker. `done`: nothing. All
+ * others come back after a pause, to any worker; `busy`: for this worker tries another run alone.
  */
 export type RunOutcome = "done" | "lost" | "handed-over" | "again" | "busy" | "unknown-agent";
 
@@ -136,7 +137,7 @@ export class Runner {
       }
       this.#logger(job.runId, attempt).warn({ err: error }, "lost the run to another attempt");
       attempt?.stop(new AttemptLostError(error));
-      // If nobody else has it after all, it is not to look as if we had died with it; unless its log takes nothing.
+      // Release the fence, so that a run that nobody took is not counted as a crash; unless its log takes nothing.
       const cause = attempt?.reason instanceof AttemptLostError ? attempt.reason.cause : error;
       if (!(cause instanceof Error) || isLost(cause)) await attempt?.writer.release().catch(() => {});
       else this.#failed.add(job.runId);
@@ -149,11 +150,11 @@ export class Runner {
     }
   }
 
-  /** A suspect is tried alone; no other begins meanwhile. false: it is to come again. */
+  /** Waits until a suspect run is alone in this process. false: another run is tried alone, so this one has to come again. */
   async #mayRun(run: StoredRun, attempt: Attempt): Promise<boolean> {
     const { runId } = run.record;
     if (this.#trial.excludes(runId)) return false;
-    // The last crash that it may have is one that nobody else can have caused.
+    // Tried alone before the last crash that it may have: no other run can be the cause of that one.
     const isSuspect = run.crashes >= Math.max(1, this.#options.maxCrashes - 1);
     if (!isSuspect || this.#isGuilty(run) || attempt.reason !== undefined) return true;
     this.#logger(runId, attempt).warn({ crashes: run.crashes }, "the run lost workers: it is tried alone");
@@ -165,15 +166,15 @@ export class Runner {
     return blamed && crashes >= this.#options.maxCrashes;
   }
 
-  /** This process goes: stops its attempts, and those whose claim is still under way, for others to go on with. */
+  /** Stops all attempts, also those whose claim is still under way, so that other workers go on with their runs. */
   handOver(): void {
     this.#leaving = true;
     for (const attempt of this.active.values()) attempt.stop(new WorkerStoppingError());
   }
 
   /**
-   * To be called every second or so: runs that have been silent since the last call ask the log whether they are still
-   * theirs, and whether a cancel was asked for whose message was lost.
+   * Call it about once a second. For runs that wrote nothing since the last call it asks the log whether this worker still
+   * holds them, and whether a cancel was asked for whose message was lost. It trims logs that are too long.
    */
   tick(): void {
     for (const attempt of this.active.values()) {
@@ -185,7 +186,7 @@ export class Runner {
 
   /**
    * Cuts the log where it was half as long as it may be, and remembers where it is now for the next time. A cut above
-   * what is settled waits: readers could not take back a part of its snapshot, and would lose all of it.
+   * the rewind floor waits: readers could not take back a part of its snapshot, and would lose all of it.
    */
   async #trim(attempt: Attempt): Promise<void> {
     const { writer, fold, cut } = attempt;
@@ -193,7 +194,7 @@ export class Runner {
     writer.untrimmed = 0;
     try {
       if (cut !== undefined) {
-        if ((await attempt.settled()) < cut.offset) return;
+        if ((await attempt.rewindFloor()) < cut.offset) return;
         await writer.trim(cut.offset, cut.json);
       }
       attempt.cut = { offset: fold.offset, json: JSON.stringify(fold.snapshot()) };
@@ -203,7 +204,7 @@ export class Runner {
     }
   }
 
-  /** A run that was cancelled before any worker had it: what its input said is in the thread all the same. */
+  /** Puts the input of a run that was cancelled before any worker had it into its thread. */
   async #keepInput(runId: string): Promise<void> {
     const { log, dispatcher, agents, storeOf } = this.#parts;
     const run = await dispatcher.runs.get(runId);
@@ -238,10 +239,10 @@ export class Runner {
     const [saver, store] = [this.#saverOf(run.owner), this.#parts.storeOf(run.owner)];
     const work = { run, request: requestOf(run), attempt, saver, store, logger };
     const session = await openSession(agent, work);
-    if (session.settled !== undefined) attempt.settled = () => session.settled!();
+    if (session.rewindFloor !== undefined) attempt.rewindFloor = () => session.rewindFloor!();
     const end = async (outcome: Outcome, data: LifecycleData): Promise<RunOutcome> => {
       await writer.flush();
-      // An agent's work is not to be done again because its last step met a Redis that was full for a moment.
+      // Retried while Redis is full or away: otherwise the agent's work would be done again.
       const checkpoint = await persist(() => session.save(outcome));
       await this.#finish(attempt, data, checkpoint);
       logger.info({ event: data.event, offset: writer.offset }, "run ended");
@@ -255,11 +256,11 @@ export class Runner {
       return await end("failed", { event: "failed", error: { name: "WorkerCrashedError", message } });
     }
     if (agent === undefined) {
-      // A worker of another version put itself on our queue, or we on its.
+      // Workers of two versions share this queue.
       await writer.release();
       return "unknown-agent";
     }
-    // The first part of an attempt says how the story goes on.
+    // The first part of an attempt: started, resumed or rewound.
     const opening: LifecycleData =
       earlier === null
         ? { event: "started", attempt: writer.attempt }
@@ -275,18 +276,18 @@ export class Runner {
       (finished) => ({ ok: true as const, finished }),
       (error: unknown) => ({ ok: false as const, error }),
     );
-    const settled = await Promise.race([running, attempt.stopped.then(() => undefined)]);
-    if (attempt.reason === undefined && settled !== undefined) {
+    const result = await Promise.race([running, attempt.stopped.then(() => undefined)]);
+    if (attempt.reason === undefined && result !== undefined) {
       attempt.writer.seal();
-      if (settled.ok) return await end(settled.finished.event, settled.finished);
-      const error = tellError(settled.error, this.#options.publicError, logger);
-      logger.warn({ err: settled.error }, "the agent failed");
+      if (result.ok) return await end(result.finished.event, result.finished);
+      const error = tellError(result.error, this.#options.publicError, logger);
+      logger.warn({ err: result.error }, "the agent failed");
       return await end("failed", { event: "failed", error });
     }
     return await this.#stopped(run, attempt, session, running, end);
   }
 
-  /** The attempt was stopped: its agent gets a short grace, and the run the ending that the reason asks for. */
+  /** The attempt was stopped. Gives its agent a short grace, then ends the run as the reason says. */
   async #stopped(
     run: StoredRun,
     attempt: Attempt,
@@ -295,7 +296,7 @@ export class Runner {
     end: (outcome: Outcome, data: LifecycleData) => Promise<RunOutcome>,
   ): Promise<RunOutcome> {
     const reason = attempt.reason as StopReason;
-    const inTime = await settledWithin(running, this.#options.cancelGraceMs);
+    const inTime = await isDoneWithin(running, this.#options.cancelGraceMs);
     if (!inTime) {
       this.#logger(attempt.runId, attempt).warn(
         `the agent ignored its signal for ${this.#options.cancelGraceMs} ms; the run goes on without it`,
@@ -304,7 +305,7 @@ export class Runner {
     if (reason instanceof AttemptLostError) throw reason;
     if (reason instanceof WorkerStoppingError) {
       await attempt.writer.flush();
-      await session.settle?.();
+      await session.drainWrites?.();
       await attempt.writer.release();
       this.#logger(attempt.runId, attempt).info({ offset: attempt.writer.offset }, "run handed over");
       return "handed-over";
@@ -341,7 +342,7 @@ export class Runner {
     });
   }
 
-  /** What earlier attempts wrote, from the log: the only one who still knows. */
+  /** Folds what earlier attempts wrote to the log. */
   async #refold(session: Session, { runId, fold }: Attempt): Promise<Earlier> {
     const { reader } = this.#parts;
     const snapshot = await reader.snapshot(runId);
@@ -368,7 +369,7 @@ export class Runner {
   }
 }
 
-/** Stops an attempt when its run has taken as long as it may. No worker's clock is asked what time it is. */
+/** Stops an attempt when its run has taken as long as it may. Uses Redis' clock: workers' clocks may differ. */
 function stopInTime(attempt: Attempt, run: StoredRun): NodeJS.Timeout | undefined {
   const { timeoutMs } = requestOf(run);
   if (timeoutMs === undefined) return undefined;
@@ -379,10 +380,10 @@ function stopInTime(attempt: Attempt, run: StoredRun): NodeJS.Timeout | undefine
   return undefined;
 }
 
-/** The session of an agent's kind. Where nobody knows the agent, one that can still keep what its run has streamed. */
+/** The session for an agent's kind. For an unknown agent: one that can only save what its run has streamed. */
 async function openSession(agent: Agent | undefined, work: Assignment): Promise<Session> {
   if (agent?.kind !== "graph") return await FunctionSession.open(agent, work);
-  // Loaded by who needs it: a worker of function agents does without LangGraph.
+  // Imported on demand: a worker of function agents needs no LangGraph.
   if (work.request.update !== undefined) {
     const { UpdateSession } = await import("./langgraph/update-session.ts");
     return new UpdateSession(agent, work);
@@ -403,17 +404,7 @@ function isLost(error: unknown): boolean {
   return code === "stale_attempt" || code === "attempt_lost" || code === "no_such_run";
 }
 
-/** The run's input, or what its agent left in its state, is what no try can store. */
+/** Whether the run's input, or its state, cannot be stored, however often it is tried. */
 function isInvalid(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === "invalid_argument";
-}
-
-async function settledWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<false>((resolve) => {
-    timer = setTimeout(resolve, ms, false);
-  });
-  const inTime = await Promise.race([promise.then(() => true), late]);
-  clearTimeout(timer);
-  return inTime;
 }

@@ -28,6 +28,7 @@ import type { Logger } from "pino";
 import { type Agent, type AgentFunction, type Graph, isGraph, agent as makeAgent } from "./agent.ts";
 import { AttemptLostError } from "./attempt.ts";
 import { JobLocks } from "./job-locks.ts";
+import { prepareForGraphs } from "./langgraph/prepare.ts";
 import type { PublicErrorHook } from "./public-error.ts";
 import { Runner } from "./runner.ts";
 
@@ -39,26 +40,26 @@ export interface ServeOptions {
    * that `process.env.REDIS_URL` fits: without it `serve` throws.
    */
   redis: string | undefined;
-  /** Runs at once. Default 100. */
+  /** Runs at once. @default 100 */
   concurrency?: number;
-  /** Workers on one queue offer the same agents. Default "default". */
+  /** Workers on one queue offer the same agents. @default "default" */
   queue?: string;
-  /** What all keys begin with. Default "tl". */
+  /** What all keys begin with. @default "tl" */
   prefix?: string;
   logger?: Logger;
   retention?: Partial<Retention>;
-  /** How long an agent gets to obey its signal before its run ends without it, in ms. Default 500. */
+  /** How long an agent gets to obey its signal before its run ends without it, in ms. @default 500 */
   cancelGraceMs?: number;
-  /** How long runs get to end by themselves once the worker is told to stop, in ms. Default 2,000. */
+  /** How long runs get to end by themselves once the worker is told to stop, in ms. @default 2_000 */
   drainMs?: number;
-  /** How many workers a run may take down with it before it fails. Default 3. */
+  /** How many workers a run may take down with it before it fails. @default 3 */
   maxCrashes?: number;
   /**
    * The long-term store: what graphs find as `config.store`, and functions as `store`. Default: on Redis, each owner's
    * apart from all others'. A graph that was compiled with a store keeps its own. `false`: there is none.
    */
   store?: StoreOptions | BaseStore | false;
-  /** Characters of JSON that a run's log holds before its beginning is folded into a snapshot. Default 64 Mi. */
+  /** Characters of JSON that a run's log holds before its beginning is folded into a snapshot. @default 67_108_864 */
   maxLog?: number;
   /**
    * What readers of a run are told of what its agent threw; the log has the error itself. Not asked about Throughline's
@@ -70,7 +71,7 @@ export interface ServeOptions {
 
 /** How the store on Redis keeps its items. */
 export interface StoreOptions extends Pick<RedisStoreOptions, "ttl"> {
-  /** One store for all owners, in place of one for each. Default false. */
+  /** One store for all owners, in place of one for each. @default false */
   shared?: boolean;
 }
 
@@ -88,7 +89,7 @@ const noRedis =
   "serve: `redis` is not set: set REDIS_URL, for example REDIS_URL=redis://127.0.0.1:6379, and pass it on as " +
   "serve({redis: process.env.REDIS_URL, …}); `npm start` says where its own Redis is";
 
-/** What a test sets apart, to say which of two ways it was that something came. */
+/** Times that tests change. */
 export interface WorkerTimes {
   /**
    * How often every run is looked at: whether it was cancelled, and whether its log is to be trimmed, ms.
@@ -127,6 +128,8 @@ export async function serve(
     if (isGraph(given)) agents.set(name, makeAgent(given));
     else agents.set(name, typeof given === "function" ? makeAgent(given) : given);
   }
+
+  if ([...agents.values()].some(({ kind }) => kind === "graph")) prepareForGraphs();
 
   const commands = connectRedis(redis, "worker", { name: "throughline-worker", logger });
   const subscriber = connectRedis(redis, "subscriber", { name: "throughline-worker", logger });

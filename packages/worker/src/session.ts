@@ -1,7 +1,7 @@
 /**
  * What the runner needs to know of an agent's kind: how one attempt of it begins, runs, and leaves its state in the
- * thread. One session, one attempt. When each is called, and that the parts are in the log by then, is the runner's
- * business.
+ * thread. One session, one attempt. The runner decides when each
+ * method is called, and sees to it that the parts are in the log by then.
  */
 import type { BaseStore } from "@langchain/langgraph";
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
@@ -48,19 +48,19 @@ export interface Session {
   takeOver(earlier: Earlier): Promise<Extract<LifecycleData, { event: "resumed" | "rewound" }>>;
   /**
    * Runs the agent and gives its parts to the attempt, until it is done or the attempt is stopped. Rejects with what
-   * the agent threw; what it does once the attempt is stopped, nobody looks at.
+   * the agent threw. The result is ignored once the attempt is stopped.
    */
   run(): Promise<Finished>;
   /**
-   * The offset that no later attempt rewinds below, but to 0: up to there the log may be replaced by a snapshot. Only
-   * grows. Without it: any.
+   * The offset below which no later attempt rewinds, except to 0: up to there the log may be replaced by a snapshot. It
+   * only grows. A session without it has no such limit.
    */
-  settled?(): Promise<number>;
+  rewindFloor?(): Promise<number>;
   /**
-   * Lets what is on its way to the thread arrive, and nothing after it: the run is handed to another worker, which is
-   * not to do again what was done.
+   * Waits for the writes to the thread that are under way, and refuses all later ones: the run is handed to another
+   * worker, which is not to do again what was done.
    */
-  settle?(): Promise<void>;
+  drainWrites?(): Promise<void>;
   /**
    * Saves what the run added up to, once all its parts are in the log. May be called without `run`: for a run that
    * ends before this attempt has begun.

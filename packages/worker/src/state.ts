@@ -84,9 +84,7 @@ export async function saveOutcome(
   if (keep === "discard") {
     const now = await readState(saver, { threadId: base.threadId });
     const head = now?.metadata.run_id === run.runId ? base.checkpointId : (now?.checkpointId ?? null);
-    await saver
-      .fenced({ runId: run.runId, attempt: run.fence })
-      .discardRun(base.threadId, run.runId, { head });
+    await saver.fenced({ runId: run.runId, fence: run.fence }).discardRun(base.threadId, run.runId, { head });
     return null;
   }
   const whole = occasion === "completed";
@@ -104,7 +102,7 @@ export async function saveOutcome(
     return base.checkpointId === null ? null : { threadId: base.threadId, checkpointId: base.checkpointId };
   }
   const branch = keep === "branch" || occasion === "failed" || occasion === "taken-over";
-  return await writeState(saver.fenced({ runId: run.runId, attempt: run.fence, branch }), {
+  return await writeState(saver.fenced({ runId: run.runId, fence: run.fence, branch }), {
     threadId: base.threadId,
     parentId: base.checkpointId,
     update,

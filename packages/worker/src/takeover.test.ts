@@ -83,19 +83,19 @@ describe("a worker that died", () => {
     const threadId = shop.newThread();
     const runId = await shop.start("sleeper", {}, { threadId });
     const dead = await shop.claimAndDie(runId, [started]);
-    await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.attempt);
+    await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.fence);
     await shop.serve({ sleeper });
     await shop.reached(runId, 3);
     void dead.write(token("late"));
     await expect(dead.flush()).rejects.toMatchObject({ code: "stale_attempt" });
     const update = { messages: [{ type: "ai", content: "late" }] };
-    const late = writeState(shop.saver.fenced({ runId, attempt: dead.attempt }), {
+    const late = writeState(shop.saver.fenced({ runId, fence: dead.fence }), {
       threadId,
       update,
       metadata: { source: "update" },
     });
     await expect(late).rejects.toMatchObject({ code: "stale_attempt" });
-    expect(await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.attempt)).toBe(false);
+    expect(await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.fence)).toBe(false);
     await shop.dispatcher.cancel(runId, { keep: "thread" });
     const { text } = await shop.ended(runId);
     expect(text).toBe("awake 2 ");
@@ -126,8 +126,8 @@ describe("a worker that died", () => {
     await shop.workers.pop()!.close();
     const runId = await shop.start("teller", { input: "second" }, { threadId });
     const dead = await shop.claimAndDie(runId, [started, word(runId, "one "), word(runId, "two three")]);
-    await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.attempt);
-    await writeState(shop.saver.fenced({ runId, attempt: dead.attempt }), {
+    await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.fence);
+    await writeState(shop.saver.fenced({ runId, fence: dead.fence }), {
       threadId,
       update: {
         messages: [
@@ -148,8 +148,8 @@ describe("a worker that died", () => {
     const threadId = shop.newThread();
     const runId = await shop.start("teller", { input: "hi" }, { threadId });
     const dead = await shop.claimAndDie(runId, [started, word(runId, "one")]);
-    await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.attempt);
-    await writeState(shop.saver.fenced({ runId, attempt: dead.attempt }), {
+    await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.fence);
+    await writeState(shop.saver.fenced({ runId, fence: dead.fence }), {
       threadId,
       update: { messages: [{ type: "ai", id: `${runId}-answer`, content: "one" }] },
       metadata: { source: "loop", run_id: runId },

@@ -1,11 +1,11 @@
 /**
- * A run that has lost workers is tried alone, before anybody is blamed: the others of its process are handed to other
- * workers, and none begins while it is tried. Who goes down with it then was taken down by it, or by nobody's run.
+ * A run whose workers crashed is tried alone before it is failed: the other runs of its process are handed to other
+ * workers, and none begins meanwhile. If the process crashes during the trial, no other run can be the cause.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Attempt, WorkerStoppingError } from "./attempt.ts";
 
-/** How long a run has to last alone to be no suspect any more, ms: four times as long with each trial. */
+/** How long a run has to run alone to be cleared, ms. Four times as long with each trial. */
 const firstTrialMs = 1_000;
 const longestTrialMs = 300_000;
 const pollMs = 10;
@@ -36,12 +36,12 @@ export class Trial {
     const lasts = Math.min(firstTrialMs * 4 ** trials, longestTrialMs);
     this.#passes = setTimeout(() => {
       this.end(runId);
-      // Where Redis does not take that, it is tried once more, should it come to that.
+      // If Redis does not take this, the run may have to stand one more trial.
       void writer.tried("cleared").catch(() => {});
     }, lasts);
   }
 
-  /** The run has stood its trial, or its attempt is over. */
+  /** Ends the trial: the run was cleared, or its attempt is over. */
   end(runId: string): void {
     if (this.#runId !== runId) return;
     clearTimeout(this.#passes);

@@ -1,6 +1,8 @@
 /** Which exports of a module are agents, and under what names. */
+
 import { readFileSync } from "node:fs";
 import { basename, extname } from "node:path";
+import { isRecord } from "@throughline/protocol";
 import {
   type Agent,
   agent,
@@ -164,10 +166,6 @@ function isAsyncGenerator(
   value: unknown,
 ): value is Parameters<typeof agent>[0] & (() => AsyncGenerator<never>) {
   return Object.prototype.toString.call(value) === "[object AsyncGeneratorFunction]";
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function describe(value: unknown): string {

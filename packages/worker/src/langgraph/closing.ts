@@ -9,6 +9,7 @@
  * What is shown is a checkpoint whose turn is over: no task waits in it. Where the run stood goes into its metadata
  * (`stop`): see marks.ts, and going-on.ts, which reads it.
  */
+
 import { isDeepStrictEqual } from "node:util";
 import type { BaseMessage } from "@langchain/core/messages";
 import type { CheckpointTuple } from "@langchain/langgraph";
@@ -38,6 +39,7 @@ import {
   toBaseMessage,
   triggerOf,
 } from "@throughline/checkpoint";
+import { isRecord } from "@throughline/protocol";
 import { type Answers, isStandIn, typeOf, withAnswers, withResults } from "../repair.ts";
 import { Channels } from "./channels.ts";
 import { neverWritesMessages } from "./silent.ts";
@@ -534,8 +536,4 @@ function callsIn(messages: unknown): Set<string | undefined> {
 
 function callIdOf(message: BaseMessage): string | undefined {
   return (message as { tool_call_id?: string }).tool_call_id;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -10,7 +10,6 @@
  * - what was not taken into the log, because the attempt was stopped, is in no checkpoint;
  * - nothing that the graph's author wrote is run to save what was streamed, but reducers, and what they throw is caught.
  */
-import { EventEmitter } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { BaseMessage } from "@langchain/core/messages";
 import type { CheckpointTuple } from "@langchain/langgraph";
@@ -60,21 +59,6 @@ import { asRouter, Witness } from "./witness.ts";
  * checkpoints for where in the log a step ends, tasks for which paths are graphs.
  */
 const always: readonly GraphMode[] = ["messages", "updates", "checkpoints", "tasks"];
-
-/**
- * Unless told otherwise LangChain calls handlers in the background, one after another for the whole process, and tokens
- * come by a handler: one that is slow would keep back every run's, and those that come when their graph is done are
- * lost. LangChain looks here whenever a handler is made.
- */
-process.env.LANGCHAIN_CALLBACKS_BACKGROUND ??= "false";
-
-/**
- * LangGraph makes a signal for each step, and hangs a listener on it for each of the step's tasks. More than Node's ten
- * are no leak, but as many as it may run at once.
- */
-if (EventEmitter.defaultMaxListeners > 0) {
-  EventEmitter.defaultMaxListeners = Math.max(EventEmitter.defaultMaxListeners, 10_000);
-}
 
 export class GraphSession implements Session {
   /** undefined: its factory did not make it, for a reason. */
@@ -251,14 +235,14 @@ export class GraphSession implements Session {
   }
 
   /** What the thread's head holds: later attempts go on from it, or from what comes after it. */
-  async settled(): Promise<number> {
+  async rewindFloor(): Promise<number> {
     const { saver, run } = this.#work;
     const head = await headOf(saver, run.record.threadId);
     const { run_id, log_offset = 0 } = head === undefined ? {} : marksOf(head);
     return run_id === run.record.runId ? log_offset : 0;
   }
 
-  async settle(): Promise<void> {
+  async drainWrites(): Promise<void> {
     // Steps that are in the log, and whose checkpoints are on their way.
     await this.#saver?.idle();
     this.#over = true;
@@ -267,7 +251,7 @@ export class GraphSession implements Session {
   async save(outcome: Outcome): Promise<CheckpointRef | null> {
     const { run, saver } = this.#work;
     const { runId, threadId } = run.record;
-    await this.settle();
+    await this.drainWrites();
     if (typeof outcome === "object" && outcome.cancelled === "discard") {
       await this.#fenced().discardRun(threadId, runId, { head: this.#headBefore });
       return null;
@@ -618,7 +602,7 @@ export class GraphSession implements Session {
 
   #fenced(options: Partial<Parameters<RedisCheckpointSaver["fenced"]>[0]> = {}): RedisCheckpointSaver {
     const { run, attempt, saver } = this.#work;
-    return saver.fenced({ ...options, runId: run.record.runId, attempt: attempt.writer.fence });
+    return saver.fenced({ ...options, runId: run.record.runId, fence: attempt.writer.fence });
   }
 }
 
@@ -643,7 +627,7 @@ async function make(agent: GraphAgent, work: Assignment): Promise<Made> {
 }
 
 /** The graph with another checkpointer; the one that it was compiled with stays as it is. */
-export function withSaver(graph: Graph, saver: ForkView): Graph {
+function withSaver(graph: Graph, saver: ForkView): Graph {
   const copy = graph.withConfig({}) as Graph;
   copy.checkpointer = saver;
   return copy;

@@ -15,6 +15,7 @@ import { Workshop } from "../../../../test/support/workers.ts";
 import { agent, type Graph } from "../agent.ts";
 import { Attempt, RunCancelledError } from "../attempt.ts";
 import { GraphSession } from "./graph-session.ts";
+import { prepareForGraphs } from "./prepare.ts";
 
 let shop: Workshop;
 /** The log's own connection: its appends wait at the gate. */
@@ -79,6 +80,7 @@ async function attemptAt(graph: Graph, input: unknown = "hi") {
     store: undefined,
     logger: testLogger,
   };
+  prepareForGraphs();
   const session = await GraphSession.open(agent(graph), work);
   void attempt.take(lifecycle({ event: "started", attempt: 1 }));
   return { threadId, runId, attempt, session };

@@ -31,7 +31,6 @@ export interface GraphEvent {
   tags?: string[];
   metadata?: Record<string, unknown>;
   data: Record<string, unknown>;
-  parent_ids?: string[];
 }
 
 type Fields = Record<string, unknown>;

@@ -49,7 +49,7 @@ export class UpdateSession implements Session {
     const { writer } = attempt;
     const fenced = saver.fenced({
       runId,
-      attempt: writer.fence,
+      fence: writer.fence,
       before: async () => ({ agent, attempt: writer.attempt, head_before: head }),
     });
     const fork = ns.length === 0 ? await this.#forkStop(graph, fenced) : undefined;
@@ -117,7 +117,7 @@ export class UpdateSession implements Session {
     const { runId, threadId } = run.record;
     const written = await this.#written();
     if (typeof outcome === "object" && outcome.cancelled === "discard") {
-      const fenced = saver.fenced({ runId, attempt: attempt.writer.fence });
+      const fenced = saver.fenced({ runId, fence: attempt.writer.fence });
       const { head_before = null } = written === undefined ? ({} as Marks) : marksOf(written);
       const isRoot = (request.update!.ns ?? []).length === 0;
       if (written === undefined) return null;

@@ -76,7 +76,7 @@ test("P4: one who died after it was written did it: the next attempt writes it n
   const copy = graph.withConfig({}) as unknown as typeof graph;
   copy.checkpointer = shop.saver.fenced({
     runId,
-    attempt: writer.fence,
+    fence: writer.fence,
     before: async () => ({ agent: "graph" }),
   });
   await copy.updateState(config, { log: ["x"] });
