@@ -38,45 +38,38 @@ if not writes_only and head ~= '' and (doomed[root] or redis.call('HEXISTS', che
 -- The lists that are deleted, and those that stay, as far as they could share elements.
 local gone, kept = {}, {}
 local function delete_blob(field)
-  local ns, channel = field:match('^([^%z]*)%z([^%z]*)%z')
+  local channel = field:match('^[^%z]*%z([^%z]*)%z')
   local value = redis.call('HGET', blobs, field)
-  if value then add_list(gone, ns, channel, value) end
+  if value then add_list(gone, channel, value) end
   redis.call('HDEL', blobs, field)
 end
 -- A write, and what it replaced.
-local function add_write(lists, ns, packed)
+local function add_write(lists, packed)
   while packed ~= '' do
     local write = cmsgpack.unpack(packed)
-    add_list(lists, ns, write[2], write[3])
+    add_list(lists, write[2], write[3])
     packed = write[5]
   end
 end
 local function delete_write(field)
-  add_write(gone, field:match('^[^%z]*'), redis.call('HGET', pending, field) or '')
+  add_write(gone, redis.call('HGET', pending, field) or '')
   redis.call('HDEL', pending, field)
   redis.call('ZREM', index, 'w\0' .. field)
 end
 local function sweep()
-  local seen = {}
-  for stem in pairs(gone) do
-    local ns = stem:match('^[^%z]*')
-    if not seen[ns] then
-      seen[ns] = true
-      local looked = {}
-      for _, entry in ipairs(entries('c\0' .. ns)) do
-        local versions = record(entry:sub(3))[5]
-        for i = 1, #versions, 2 do
-          local field = ns .. '\0' .. versions[i] .. '\0' .. versions[i + 1]
-          local value = gone[stem_of(ns, versions[i])] and not looked[field] and redis.call('HGET', blobs, field)
-          looked[field] = true
-          if value then add_list(kept, ns, versions[i], value) end
-        end
-      end
-      for _, entry in ipairs(entries('w\0' .. ns)) do
-        add_write(kept, ns, redis.call('HGET', pending, entry:sub(3)) or '')
-      end
+  if next(gone) == nil then return end
+  local looked = {}
+  for _, entry in ipairs(entries('c')) do
+    local ns = entry:match('^c%z([^%z]*)')
+    local versions = record(entry:sub(3))[5]
+    for i = 1, #versions, 2 do
+      local field = ns .. '\0' .. versions[i] .. '\0' .. versions[i + 1]
+      local value = gone[stem_of(versions[i])] and not looked[field] and redis.call('HGET', blobs, field)
+      looked[field] = true
+      if value then add_list(kept, versions[i], value) end
     end
   end
+  for _, entry in ipairs(entries('w')) do add_write(kept, redis.call('HGET', pending, entry:sub(3)) or '') end
   if delete_elements(gone, kept) then redis.call('HSET', blobs, '#', generation) end
 end
 
@@ -89,7 +82,7 @@ for _, field in ipairs(writes) do
     if write[5] == '' then
       delete_write(field)
     else
-      add_list(gone, field:match('^[^%z]*'), write[2], write[3])
+      add_list(gone, write[2], write[3])
       redis.call('HSET', pending, field, write[5])
     end
     redis.call('ZREM', index, stem .. '\0w\0' .. field)

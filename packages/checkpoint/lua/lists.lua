@@ -1,16 +1,17 @@
--- Lists whose elements are stored once each, and shared between all versions and branches that hold them.
+-- Lists whose elements are stored once each, and shared by all versions, branches and namespaces of a thread that have
+-- them in the same channel.
 -- KEYS[4] blobs
---   field <namespace> NUL <channel> NUL '#'           the highest number that an element has
---   field <namespace> NUL <channel> NUL '#'<page>     elements, one a line: those from 32 × page + 1 on, in their order
---   field <namespace> NUL <channel> NUL '#='<number>  an element that is long; its line is '@'
---   field '#'                                         the elements' generation: a new one when some were deleted
+--   field 1 NUL <channel> NUL '#'           the highest number that an element has; 1 is the byte, no namespace's name
+--   field 1 NUL <channel> NUL '#'<page>     elements, one a line: those from 32 × page + 1 on, in their order
+--   field 1 NUL <channel> NUL '#='<number>  an element that is long; its line is '@'
+--   field '#'                               a new text when some were deleted
 -- Where a list is a value, 'list' NUL '<first>-<last>,…' stands for it: the numbers of its elements, in its order. In a
 -- pending write new elements have no numbers yet: it has '+<count>' for them, and their lines, each behind a newline.
 local blobs = KEYS[4]
 local page_size, long = 32, 4096
 
 local function is_list(value) return string.sub(value, 1, 5) == 'list\0' end
-local function stem_of(ns, channel) return ns .. '\0' .. channel .. '\0#' end
+local function stem_of(channel) return '\1\0' .. channel .. '\0#' end
 local function page_of(number) return math.floor((number - 1) / page_size) end
 
 -- A list from its ranges: those that follow each other become one.
@@ -44,9 +45,9 @@ local function merged(ranges)
 end
 
 -- Lists by stem, as ranges.
-local function add_list(lists, ns, channel, value)
+local function add_list(lists, channel, value)
   if not is_list(value) then return end
-  local stem = stem_of(ns, channel)
+  local stem = stem_of(channel)
   local ranges = lists[stem] or {}
   lists[stem] = ranges
   for first, last in string.gmatch(string.match(value, '^list%z([^\n]*)'), '(%d+)%-(%d+)') do
@@ -54,10 +55,18 @@ local function add_list(lists, ns, channel, value)
   end
 end
 
--- Whether the elements that a writer knows are there still.
-local function knows_elements(generation)
-  return generation == '' or redis.call('HGET', blobs, '#') == generation
+-- The elements' generation, '' where there are none. Numbers mean the same elements only within one: it is another when
+-- some were deleted, and when Redis may have lost writes, for then numbers are given out again. Redis gets a new
+-- replication id when it starts, and when a replica becomes a master.
+local function current_generation()
+  local text = redis.call('HGET', blobs, '#')
+  if not text then return '' end
+  local info = redis.pcall('INFO', 'replication')
+  return text .. ':' .. (type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or '')
 end
+
+-- Whether the numbers that a writer names are those of the elements that it means.
+local function knows_elements(generation) return generation == '' or current_generation() == generation end
 
 -- Gives elements their numbers. Answers the first.
 local function add_elements(stem, elements)
@@ -84,8 +93,8 @@ end
 
 -- Stores the new elements of a list that comes as 'list' NUL '<first>-<last>,+<count>,…': ranges of what is there, and
 -- how many of the new ones. Answers the value to store, and the number of the first new one.
-local function store_list(ns, channel, list, elements)
-  local first = add_elements(stem_of(ns, channel), elements)
+local function store_list(channel, list, elements)
+  local first = add_elements(stem_of(channel), elements)
   local ranges, next = {}, first
   for part in string.gmatch(string.sub(list, 6), '[^,]+') do
     local new = string.match(part, '^%+(%d+)$')
@@ -113,7 +122,7 @@ end
 -- {generation or '', {stem, {page's number, page, …}, {number, long element, …}}, …}: all that lists are made of, but
 -- for the first pages of some, which whoever asks knows: how many, by stem, if the elements are still of `generation`.
 local function elements_of(lists, generation, known)
-  local now = redis.call('HGET', blobs, '#') or ''
+  local now = current_generation()
   local answer = { now }
   for stem, ranges in pairs(lists) do
     local pages, longer, last = {}, {}, -1

@@ -29,7 +29,7 @@ while at <= #ARGV do
   if is_list(value) then
     local elements = {}
     for i = 1, count do elements[i] = ARGV[at + 3 + i] end
-    value, firsts[#firsts + 1] = store_list(ns, channel, value, elements)
+    value, firsts[#firsts + 1] = store_list(channel, value, elements)
   end
   redis.call('HSET', blobs, ns .. '\0' .. channel .. '\0' .. version, value)
   at = at + 4 + count
@@ -41,4 +41,4 @@ redis.call('HSET', checkpoints, field, cmsgpack.pack({ parent, run, checkpoint, 
 redis.call('ZADD', index, 0, 'c\0' .. field)
 if run ~= '' then redis.call('ZADD', index, 0, 'r\0' .. run .. '\0c\0' .. field) end
 if moves_head then redis.call('HSET', head, ns, id) end
-return { 1, redis.call('HGET', blobs, '#') or '', unpack(firsts) }
+return { 1, current_generation(), unpack(firsts) }

@@ -19,7 +19,7 @@ local function tuple(ns, id)
   for i = 1, #versions, 2 do
     local value = redis.call('HGET', blobs, ns .. '\0' .. versions[i] .. '\0' .. versions[i + 1])
     if value then
-      add_list(lists, ns, versions[i], value)
+      add_list(lists, versions[i], value)
       values[#values + 1] = versions[i]
       values[#values + 1] = value
     end
@@ -29,7 +29,7 @@ local function tuple(ns, id)
   local stem = 'w\0' .. ns .. '\0' .. id
   for _, entry in ipairs(redis.call('ZRANGEBYLEX', index, '[' .. stem .. '\0', '(' .. stem .. '\1')) do
     local task, channel, value, _, _, path = unpack(cmsgpack.unpack(redis.call('HGET', pending, entry:sub(3))))
-    add_list(lists, ns, channel, value)
+    add_list(lists, channel, value)
     for _, each in ipairs({ task, channel, value, path or '' }) do writes[#writes + 1] = each end
   end
   return { ns, id, parent, checkpoint, metadata, values, writes }
@@ -39,7 +39,7 @@ local tuples, generation, known = {}, '', {}
 if kind == 'one' then
   local ns, id = ARGV[2], ARGV[3]
   generation = ARGV[4]
-  for i = 5, #ARGV, 2 do known[stem_of(ns, ARGV[i])] = tonumber(ARGV[i + 1]) end
+  for i = 5, #ARGV, 2 do known[stem_of(ARGV[i])] = tonumber(ARGV[i + 1]) end
   if id == '' then id = redis.call('HGET', heads, ns) end
   tuples[1] = id and tuple(ns, id) or nil
 else

@@ -33,7 +33,7 @@ while parent ~= '' and left > 0 do
   for _, entry in ipairs(redis.call('ZRANGEBYLEX', index, '[' .. stem .. '\0', '(' .. stem .. '\1')) do
     local task, channel, value, _, _, path = unpack(cmsgpack.unpack(redis.call('HGET', pending, entry:sub(3))))
     if wanted[channel] then
-      add_list(lists, ns, channel, value)
+      add_list(lists, channel, value)
       for _, each in ipairs({ task, channel, value, path or '' }) do writes[#writes + 1] = each end
     end
   end
@@ -44,7 +44,7 @@ while parent ~= '' and left > 0 do
     if wanted[versions[i]] then
       local value = redis.call('HGET', blobs, ns .. '\0' .. versions[i] .. '\0' .. versions[i + 1])
       if value then
-        add_list(lists, ns, versions[i], value)
+        add_list(lists, versions[i], value)
         values[#values + 1] = versions[i]
         values[#values + 1] = value
         wanted[versions[i]] = nil

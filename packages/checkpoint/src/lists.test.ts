@@ -18,8 +18,13 @@ import {
   uuid6,
 } from "@langchain/langgraph-checkpoint";
 import { Redis } from "ioredis";
-import { afterAll, describe, expect, test } from "vitest";
-import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import {
+  type PrivateRedis,
+  startPrivateRedis,
+  testPrefix,
+  testRedisUrl,
+} from "../../../test/support/redis.ts";
 import { StaleAttemptError } from "./errors.ts";
 import { RedisCheckpointSaver, type SaverOptions } from "./saver.ts";
 
@@ -411,6 +416,90 @@ describe("what is discarded", () => {
     expect(await redis.keys(`${prefix}:*`)).toEqual([]);
   });
 });
+
+describe("a Redis that lost writes", () => {
+  let server: PrivateRedis;
+  let own: Redis;
+  beforeAll(async () => {
+    server = await startPrivateRedis();
+    own = new Redis(server.url);
+  });
+  afterAll(async () => {
+    own.disconnect();
+    await server.stop();
+  });
+
+  /** What Redis has from here on is what it had then, as after a failover to a replica that lagged. */
+  async function fallBack(prefix: string, dumps: [key: string, dump: Buffer][]): Promise<void> {
+    await own.del(...(await own.keys(`${prefix}:*`)));
+    for (const [key, dump] of dumps) await own.restore(key, 0, dump);
+    await own.replicaof("127.0.0.1", 1);
+    await own.call("REPLICAOF", "NO", "ONE");
+  }
+
+  test.each(["the same writer", "another", "a reader of before"])("gives numbers anew: %s", async (who) => {
+    const prefix = testPrefix();
+    const open = () => new RedisCheckpointSaver(own, { prefix });
+    const [saver, other] = [open(), open()];
+    const list = Array.from({ length: 40 }, (_, i) => said(`m${i}`));
+    const base = await put(saver, at(), list);
+    const keys = await own.keys(`${prefix}:*`);
+    const dumps = await Promise.all(
+      keys.map(async (key): Promise<[string, Buffer]> => [key, (await own.dumpBuffer(key))!]),
+    );
+    const lost = Array.from({ length: 40 }, (_, i) => said(`lost-${i}`));
+    const gone = await put(saver, base, [...list, ...lost]);
+    // Pages that are full, of which there is another version soon.
+    expect(await read(saver, gone)).toEqual([...list, ...lost]);
+    await fallBack(prefix, dumps);
+    const fresh = Array.from({ length: 40 }, (_, i) => said(`new-${i}`));
+    const writer = who === "the same writer" ? saver : other;
+    const next = await put(writer, base, [...list, ...fresh]);
+    // What it still has in its hands holds elements that Redis does not have any more.
+    const checkpoint = { ...emptyCheckpoint(), channel_values: { messages: [...list, ...lost, said("z")] } };
+    const versions = { messages: saver.getNextVersion(undefined) };
+    const late = { ...checkpoint, id: uuid6(1), channel_versions: versions };
+    const last = await saver.put(next, late, { source: "loop", step: 1, parents: {} }, versions);
+    await saver.putWrites(last, [["messages", [...list, ...lost]]], "task");
+    for (const reader of who === "a reader of before" ? [saver] : [saver, other, open()]) {
+      expect(await read(reader, base)).toEqual(list);
+      expect(await read(reader, next)).toEqual([...list, ...fresh]);
+      expect(await read(reader, last)).toEqual([...list, ...lost, said("z")]);
+      const { pendingWrites } = (await reader.getTuple(last))!;
+      expect(pendingWrites).toEqual([["task", "messages", [...list, ...lost]]]);
+    }
+  });
+});
+
+test("a namespace that has what another has stores it not once more", async () => {
+  const { saver, blobs } = setup();
+  const list = Array.from({ length: 100 }, (_, i) => said(`m${i}`));
+  const base = await put(saver, at(), list);
+  const before = await size(blobs);
+  for (let i = 0; i < 10; i++) {
+    const inner = await put(saver, at(undefined, `sub:${i}`), [...list, said(`inner-${i}`)], {
+      runId: `run-${i}`,
+    });
+    expect(await read(saver, inner)).toEqual([...list, said(`inner-${i}`)]);
+  }
+  expect((await size(blobs)) - before).toBeLessThan(10 * 1_000);
+  await saver.discardRun("t", "run-5", { head: idOf(base) });
+  expect(await read(saver, base)).toEqual(list);
+  expect(await read(saver, at(undefined, "sub:6"))).toEqual([...list, said("inner-6")]);
+  expect(JSON.stringify(await redis.hgetall(blobs))).not.toContain("inner-5");
+});
+
+test("a list of any size grows by what is new", async () => {
+  const { saver, blobs } = setup();
+  const image = (i: number) => said(`m${i}`, `${i}`.padEnd(1_000_000, "x"));
+  const list = Array.from({ length: 20 }, (_, i) => image(i));
+  let config = await put(saver, at(), list);
+  // Others come between, and push it out of what is remembered.
+  await put(saver, { configurable: { thread_id: "other", checkpoint_ns: "" } }, list);
+  const before = await size(blobs);
+  for (let i = 20; i < 23; i++) config = await put(saver, config, [...(await read(saver, config)), image(i)]);
+  expect((await size(blobs)) - before).toBeLessThan(3 * 1_010_000);
+}, 60_000);
 
 test("a copy of a thread has all of its lists, and goes its own way", async () => {
   const { saver } = setup();

@@ -36,14 +36,14 @@ export type RawElements = [
   ...lists: [stem: Buffer, pages: (number | Buffer)[], long: (number | Buffer)[]][],
 ];
 
-/** Where a channel is. */
-export type Scope = [threadKey: string, ns: string];
-
 /** A list that is to be stored. */
 export interface DumpedList {
-  /** The thread's key, the namespace and the channel. */
+  /** The thread's key and the channel. */
   name: string;
+  channel: string;
   lines: readonly string[];
+  /** What is known of the list that it was made of. */
+  stored: StoredList | undefined;
 }
 
 /** A list as put.lua takes it. */
@@ -67,7 +67,7 @@ export class Lists {
   /** Those that were read or stored last, by name. */
   readonly #latest = new Map<string, StoredList>();
   #size = 0;
-  /** By the thread's key and the namespace. */
+  /** By the thread's key. */
   readonly #pages = new Map<string, Pages>();
   #pagesSize = 0;
 
@@ -78,23 +78,18 @@ export class Lists {
   /**
    * Serialises a channel's value. Nothing is awaited before all of it has been read.
    *
-   * @param scope the thread's key and the namespace
+   * @param key the thread's
    * @param forWrite a list is stored whole, unless most of it is stored already
    * @throws InvalidArgumentError
    */
-  async dump(
-    [key, ns]: Scope,
-    channel: string,
-    value: unknown,
-    forWrite = false,
-  ): Promise<Buffer | DumpedList> {
+  async dump(key: string, channel: string, value: unknown, forWrite = false): Promise<Buffer | DumpedList> {
     const what = `key ${channel} of the state`;
     // Another serializer may have a reason, such as encryption, to see all that is stored.
     const isOurs = this.#serde.constructor === JsonPlusSerializer;
     if (!isOurs || !Array.isArray(value) || !isShared(channel)) return await dump(this.#serde, value, what);
     // A hole is an element, too.
     const elements: unknown[] = Array.from(value);
-    const name = `${key}\0${ns}\0${channel}`;
+    const name = `${key}\0${channel}`;
     const stored = this.#latest.get(name);
     const texts = elements.map(textOf);
     let size = 0;
@@ -107,12 +102,19 @@ export class Lists {
       const isWhole = text !== undefined && (isKnown(text, i) || isAllOf(text, element));
       return isWhole ? text : this.#line(element, what);
     });
-    return { name, lines: await awaitAll(lines) };
+    return { name, channel, lines: await awaitAll(lines), stored };
   }
 
-  /** Whether a list is known, or so short that nothing is lost if it is not. */
-  knows({ name, lines }: DumpedList): boolean {
-    return lines.length <= 1 || this.#latest.has(name);
+  /** Learns from a checkpoint what lists are made of that are to be stored. */
+  learn(lists: readonly DumpedList[], values: readonly Buffer[], elements: Elements): void {
+    for (const list of lists) {
+      const place = values.findIndex((value, i) => i % 2 === 0 && value.toString() === list.channel);
+      const value = values[place + 1];
+      const isList = place !== -1 && value !== undefined && isMarked(value);
+      // What is known of another namespace's list is as good: elements are shared.
+      if (isList) list.stored = elements.list(list.channel, value);
+      else if (list.stored?.generation !== elements.generation) list.stored = undefined;
+    }
   }
 
   /**
@@ -124,11 +126,9 @@ export class Lists {
     lists: readonly DumpedList[],
     generation?: string,
   ): { references: Map<DumpedList, Reference>; generation: string } {
-    const named =
-      generation ?? lists.map(({ name }) => this.#latest.get(name)?.generation).find(Boolean) ?? "";
+    const named = generation ?? lists.find(({ stored }) => stored !== undefined)?.stored?.generation ?? "";
     const references = lists.map((list): [DumpedList, Reference] => {
-      const stored = this.#latest.get(list.name);
-      const known = stored?.generation === named ? stored : undefined;
+      const known = list.stored?.generation === named ? list.stored : undefined;
       const numbers = list.lines.map((line, i) => known?.find(line, i));
       const fresh = list.lines.filter((_, i) => numbers[i] === undefined);
       return [list, { list, value: mark + rangesOf(numbers), fresh, numbers }];
@@ -152,20 +152,20 @@ export class Lists {
    * @param flat messages are not made: they stay flat, as whole ones
    */
   async load(
-    [key, ns]: Scope,
+    key: string,
     channel: string,
     value: Buffer,
     elements: Elements,
     { isLatest = false, flat = false }: { isLatest?: boolean; flat?: boolean },
   ): Promise<unknown> {
-    if (value.toString("latin1", 0, mark.length) !== mark) return await load(this.#serde, value);
+    if (!isMarked(value)) return await load(this.#serde, value);
     const [ranges = "", ...inline] = value.toString("utf8", mark.length).split("\n");
     const all = [...numbersIn(ranges)];
     const numbers = all.filter((number) => number !== undefined);
-    const stored = elements.of(`${ns}\0${channel}`, numbers);
+    const stored = elements.of(channel, numbers);
     if (isLatest) {
       const lines = stored.map((element) => element.line);
-      this.#remember(`${key}\0${ns}\0${channel}`, new StoredList(elements.generation, lines, numbers));
+      this.#remember(`${key}\0${channel}`, new StoredList(elements.generation, lines, numbers));
     }
     const fresh = inline.map((line) => new Element(line));
     const [known, others] = [stored.values(), fresh.values()];
@@ -178,41 +178,31 @@ export class Lists {
   }
 
   /** The pages of a thread's lists that need not be read again. */
-  pages([key, ns]: Scope): Pages | undefined {
-    const name = `${key}\0${ns}`;
-    const pages = this.#pages.get(name);
+  pages(key: string): Pages | undefined {
+    const pages = this.#pages.get(key);
     if (pages === undefined) return undefined;
-    this.#pages.delete(name);
-    this.#pages.set(name, pages);
+    this.#pages.delete(key);
+    this.#pages.set(key, pages);
     return pages;
   }
 
   /** Keeps the pages that were read: those that are full are never another, but in another generation. */
-  keep([key, ns]: Scope, elements: Elements): void {
-    const name = `${key}\0${ns}`;
-    const before = this.#pages.get(name);
+  keep(key: string, elements: Elements): void {
+    const before = this.#pages.get(key);
     const pages = before?.generation === elements.generation ? before : new Pages(elements.generation);
     this.#pagesSize -= before?.size ?? 0;
-    elements.addTo(pages, ns);
-    this.#pages.delete(name);
-    this.#pages.set(name, pages);
+    elements.addTo(pages);
+    this.#pages.delete(key);
+    this.#pages.set(key, pages);
     this.#pagesSize += pages.size;
-    for (const [oldest, { size }] of this.#pages) {
-      if (this.#pagesSize <= remembered) break;
-      this.#pages.delete(oldest);
-      this.#pagesSize -= size;
-    }
+    this.#pagesSize -= evict(this.#pages, this.#pagesSize);
   }
 
   #remember(name: string, list: StoredList): void {
     this.#size += list.size - (this.#latest.get(name)?.size ?? 0);
     this.#latest.delete(name);
     this.#latest.set(name, list);
-    for (const [oldest, { size }] of this.#latest) {
-      if (this.#size <= remembered) break;
-      this.#latest.delete(oldest);
-      this.#size -= size;
-    }
+    this.#size -= evict(this.#latest, this.#size);
   }
 
   /** What is no message, and no JSON. */
@@ -258,7 +248,7 @@ class Element {
   }
 }
 
-/** Pages of the lists of a namespace, from each one's first on. */
+/** Pages of a thread's lists, from each one's first on; by channel. */
 export class Pages {
   readonly generation: string;
   /** Characters. */
@@ -299,29 +289,36 @@ export class Elements {
           ),
         ];
       });
-      this.#lists.set(stem.toString().slice(0, -"\0#".length), new Map(elements));
+      this.#lists.set(stem.toString().slice("\u0001\0".length, -"\0#".length), new Map(elements));
     }
   }
 
-  /** @param list namespace and channel */
-  of(list: string, numbers: readonly number[]): Element[] {
-    const pages = this.#lists.get(list);
-    const known = this.#known?.lists.get(list.slice(list.indexOf("\0") + 1));
+  of(channel: string, numbers: readonly number[]): Element[] {
+    const pages = this.#lists.get(channel);
+    const known = this.#known?.lists.get(channel);
     return numbers.map((number) => {
       const page = Math.floor((number - 1) / pageSize);
       const element = (pages?.get(page) ?? known?.[page])?.[(number - 1) % pageSize];
       // An empty line is that of an element that was deleted, or of a long one that was not asked for.
-      if (!element?.line) throw new Error(`element ${number} of list ${JSON.stringify(list)} is missing`);
+      if (!element?.line) throw new Error(`element ${number} of list ${JSON.stringify(channel)} is missing`);
       return element;
     });
   }
 
-  addTo(pages: Pages, ns: string): void {
-    for (const [list, own] of this.#lists) {
-      if (!list.startsWith(`${ns}\0`)) continue;
+  /** @param value what stands for the list */
+  list(channel: string, value: Buffer): StoredList {
+    const numbers = [...numbersIn(value.toString("latin1", mark.length))].filter(
+      (each) => each !== undefined,
+    );
+    const lines = this.of(channel, numbers).map(({ line }) => line);
+    return new StoredList(this.generation, lines, numbers);
+  }
+
+  addTo(pages: Pages): void {
+    for (const [channel, own] of this.#lists) {
       for (const [number, page] of own) {
         // A long element that nobody asked for is not here.
-        if (page.every(({ line }) => line !== "")) pages.add(list.slice(ns.length + 1), number, page);
+        if (page.every(({ line }) => line !== "")) pages.add(channel, number, page);
       }
     }
   }
@@ -381,6 +378,21 @@ function pairs(raw: readonly (number | Buffer)[]): [number, string][] {
 /** Promise.all, where any is a promise: there may be thousands of values, and usually none is. */
 async function awaitAll<T>(values: readonly (T | Promise<T>)[]): Promise<T[]> {
   return values.some((each) => each instanceof Promise) ? await Promise.all(values) : (values as T[]);
+}
+
+function isMarked(value: Buffer): boolean {
+  return value.toString("latin1", 0, mark.length) === mark;
+}
+
+/** Lets go of the oldest where all are too large; of the newest never. Answers how large they were. */
+function evict(entries: Map<string, { size: number }>, size: number): number {
+  let gone = 0;
+  for (const [name, entry] of entries) {
+    if (size - gone <= remembered || entries.size === 1) break;
+    entries.delete(name);
+    gone += entry.size;
+  }
+  return gone;
 }
 
 /** Whether lists in this channel are stored by their elements. What LangGraph keeps there for a step is not. */

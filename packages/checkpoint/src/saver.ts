@@ -35,7 +35,7 @@ import {
 } from "./errors.ts";
 import { checkpointBounds, everyThread, segment, type ThreadKeys, threadKeys } from "./keys.ts";
 import { SENDS } from "./langgraph.ts";
-import { type DumpedList, Elements, inline, Lists, type Reference, type Scope } from "./lists.ts";
+import { type DumpedList, Elements, inline, Lists, type Reference } from "./lists.ts";
 import { type RawTuple, type RawWalk, withScripts } from "./scripts.ts";
 import { dump, loadTuple, loadWrites } from "./stored.ts";
 
@@ -195,7 +195,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     const [body, plainMeta, ...dumped] = await Promise.all([
       dump(this.serde, rest, "a checkpoint"),
       dump(this.serde, marked, "a checkpoint's metadata"),
-      ...fresh.map(([channel]) => this.#lists.dump([keys[3], ns], channel, values[channel])),
+      ...fresh.map(([channel]) => this.#lists.dump(keys[3], channel, values[channel])),
     ]);
     const more = await this.#fence?.before?.({
       kind: "checkpoint",
@@ -262,7 +262,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     if (id === "") throw new InvalidArgumentError("the config names no checkpoint_id to put writes to");
     const ns = namespace(config);
     const values = await Promise.all(
-      writes.map(([channel, value]) => this.#lists.dump([keys[3], ns], channel, value, true)),
+      writes.map(([channel, value]) => this.#lists.dump(keys[3], channel, value, true)),
     );
     if (this.#fence?.branch && !this.#branched.has(id)) return;
     const write: WriteToCome = { kind: "writes", ns, step: undefined, task: taskId };
@@ -391,7 +391,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
         WALK,
         ...wanted,
       );
-      const loadValue = this.#loader(keys, ns, new Elements(raw), false);
+      const loadValue = this.#loader(keys, new Elements(raw), false);
       for (const [values, writes] of steps) {
         for (const write of (await loadWrites(writes, loadValue)).reverse())
           found.get(write[1])?.writes.push(write);
@@ -445,14 +445,20 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     call: (references: Map<DumpedList, Reference>, generation: string) => Promise<number>,
   ): Promise<number> {
     const lists = dumped.filter((each): each is DumpedList => !Buffer.isBuffer(each));
-    if (!lists.every((list) => this.#lists.knows(list))) await this.#readOne(threadId, ns, id);
-    let { references, generation } = this.#lists.refer(lists);
+    const learn = async () => {
+      const [raw, elements] = await this.#look(threadId, ns, id);
+      this.#lists.learn(lists, raw?.[5] ?? [], elements);
+      return elements.generation;
+    };
+    const isKnown = ({ stored, lines }: DumpedList) => stored !== undefined || lines.length <= 1;
+    let { references, generation } = this.#lists.refer(
+      lists,
+      lists.every(isKnown) ? undefined : await learn(),
+    );
     for (;;) {
       const outcome = await call(references, generation);
       if (outcome !== -5) return outcome;
-      const [raw, elements] = await this.#look(threadId, ns, id);
-      if (raw) await this.#tuple(threadId, raw, elements, true);
-      ({ references, generation } = this.#lists.refer(lists, elements.generation));
+      ({ references, generation } = this.#lists.refer(lists, await learn()));
     }
   }
 
@@ -464,8 +470,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   /** Reads a checkpoint, and the pages of its lists that are not known. */
   async #look(threadId: string, ns: string, id: string): Promise<[raw: RawTuple | undefined, Elements]> {
     const keys = this.#keys(threadId);
-    const scope: Scope = [keys[3], ns];
-    const known = this.#lists.pages(scope);
+    const known = this.#lists.pages(keys[3]);
     const pages = [...(known?.lists ?? [])].flatMap(([channel, { length }]) => [channel, length]);
     const [elements, tuple] = await this.#redis.tlCheckpointReadBuffer(
       ...keys,
@@ -476,14 +481,13 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
       pages,
     );
     const read = new Elements(elements, known);
-    this.#lists.keep(scope, read);
+    this.#lists.keep(keys[3], read);
     return [tuple, read];
   }
 
-  #loader(keys: ThreadKeys, ns: string, elements: Elements, isLatest: boolean) {
+  #loader(keys: ThreadKeys, elements: Elements, isLatest: boolean) {
     const options = { isLatest, flat: this.#flat };
-    return (channel: string, value: Buffer) =>
-      this.#lists.load([keys[3], ns], channel, value, elements, options);
+    return (channel: string, value: Buffer) => this.#lists.load(keys[3], channel, value, elements, options);
   }
 
   async *#pages(threadId: string, ns: string | undefined, below: string | undefined, want: number) {
@@ -527,10 +531,9 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     isLatest: boolean,
   ): Promise<CheckpointTuple> {
     const keys = this.#keys(threadId);
-    const ns = raw[0].toString();
     const tuple = await loadTuple(this.serde, threadId, raw, {
-      loadValue: this.#loader(keys, ns, elements, isLatest),
-      loadWrite: this.#loader(keys, ns, elements, false),
+      loadValue: this.#loader(keys, elements, isLatest),
+      loadWrite: this.#loader(keys, elements, false),
     });
     if (tuple.checkpoint.v < 4 && tuple.parentConfig)
       await this.#migratePendingSends(tuple.checkpoint, threadId, raw);
