@@ -1,7 +1,5 @@
 /** What each command does. One function per method; the envelope, limits and answers are socket.ts's. */
 import {
-  findSubgraph,
-  type Position,
   type RedisCheckpointSaver,
   readHistoryPage,
   readState,
@@ -29,14 +27,16 @@ import type { Answer, ClientSocket } from "./client-socket.ts";
 import type { FairTurns } from "./fair-turns.ts";
 import { eventFrame } from "./frame.ts";
 import type { Hub } from "./hub.ts";
+import { OneByOne } from "./one-by-one.ts";
+import { short } from "./short.ts";
 import { fitsFrame } from "./snapshot.ts";
+import { subgraphOf } from "./subgraph.ts";
 import { Subscription } from "./subscription.ts";
 import { whileFollowing } from "./until-ended.ts";
 import { updateThread } from "./update-thread.ts";
 
 export interface CommandDeps {
   dispatcher: Dispatcher;
-  saver: RedisCheckpointSaver;
   /** What may be long is read in turns, on a connection on which nobody else waits. */
   reads: { turns: FairTurns; dispatcher: Dispatcher; saver: RedisCheckpointSaver };
   hub: Hub;
@@ -92,7 +92,8 @@ export function commandHandler(
 }
 
 function makeHandlers(deps: CommandDeps): Handlers {
-  const { dispatcher, saver, reads, hub } = deps;
+  const { dispatcher, reads, hub } = deps;
+  const updates = new OneByOne();
 
   /** The run, if it is this connection's owner's. */
   const ownRun = async (connection: ClientSocket, runId: string): Promise<StoredRun> => {
@@ -259,10 +260,11 @@ function makeHandlers(deps: CommandDeps): Handlers {
         dispatcher,
         hub,
         cancelWaitMs: deps.cancelWaitMs,
-        saver: saver.scoped(ownerScope(owner)),
+        saver: readsOf(connection),
+        inTurn: <T>(work: () => Promise<T>) => reads.turns.take(connection, work),
+        updates,
       };
-      const ns = await subgraphOf(own.saver, update);
-      const checkpointId = await updateThread(own, owner, { ...update, ns });
+      const checkpointId = await updateThread(own, owner, update);
       return { threadId: update.threadId, checkpointId };
     },
 
@@ -283,17 +285,6 @@ function makeHandlers(deps: CommandDeps): Handlers {
 
     "server.ping": async () => ({}),
   };
-}
-
-/** The subgraph that a command names. Throws no_such_checkpoint where the thread has none by that name. */
-async function subgraphOf(saver: RedisCheckpointSaver, position: Position): Promise<string[]> {
-  const path = await findSubgraph(saver, position);
-  if (path !== undefined) return path;
-  const { threadId, checkpointId, ns = [] } = position;
-  throw new ProtocolError(
-    "no_such_checkpoint",
-    `thread ${short(threadId)} has no ${checkpointId === undefined ? "state" : `checkpoint ${short(checkpointId)}`} of a subgraph ${short(ns.join("|"))}`,
-  );
 }
 
 /** Checks what a new run names, before anything is written. */
@@ -358,6 +349,9 @@ function protocolError(
   logger: Logger,
 ): ProtocolError {
   if (error instanceof ProtocolError) return error;
+  if (error.code === "head_moved") {
+    return new ProtocolError("thread_busy", "others write to the thread all the time: try again later");
+  }
   if (isNamed(error.code)) return new ProtocolError(error.code, error.message);
   if (isPassing(error)) {
     return new ProtocolError(
@@ -387,9 +381,4 @@ function noSuchCheckpoint(threadId: string, checkpointId: string): ProtocolError
     "no_such_checkpoint",
     `thread ${short(threadId)} has no checkpoint ${short(checkpointId)}`,
   );
-}
-
-/** What a client sent, in an error message of ours. */
-function short(text: string): string {
-  return JSON.stringify(text.length > 100 ? `${text.slice(0, 100)}…` : text);
 }
