@@ -5,13 +5,7 @@ import {
   readState,
   refuseSerialised,
 } from "@throughline/checkpoint";
-import {
-  type Dispatcher,
-  ownerScope,
-  type RunRequest,
-  requestOf,
-  type StartRequest,
-} from "@throughline/dispatch";
+import { type Dispatcher, ownerScope, type RunRequest, type StartRequest } from "@throughline/dispatch";
 import {
   type CommandFrame,
   commands,
@@ -20,7 +14,7 @@ import {
   ProtocolError,
   type Result,
 } from "@throughline/protocol";
-import { isCovered, isPassing, type StoredRun } from "@throughline/runlog";
+import { isCovered, isPassing, type ListedRun } from "@throughline/runlog";
 import type { Logger } from "pino";
 import type { Authenticator } from "./auth.ts";
 import type { Answer, ClientSocket } from "./client-socket.ts";
@@ -96,8 +90,8 @@ function makeHandlers(deps: CommandDeps): Handlers {
   const updates = new OneByOne();
 
   /** The run, if it is this connection's owner's. */
-  const ownRun = async (connection: ClientSocket, runId: string): Promise<StoredRun> => {
-    const run = await dispatcher.runs.get(runId);
+  const ownRun = async (connection: ClientSocket, runId: string): Promise<ListedRun> => {
+    const run = await dispatcher.runs.look(runId);
     if (run === null || run.owner !== connection.principal.id) throw noSuchRun(runId);
     return run;
   };
@@ -126,7 +120,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
   /** Takes the run's place among the socket's subscriptions, and says what to do once the answer is on its way. */
   const subscribe = async (
     connection: ClientSocket,
-    { record, earlier }: StoredRun,
+    { record, earlier }: ListedRun,
     params: Omit<Params<"run.subscribe">, "runId">,
     mayRefuse: boolean,
   ): Promise<{ epoch: string; begin: () => void }> => {
@@ -170,7 +164,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
       const start = await startRequest(deps, connection, params);
       const started = { ...(await dispatcher.start(start)) };
       if (!subscribes) return started;
-      const run = await dispatcher.runs.must(started.runId);
+      const run = await ownRun(connection, started.runId);
       const { begin } = await subscribe(connection, run, { pages: params.pages }, false);
       return { answer: started, begin };
     },
@@ -208,14 +202,13 @@ function makeHandlers(deps: CommandDeps): Handlers {
           await dispatcher.revive(runId);
           return { runId, status: "cancelling" as const };
         }
-        const { record } = await dispatcher.runs.must(runId);
+        const { record } = await ownRun(connection, runId);
         return { runId, status: record.status, offset: record.head, checkpoint: record.checkpoint ?? null };
       });
     },
 
     "run.get": async (connection, { runId }) => {
-      const run = await ownRun(connection, runId);
-      return await dispatcher.describe({ record: run.record, queue: requestOf(run).queue });
+      return await dispatcher.describe(await ownRun(connection, runId));
     },
 
     "run.list": async (connection, { threadId, status, limit = defaultListLimit, before }) => {

@@ -10,6 +10,7 @@ import {
   streamModes,
 } from "@throughline/protocol";
 import fc from "fast-check";
+import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type RefusedError, TestClient } from "../../../test/support/client.ts";
 import { type Line, startLine } from "../../../test/support/line.ts";
@@ -95,6 +96,32 @@ describe("whatever a client sends", () => {
     );
     await expectUnharmed();
     expect(client.strays).toEqual([]);
+  });
+
+  test("what a run was asked, which may be large, is not read to look at the run", async () => {
+    const own = await ScriptedRun.open(line.redis, line.prefix, "looked-at");
+    const redis = new Redis(testRedisUrl());
+    const seen: string[][] = [];
+    const monitor = await redis.monitor();
+    try {
+      monitor.on("monitor", (_: string, args: string[]) => seen.push(args));
+      await client.command("run.get", { runId: own.runId });
+      await client.command("run.subscribe", { runId: own.runId });
+      await client.command("run.unsubscribe", { runId: own.runId });
+      const cancelled = client.command("run.cancel", { runId: own.runId });
+      await own.finish();
+      await cancelled;
+      const mark = `mark-${own.runId}`;
+      await redis.echo(mark);
+      await until(() => seen.some((args) => args.includes(mark)));
+    } finally {
+      monitor.disconnect();
+      redis.disconnect();
+    }
+    const reads = seen.filter((args) => args.some((arg) => arg.includes(`{${own.runId}}`)));
+    expect(reads.length).toBeGreaterThan(3);
+    expect(reads.filter(([name]) => name?.toLowerCase() === "hgetall")).toEqual([]);
+    expect(reads.filter((args) => args.includes("request"))).toEqual([]);
   });
 
   test("a frame that is none is answered with what would be right, and costs nothing", async () => {

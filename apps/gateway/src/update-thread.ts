@@ -106,9 +106,9 @@ async function updateGraph(
     if (!(await ended(cancelWaitMs))) {
       await dispatcher.cancel(runId, { keep: "discard", reason: "thread.update was given up" });
     }
-    const { record } = await dispatcher.runs.must(runId);
-    if (record.status === "completed" && record.checkpoint) return record.checkpoint.checkpointId;
-    if (record.status === "failed") {
+    const record = (await dispatcher.runs.look(runId))?.record;
+    if (record?.status === "completed" && record.checkpoint) return record.checkpoint.checkpointId;
+    if (record?.status === "failed") {
       throw new ProtocolError(
         "invalid_argument",
         `agent ${agent} refuses the update: ${record.error?.message}`,

@@ -243,7 +243,7 @@ export class Dispatcher {
       const first = await threads.active(threadId);
       const next = first === null ? null : await this.#heal(threads, threadId, first);
       if (next === null || left <= 0) return next;
-      const run = await this.runs.get(next);
+      const run = await this.runs.look(next);
       if (run !== null && !isEnding(run.record.status)) return next;
       await sleep(inputPollMs);
     }
@@ -254,7 +254,7 @@ export class Dispatcher {
    * of the first there, is put back if it was lost. Changes nothing where all is well.
    */
   async revive(runId: string): Promise<void> {
-    const run = await this.runs.get(runId);
+    const run = await this.runs.look(runId);
     if (run === null || isEnding(run.record.status)) return;
     const { threadId } = run.record;
     const threads = this.threadsOf(run.owner);
@@ -276,9 +276,10 @@ export class Dispatcher {
   }
 
   /** A run as its owner is told of it: one that has a worker no more waits for the next, whatever its record says. */
-  async describe({ record, queue }: { record: RunRecord; queue: string }): Promise<RunRecord> {
+  async describe(run: { record: RunRecord; queue?: string | undefined }): Promise<RunRecord> {
+    const { record } = run;
     if (record.status !== "running") return record;
-    const held = await this.#queue.isHeld(queue, record.runId);
+    const held = await this.#queue.isHeld(await this.#queueOf(run), record.runId);
     return held ? record : { ...record, status: "queued" };
   }
 
@@ -312,7 +313,7 @@ export class Dispatcher {
       const { listed, expired } = await this.#look(runIds, query.status);
       if (expired.length > 0) await this.#redis.zrem(index, ...expired);
       const own = listed.flatMap((run) => (run?.owner === query.owner ? [run] : []));
-      for (const record of await Promise.all(own.map((run) => this.#describeListed(run)))) {
+      for (const record of await Promise.all(own.map((run) => this.describe(run)))) {
         if (query.status !== undefined && record.status !== query.status) continue;
         runs.push(record);
         if (runs.length === query.limit) return { runs };
@@ -339,14 +340,6 @@ export class Dispatcher {
     }
     const listed = await this.runs.listed(wanted);
     return { listed, expired: wanted.filter((_, i) => listed[i] === null) };
-  }
-
-  async #describeListed({ record, queue }: ListedRun): Promise<RunRecord> {
-    if (record.status !== "running") return record;
-    return await this.describe({
-      record,
-      queue: queue ?? requestOf(await this.runs.must(record.runId)).queue,
-    });
   }
 
   /** Brings back the runs that workers of a queue have parked. To be called by each of them, every `bringBackEveryMs`. */
@@ -385,10 +378,19 @@ export class Dispatcher {
 
   /** Puts a run on its queue. false: it has ended and there is nothing left to do, or its record has expired. */
   async #enqueue(runId: string): Promise<boolean> {
-    const run = await this.runs.get(runId);
-    if (run === null || (isEnding(run.record.status) && !keepsInput(run))) return false;
-    await this.#queue.add(requestOf(run).queue, { runId, threadId: run.record.threadId, owner: run.owner });
+    const run = await this.runs.look(runId);
+    if (run === null) return false;
+    const { record, owner } = run;
+    if (isEnding(record.status)) {
+      const whole = await this.runs.get(runId);
+      if (whole === null || !keepsInput(whole)) return false;
+    }
+    await this.#queue.add(await this.#queueOf(run), { runId, threadId: record.threadId, owner });
     return true;
+  }
+
+  async #queueOf({ record, queue }: { record: RunRecord; queue?: string | undefined }): Promise<string> {
+    return queue ?? requestOf(await this.runs.must(record.runId)).queue;
   }
 
   #idempotencyKey(owner: string, key: string): string {

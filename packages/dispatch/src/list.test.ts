@@ -33,3 +33,12 @@ test("what has expired leaves no hole in a list, on whichever page it is found",
   expect(await list(60)).toEqual(left.slice(0, 60));
   expect(await list(200)).toEqual(left);
 });
+
+test("a run is looked at without what it was asked", async () => {
+  const request = { queue: defaultQueue, input: "large" };
+  const { runId } = await dispatcher.start({ agent: "a", owner: "alice", request, metadata: { a: 1 } });
+  const looked = await dispatcher.runs.look(runId);
+  const { record, owner, earlier } = await dispatcher.runs.must(runId);
+  expect(looked).toEqual({ record, owner, queue: defaultQueue, earlier });
+  expect(await dispatcher.runs.look("nobody")).toBeNull();
+});
