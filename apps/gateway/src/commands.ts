@@ -48,10 +48,12 @@ type Handlers = {
   ) => Promise<Result<M> | { answer: Result<M>; begin: () => void }>;
 };
 
+/** Of params that are wrong in many places, so many are named. */
+const maxIssues = 10;
 const defaultListLimit = 50;
 const defaultHistoryLimit = 20;
-/** Characters of JSON in one answer, about: a state more may be in it. */
-const historySize = 4 * 1024 * 1024;
+/** Characters of JSON in one answer, about: a state, or a run, more may be in it. */
+const answerSize = 4 * 1024 * 1024;
 
 /** Answers the commands of every connection. Rejects with ProtocolError only. */
 export function commandHandler(
@@ -69,7 +71,9 @@ export function commandHandler(
     const method = frame.method as Method;
     const parsed = commands[method].params.safeParse(frame.params ?? {});
     if (!parsed.success) {
-      const issues = parsed.error.issues.map(({ path, message }) => ({ path: path.join("."), message }));
+      const issues = parsed.error.issues
+        .slice(0, maxIssues)
+        .map(({ path, message }) => ({ path: path.join("."), message }));
       const [first] = issues;
       const where = first?.path ? `params.${first.path}` : "params";
       throw new ProtocolError("invalid_argument", `${method}: ${where}: ${first?.message}`, { issues });
@@ -217,6 +221,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
       const query = {
         owner,
         limit,
+        maxSize: answerSize,
         ...(threadId === undefined ? {} : { threadId }),
         ...(status === undefined ? {} : { status }),
         ...(before === undefined ? {} : { before }),
@@ -241,7 +246,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
       const { states: checkpoints, next } = await reads.turns.take(connection, async () => {
         const saver = readsOf(connection);
         const path = await subgraphOf(saver, { threadId, checkpointId: before, ns });
-        return await readHistoryPage(saver, { threadId, limit, before, ns: path }, historySize);
+        return await readHistoryPage(saver, { threadId, limit, before, ns: path }, answerSize);
       });
       return { checkpoints, ...(next === undefined ? {} : { next }) };
     },

@@ -19,7 +19,6 @@ import {
   type Cancelled,
   defaultPrefix,
   defaultRetention,
-  type ListedRun,
   newEpoch,
   type Retention,
   RunStore,
@@ -84,6 +83,8 @@ const inputWaitMs = 1_000;
 const inputPollMs = 20;
 /** Runs that one list looks at. */
 const maxScan = 1_000;
+/** Records that a list reads at once: each may have a megabyte of metadata. */
+const readAtOnce = 16;
 const idempotencyTtlS = 24 * 60 * 60;
 
 export class Dispatcher {
@@ -285,7 +286,10 @@ export class Dispatcher {
 
   /**
    * An owner's runs, or a thread's, newest first, from the one after `before` on. It looks at so many at most, whatever
-   * their status: `next` is the last that it looked at, where there may be more behind.
+   * their status, and ends where what it has is as large as it may be, or by one run larger: `next` is the last that it
+   * looked at, where there may be more behind.
+   *
+   * @param query.maxSize characters of JSON. Default: any size
    */
   async list(query: {
     owner: string;
@@ -293,8 +297,9 @@ export class Dispatcher {
     status?: RunStatus;
     limit: number;
     before?: string;
+    maxSize?: number;
   }): Promise<{ runs: RunRecord[]; next?: string }> {
-    const { threadId } = query;
+    const { threadId, maxSize = Number.POSITIVE_INFINITY } = query;
     const index =
       threadId === undefined
         ? this.#owners.runsKey(query.owner)
@@ -306,40 +311,43 @@ export class Dispatcher {
       from = rank + 1;
     }
     const runs: RunRecord[] = [];
+    let size = 0;
     for (let looked = 0; ; ) {
       const page = Math.min(Math.max(query.status === undefined ? 50 : 250, query.limit), maxScan - looked);
       const runIds = await this.#redis.zrevrange(index, from, from + page - 1);
       if (runIds.length === 0) return { runs };
-      const { listed, expired } = await this.#look(runIds, query.status);
-      if (expired.length > 0) await this.#redis.zrem(index, ...expired);
-      const own = listed.flatMap((run) => (run?.owner === query.owner ? [run] : []));
-      for (const record of await Promise.all(own.map((run) => this.describe(run)))) {
-        if (query.status !== undefined && record.status !== query.status) continue;
-        runs.push(record);
-        if (runs.length === query.limit) return { runs };
+      const wanted = await this.#withStatus(runIds, query.status);
+      const expired = new Set<string>();
+      for (let i = 0; i < wanted.length; i += readAtOnce) {
+        const some = wanted.slice(i, i + readAtOnce);
+        const listed = await this.runs.listed(some);
+        const gone = some.filter((_, j) => listed[j] === null);
+        for (const runId of gone) expired.add(runId);
+        if (gone.length > 0) await this.#redis.zrem(index, ...gone);
+        const own = listed.flatMap((run) => (run?.owner === query.owner ? [run] : []));
+        for (const record of await Promise.all(own.map((run) => this.describe(run)))) {
+          if (query.status !== undefined && record.status !== query.status) continue;
+          runs.push(record);
+          if (runs.length === query.limit) return { runs };
+          size += JSON.stringify(record).length;
+          if (size >= maxSize) return { runs, next: record.runId };
+        }
       }
       looked += runIds.length;
       // What has expired is no more in the index: it cannot be gone on from.
-      const last = runIds.findLast((id) => !expired.includes(id));
+      const last = runIds.findLast((id) => !expired.has(id));
       if (looked >= maxScan && last !== undefined) return { runs, next: last };
-      from += page - expired.length;
+      from += page - expired.size;
     }
   }
 
-  /** What may have that status of these runs, and which have expired. Of the others nothing else is read. */
-  async #look(
-    runIds: readonly string[],
-    status: RunStatus | undefined,
-  ): Promise<{ listed: (ListedRun | null)[]; expired: string[] }> {
-    let wanted = runIds;
-    if (status !== undefined) {
-      const statuses = await this.runs.statuses(runIds);
-      // One that has lost its worker is listed as queued.
-      const stored = status === "queued" ? [status, "running"] : [status];
-      wanted = runIds.filter((_, i) => statuses[i] === null || stored.includes(statuses[i]!));
-    }
-    const listed = await this.runs.listed(wanted);
-    return { listed, expired: wanted.filter((_, i) => listed[i] === null) };
+  /** Those of these runs that may have that status, or have expired. Of the others nothing else is read. */
+  async #withStatus(runIds: readonly string[], status: RunStatus | undefined): Promise<readonly string[]> {
+    if (status === undefined) return runIds;
+    const statuses = await this.runs.statuses(runIds);
+    // One that has lost its worker is listed as queued.
+    const stored = status === "queued" ? [status, "running"] : [status];
+    return runIds.filter((_, i) => statuses[i] === null || stored.includes(statuses[i]!));
   }
 
   /** Brings back the runs that workers of a queue have parked. To be called by each of them, every `bringBackEveryMs`. */
