@@ -347,9 +347,6 @@ function protocolError(
   logger: Logger,
 ): ProtocolError {
   if (error instanceof ProtocolError) return error;
-  if (error.code === "head_moved") {
-    return new ProtocolError("thread_busy", "others write to the thread all the time: try again later");
-  }
   if (isNamed(error.code)) return new ProtocolError(error.code, error.message);
   if (isPassing(error)) {
     return new ProtocolError(

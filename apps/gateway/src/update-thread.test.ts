@@ -1,4 +1,4 @@
-import { RedisCheckpointSaver, readHistory } from "@throughline/checkpoint";
+import { RedisCheckpointSaver, readHistory, writeState } from "@throughline/checkpoint";
 import { Dispatcher } from "@throughline/dispatch";
 import { Redis } from "ioredis";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -10,10 +10,11 @@ import { type UpdateDeps, updateThread } from "./update-thread.ts";
 
 let redis: Redis;
 let subscriber: Redis;
+let prefix: string;
 let deps: UpdateDeps;
 
 beforeEach(async () => {
-  const prefix = testPrefix();
+  prefix = testPrefix();
   redis = new Redis(testRedisUrl());
   subscriber = new Redis(testRedisUrl());
   const dispatcher = new Dispatcher(redis, { prefix });
@@ -99,4 +100,20 @@ test("many updates of one thread at once are written one after the other, and no
   expect(Object.keys(history[0]!.values)).toHaveLength(count);
   // Once for whose it is, once for what to write on.
   expect([reads, turns]).toEqual([2 * count, count]);
+});
+
+test("others move the head again and again: it is given up as thread_busy, and the next may go", async () => {
+  const { saver } = deps;
+  const others = new RedisCheckpointSaver(redis, { prefix });
+  const getTuple = saver.getTuple.bind(saver);
+  const spy = vi.spyOn(saver, "getTuple").mockImplementation(async (config) => {
+    const tuple = await getTuple(config);
+    await writeState(others, { threadId: "other", update: { theirs: 1 }, metadata: { source: "update" } });
+    return tuple;
+  });
+  const update = () => updateThread(deps, "alice", { threadId: "other", values: { own: 1 } });
+  await expect(update()).rejects.toMatchObject({ code: "thread_busy", retryable: true });
+  spy.mockRestore();
+  const written = await update();
+  expect((await readHistory(saver, { threadId: "other" }))[0]?.checkpointId).toBe(written);
 });

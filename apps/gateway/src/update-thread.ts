@@ -4,7 +4,13 @@
  * What a function agent keeps is written here. A graph has reducers, and edges that say what follows: only who has the
  * graph can write to its state, so that is asked of a worker, as a run of its own in the thread's line.
  */
-import { graphOf, type RedisCheckpointSaver, refuseSerialised, writeState } from "@throughline/checkpoint";
+import {
+  graphOf,
+  HeadMovedError,
+  type RedisCheckpointSaver,
+  refuseSerialised,
+  writeState,
+} from "@throughline/checkpoint";
 import type { Dispatcher, StateUpdate } from "@throughline/dispatch";
 import { ProtocolError } from "@throughline/protocol";
 import type { Hub } from "./hub.ts";
@@ -71,13 +77,19 @@ async function writeUnlessGraph(
   if (ns.length > 0) {
     throw new ProtocolError("invalid_argument", `nobody knows whose subgraph ${ns.join("|")} is`);
   }
-  const { checkpointId: written } = await writeState(saver, {
-    threadId,
-    ...(checkpointId === undefined ? {} : { parentId: checkpointId }),
-    update: values,
-    metadata: { source: "update", ...(asNode === undefined ? {} : { as_node: asNode }) },
-  });
-  return { written };
+  try {
+    const { checkpointId: written } = await writeState(saver, {
+      threadId,
+      ...(checkpointId === undefined ? {} : { parentId: checkpointId }),
+      update: values,
+      metadata: { source: "update", ...(asNode === undefined ? {} : { as_node: asNode }) },
+    });
+    return { written };
+  } catch (error) {
+    if (!(error instanceof HeadMovedError)) throw error;
+    const message = `thread ${threadId} is written to by others all the time: try again later`;
+    throw new ProtocolError("thread_busy", message);
+  }
 }
 
 async function updateGraph(
