@@ -26,14 +26,15 @@ export class ScriptedRun {
     owner = "local",
   ): Promise<ScriptedRun> {
     const runs = new RunStore(redis, { prefix });
-    const request = JSON.stringify({ queue: "none" });
+    const queue = "none";
     await runs.open({
       runId,
       threadId: `of-${runId}`,
       agent: "scripted",
       owner,
       epoch: `e-${runId}`,
-      request,
+      request: JSON.stringify({ queue }),
+      queue,
     });
     const claimed = await new LogWriter(redis, { prefix }).claim(runId);
     if (claimed.outcome !== "claimed") throw new Error(`the run is ${claimed.outcome}`);

@@ -1,19 +1,11 @@
 /** What each command does. One function per method; the envelope, limits and answers are socket.ts's. */
 import {
-  findSubgraph,
-  type Position,
   type RedisCheckpointSaver,
   readHistoryPage,
   readState,
   refuseSerialised,
 } from "@throughline/checkpoint";
-import {
-  type Dispatcher,
-  ownerScope,
-  type RunRequest,
-  requestOf,
-  type StartRequest,
-} from "@throughline/dispatch";
+import { type Dispatcher, ownerScope, type RunRequest, type StartRequest } from "@throughline/dispatch";
 import {
   type CommandFrame,
   commands,
@@ -22,21 +14,23 @@ import {
   ProtocolError,
   type Result,
 } from "@throughline/protocol";
-import { isCovered, isPassing, type StoredRun } from "@throughline/runlog";
+import { isCovered, isPassing, type ListedRun } from "@throughline/runlog";
 import type { Logger } from "pino";
 import type { Authenticator } from "./auth.ts";
 import type { Answer, ClientSocket } from "./client-socket.ts";
 import type { FairTurns } from "./fair-turns.ts";
 import { eventFrame } from "./frame.ts";
 import type { Hub } from "./hub.ts";
+import { OneByOne } from "./one-by-one.ts";
+import { short } from "./short.ts";
 import { fitsFrame } from "./snapshot.ts";
+import { subgraphOf } from "./subgraph.ts";
 import { Subscription } from "./subscription.ts";
 import { whileFollowing } from "./until-ended.ts";
 import { updateThread } from "./update-thread.ts";
 
 export interface CommandDeps {
   dispatcher: Dispatcher;
-  saver: RedisCheckpointSaver;
   /** What may be long is read in turns, on a connection on which nobody else waits. */
   reads: { turns: FairTurns; dispatcher: Dispatcher; saver: RedisCheckpointSaver };
   hub: Hub;
@@ -54,10 +48,12 @@ type Handlers = {
   ) => Promise<Result<M> | { answer: Result<M>; begin: () => void }>;
 };
 
+/** Of params that are wrong in many places, so many are named. */
+const maxIssues = 10;
 const defaultListLimit = 50;
 const defaultHistoryLimit = 20;
-/** Characters of JSON in one answer, about: a state more may be in it. */
-const historySize = 4 * 1024 * 1024;
+/** Characters of JSON in one answer, about: a state, or a run, more may be in it. */
+const answerSize = 4 * 1024 * 1024;
 
 /** Answers the commands of every connection. Rejects with ProtocolError only. */
 export function commandHandler(
@@ -75,7 +71,9 @@ export function commandHandler(
     const method = frame.method as Method;
     const parsed = commands[method].params.safeParse(frame.params ?? {});
     if (!parsed.success) {
-      const issues = parsed.error.issues.map(({ path, message }) => ({ path: path.join("."), message }));
+      const issues = parsed.error.issues
+        .slice(0, maxIssues)
+        .map(({ path, message }) => ({ path: path.join("."), message }));
       const [first] = issues;
       const where = first?.path ? `params.${first.path}` : "params";
       throw new ProtocolError("invalid_argument", `${method}: ${where}: ${first?.message}`, { issues });
@@ -92,11 +90,12 @@ export function commandHandler(
 }
 
 function makeHandlers(deps: CommandDeps): Handlers {
-  const { dispatcher, saver, reads, hub } = deps;
+  const { dispatcher, reads, hub } = deps;
+  const updates = new OneByOne();
 
   /** The run, if it is this connection's owner's. */
-  const ownRun = async (connection: ClientSocket, runId: string): Promise<StoredRun> => {
-    const run = await dispatcher.runs.get(runId);
+  const ownRun = async (connection: ClientSocket, runId: string): Promise<ListedRun> => {
+    const run = await dispatcher.runs.look(runId);
     if (run === null || run.owner !== connection.principal.id) throw noSuchRun(runId);
     return run;
   };
@@ -125,7 +124,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
   /** Takes the run's place among the socket's subscriptions, and says what to do once the answer is on its way. */
   const subscribe = async (
     connection: ClientSocket,
-    { record, earlier }: StoredRun,
+    { record, earlier }: ListedRun,
     params: Omit<Params<"run.subscribe">, "runId">,
     mayRefuse: boolean,
   ): Promise<{ epoch: string; begin: () => void }> => {
@@ -169,7 +168,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
       const start = await startRequest(deps, connection, params);
       const started = { ...(await dispatcher.start(start)) };
       if (!subscribes) return started;
-      const run = await dispatcher.runs.must(started.runId);
+      const run = await ownRun(connection, started.runId);
       const { begin } = await subscribe(connection, run, { pages: params.pages }, false);
       return { answer: started, begin };
     },
@@ -207,14 +206,13 @@ function makeHandlers(deps: CommandDeps): Handlers {
           await dispatcher.revive(runId);
           return { runId, status: "cancelling" as const };
         }
-        const { record } = await dispatcher.runs.must(runId);
+        const { record } = await ownRun(connection, runId);
         return { runId, status: record.status, offset: record.head, checkpoint: record.checkpoint ?? null };
       });
     },
 
     "run.get": async (connection, { runId }) => {
-      const run = await ownRun(connection, runId);
-      return await dispatcher.describe({ record: run.record, queue: requestOf(run).queue });
+      return await dispatcher.describe(await ownRun(connection, runId));
     },
 
     "run.list": async (connection, { threadId, status, limit = defaultListLimit, before }) => {
@@ -223,6 +221,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
       const query = {
         owner,
         limit,
+        maxSize: answerSize,
         ...(threadId === undefined ? {} : { threadId }),
         ...(status === undefined ? {} : { status }),
         ...(before === undefined ? {} : { before }),
@@ -247,7 +246,7 @@ function makeHandlers(deps: CommandDeps): Handlers {
       const { states: checkpoints, next } = await reads.turns.take(connection, async () => {
         const saver = readsOf(connection);
         const path = await subgraphOf(saver, { threadId, checkpointId: before, ns });
-        return await readHistoryPage(saver, { threadId, limit, before, ns: path }, historySize);
+        return await readHistoryPage(saver, { threadId, limit, before, ns: path }, answerSize);
       });
       return { checkpoints, ...(next === undefined ? {} : { next }) };
     },
@@ -259,10 +258,11 @@ function makeHandlers(deps: CommandDeps): Handlers {
         dispatcher,
         hub,
         cancelWaitMs: deps.cancelWaitMs,
-        saver: saver.scoped(ownerScope(owner)),
+        saver: readsOf(connection),
+        inTurn: <T>(work: () => Promise<T>) => reads.turns.take(connection, work),
+        updates,
       };
-      const ns = await subgraphOf(own.saver, update);
-      const checkpointId = await updateThread(own, owner, { ...update, ns });
+      const checkpointId = await updateThread(own, owner, update);
       return { threadId: update.threadId, checkpointId };
     },
 
@@ -283,17 +283,6 @@ function makeHandlers(deps: CommandDeps): Handlers {
 
     "server.ping": async () => ({}),
   };
-}
-
-/** The subgraph that a command names. Throws no_such_checkpoint where the thread has none by that name. */
-async function subgraphOf(saver: RedisCheckpointSaver, position: Position): Promise<string[]> {
-  const path = await findSubgraph(saver, position);
-  if (path !== undefined) return path;
-  const { threadId, checkpointId, ns = [] } = position;
-  throw new ProtocolError(
-    "no_such_checkpoint",
-    `thread ${short(threadId)} has no ${checkpointId === undefined ? "state" : `checkpoint ${short(checkpointId)}`} of a subgraph ${short(ns.join("|"))}`,
-  );
 }
 
 /** Checks what a new run names, before anything is written. */
@@ -387,9 +376,4 @@ function noSuchCheckpoint(threadId: string, checkpointId: string): ProtocolError
     "no_such_checkpoint",
     `thread ${short(threadId)} has no checkpoint ${short(checkpointId)}`,
   );
-}
-
-/** What a client sent, in an error message of ours. */
-function short(text: string): string {
-  return JSON.stringify(text.length > 100 ? `${text.slice(0, 100)}…` : text);
 }

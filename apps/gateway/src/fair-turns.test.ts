@@ -3,11 +3,13 @@ import { FairTurns, type Taker } from "./fair-turns.ts";
 
 class Socket implements Taker {
   readonly name: string;
+  readonly principal: { id: string };
   writable = true;
   closed = false;
   #drain: (() => void) | undefined;
-  constructor(name: string) {
+  constructor(name: string, owner = name) {
     this.name = name;
+    this.principal = { id: owner };
   }
   drained(): Promise<void> {
     if (this.writable) return Promise.resolve();
@@ -81,6 +83,45 @@ test("sockets take turns: one that asks for many delays another by one", async (
   desk.ask(c);
   await desk.finish();
   expect(desk.begun.join("")).toBe("aabcabaa");
+});
+
+test("owners take turns: many sockets of one delay another's by one, and each other", async () => {
+  const desk = new Desk(1);
+  const [p, q, r] = ["p", "q", "r"].map((name) => new Socket(name, "many"));
+  desk.ask(p!, 3);
+  desk.ask(q!, 2);
+  desk.ask(r!, 2);
+  desk.ask(a, 3);
+  await desk.finish();
+  expect(desk.begun.join("")).toBe("ppaqarapqr");
+});
+
+test("an owner's socket that has gone, or takes nothing, costs the owner no turn", async () => {
+  const desk = new Desk(1);
+  const [gone, slow, ready] = ["g", "s", "r"].map((name) => new Socket(name, "many"));
+  desk.ask(b);
+  for (const socket of [gone, slow, ready]) desk.ask(socket!, 2);
+  desk.ask(a, 2);
+  gone!.closed = true;
+  slow!.writable = false;
+  await desk.finish();
+  expect(desk.begun.join("")).toBe("brara");
+  slow!.drain();
+  await desk.finish();
+  expect(desk.begun.join("")).toBe("brarass");
+});
+
+test("over the limit an owner has one share, on however many sockets, and each of them has one of that", async () => {
+  const desk = new Desk(1, 8);
+  const [p, q] = ["p", "q"].map((name) => new Socket(name, "many"));
+  desk.ask(p!, 1 + 8);
+  desk.ask(q!, 5);
+  desk.ask(a, 5);
+  await desk.finish();
+  const answers = await Promise.all(desk.answers);
+  expect(answers.slice(0, 9)).toEqual(Array(9).fill("p"));
+  expect(answers.slice(9, 14)).toEqual([...Array(4).fill("q"), "rate_limited"]);
+  expect(answers.slice(14)).toEqual([...Array(4).fill("a"), "rate_limited"]);
 });
 
 test("what fails gives its turn back", async () => {

@@ -1,6 +1,6 @@
 /**
- * Reads that may be long take turns: so many at once, whoever asks, and the sockets one after the other, so that one that
- * asks for a hundred delays another's one by as many as there are sockets, not by a hundred.
+ * Reads that may be long take turns: so many at once, whoever asks, the owners one after the other, and of each owner its
+ * sockets. Who asks for a hundred, on one socket or on a hundred, delays another owner by as many as there are owners.
  *
  * Invariants:
  * - a socket whose last answers are still to be read has no turn: what it is answered is bounded by what it takes;
@@ -10,6 +10,8 @@ import { ProtocolError } from "@throughline/protocol";
 
 /** Who asks: a socket. */
 export interface Taker {
+  /** Whose socket it is. */
+  readonly principal: { readonly id: string };
   readonly writable: boolean;
   readonly closed: boolean;
   /** Resolves when it takes more, or is gone. */
@@ -21,14 +23,23 @@ interface Waiting {
   refuse(error: ProtocolError): void;
 }
 
+/** An owner that has something waiting. */
+interface Owner {
+  readonly id: string;
+  waiting: number;
+  /** What waits, by socket. Only a socket that has something waiting is here. */
+  readonly lines: Map<Taker, Waiting[]>;
+  /** Those of the sockets whose turn comes, in order; the others are waited for to take what they have. */
+  readonly ring: Taker[];
+}
+
 export class FairTurns {
   readonly #maxWaiting: number;
   #free: number;
   #waiting = 0;
-  /** What waits, by who asked. Only who has something waiting is here. */
-  readonly #lines = new Map<Taker, Waiting[]>();
-  /** Those of them whose turn comes, in order; the others are waited for to take what they have. */
-  readonly #ring: Taker[] = [];
+  readonly #owners = new Map<string, Owner>();
+  /** Those of them that have a socket whose turn comes, in order. */
+  readonly #ring: Owner[] = [];
 
   /**
    * @param atOnce how many are under way at once
@@ -58,49 +69,73 @@ export class FairTurns {
   }
 
   #turn(taker: Taker): Promise<void> {
-    const line = this.#lines.get(taker);
+    const { id } = taker.principal;
+    const owner = this.#owners.get(id) ?? { id, waiting: 0, lines: new Map(), ring: [] };
+    const line = owner.lines.get(taker);
     const own = line?.length ?? 0;
-    const sockets = this.#lines.size + (line === undefined ? 1 : 0);
-    if (this.#waiting >= this.#maxWaiting && own >= Math.max(1, Math.floor(this.#maxWaiting / sockets))) {
-      const message = `${this.#waiting} reads wait for their turn here, ${own} of them this socket's: ask again later`;
-      return Promise.reject(new ProtocolError("rate_limited", message));
+    if (this.#waiting >= this.#maxWaiting) {
+      const owners = this.#owners.size + (owner.waiting === 0 ? 1 : 0);
+      const sockets = owner.lines.size + (line === undefined ? 1 : 0);
+      const share = Math.max(1, Math.floor(this.#maxWaiting / owners));
+      if (owner.waiting >= share && own >= Math.max(1, Math.floor(share / sockets))) {
+        const message = `${this.#waiting} reads wait for their turn here, ${owner.waiting} of them your own: ask again later`;
+        return Promise.reject(new ProtocolError("rate_limited", message));
+      }
     }
     return new Promise((begin, refuse) => {
       this.#waiting++;
+      owner.waiting++;
+      this.#owners.set(id, owner);
       if (line !== undefined) {
         line.push({ begin, refuse });
         return;
       }
-      this.#lines.set(taker, [{ begin, refuse }]);
-      this.#ring.push(taker);
+      owner.lines.set(taker, [{ begin, refuse }]);
+      this.#join(owner, taker);
       this.#next();
     });
   }
 
+  #join(owner: Owner, taker: Taker): void {
+    owner.ring.push(taker);
+    if (owner.ring.length === 1) this.#ring.push(owner);
+  }
+
   #next(): void {
     while (this.#free > 0) {
-      const taker = this.#ring.shift();
-      if (taker === undefined) return;
-      const line = this.#lines.get(taker)!;
+      const owner = this.#ring[0];
+      if (owner === undefined) return;
+      const taker = owner.ring.shift()!;
+      if (owner.ring.length === 0) this.#ring.shift();
+      const line = owner.lines.get(taker)!;
       if (taker.closed) {
-        this.#lines.delete(taker);
-        this.#waiting -= line.length;
+        owner.lines.delete(taker);
+        this.#left(owner, line.length);
         for (const { refuse } of line) refuse(new ProtocolError("unavailable", "the socket is closed"));
         continue;
       }
       if (!taker.writable) {
         void taker.drained().then(() => {
-          this.#ring.push(taker);
+          this.#join(owner, taker);
           this.#next();
         });
         continue;
       }
+      // The owner has had its turn.
+      if (owner.ring.length > 0) this.#ring.push(this.#ring.shift()!);
       const { begin } = line.shift()!;
-      this.#waiting--;
-      if (line.length > 0) this.#ring.push(taker);
-      else this.#lines.delete(taker);
+      this.#left(owner, 1);
+      if (line.length > 0) this.#join(owner, taker);
+      else owner.lines.delete(taker);
       this.#free--;
       begin();
     }
+  }
+
+  /** So many of an owner's wait no more. */
+  #left(owner: Owner, count: number): void {
+    this.#waiting -= count;
+    owner.waiting -= count;
+    if (owner.waiting === 0) this.#owners.delete(owner.id);
   }
 }

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Dispatcher } from "@throughline/dispatch";
 import {
   commands,
   Fold,
@@ -9,7 +10,9 @@ import {
   ProtocolError,
   streamModes,
 } from "@throughline/protocol";
+import { RunStore } from "@throughline/runlog";
 import fc from "fast-check";
+import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type RefusedError, TestClient } from "../../../test/support/client.ts";
 import { type Line, startLine } from "../../../test/support/line.ts";
@@ -95,6 +98,79 @@ describe("whatever a client sends", () => {
     );
     await expectUnharmed();
     expect(client.strays).toEqual([]);
+  });
+
+  test("a list of what is wrong names ten of them, and one that is too long is not looked into", async () => {
+    const refusal = async (method: string, params: object) => {
+      const error = (await client
+        .command(method, params as never)
+        .catch((reason) => reason)) as ProtocolError;
+      expect(error).toMatchObject({ code: "invalid_argument" });
+      return error.details?.issues as { path: string }[];
+    };
+    const wrong = (count: number) => Array.from({ length: count }, () => 1);
+    expect(await refusal("run.start", { agent: "a", config: { tags: wrong(100) } })).toHaveLength(10);
+    const long = wrong(20_000);
+    const tooLong: [string, string, object][] = [
+      ["config.tags", "run.start", { agent: "a", config: { tags: long } }],
+      ["config.tags", "run.start", { agent: "a", config: { tags: long.map(String) } }],
+      ["modes", "run.start", { agent: "a", modes: long }],
+      ["interruptBefore", "run.start", { agent: "a", interruptBefore: long }],
+      ["command.goto", "run.start", { agent: "a", command: { goto: long } }],
+      ["filter.ns", "run.subscribe", { runId: "followed", filter: { ns: long } }],
+      ["filter.tags", "run.subscribe", { runId: "followed", filter: { tags: long } }],
+      ["ns", "thread.get", { threadId: "t", ns: long }],
+    ];
+    for (const [path, method, params] of tooLong) {
+      expect(await refusal(method, params)).toMatchObject([{ path }]);
+    }
+    await expectUnharmed();
+  });
+
+  test("a list of runs with much metadata comes in several answers", async () => {
+    const runs = new RunStore(line.redis, { prefix: line.prefix });
+    const dispatcher = new Dispatcher(line.redis, { prefix: line.prefix });
+    const metadata = { pad: "x".repeat(1_000_000) };
+    try {
+      for (let i = 0; i < 6; i++) {
+        const request = { queue: "none" };
+        await dispatcher.start({ agent: "a", owner: "local", threadId: "large", request, metadata });
+      }
+    } finally {
+      await dispatcher.close();
+    }
+    const first = await client.call("run.list", { threadId: "large" });
+    expect(first.runs).toHaveLength(5);
+    const second = await client.call("run.list", { threadId: "large", before: first.next! });
+    expect(second.runs).toHaveLength(1);
+    expect(second.next).toBeUndefined();
+    for (const { runId } of [...first.runs, ...second.runs]) await runs.remove(runId);
+  });
+
+  test("what a run was asked, which may be large, is not read to look at the run", async () => {
+    const own = await ScriptedRun.open(line.redis, line.prefix, "looked-at");
+    const redis = new Redis(testRedisUrl());
+    const seen: string[][] = [];
+    const monitor = await redis.monitor();
+    try {
+      monitor.on("monitor", (_: string, args: string[]) => seen.push(args));
+      await client.command("run.get", { runId: own.runId });
+      await client.command("run.subscribe", { runId: own.runId });
+      await client.command("run.unsubscribe", { runId: own.runId });
+      const cancelled = client.command("run.cancel", { runId: own.runId });
+      await own.finish();
+      await cancelled;
+      const mark = `mark-${own.runId}`;
+      await redis.echo(mark);
+      await until(() => seen.some((args) => args.includes(mark)));
+    } finally {
+      monitor.disconnect();
+      redis.disconnect();
+    }
+    const reads = seen.filter((args) => args.some((arg) => arg.includes(`{${own.runId}}`)));
+    expect(reads.length).toBeGreaterThan(3);
+    expect(reads.filter(([name]) => name?.toLowerCase() === "hgetall")).toEqual([]);
+    expect(reads.filter((args) => args.includes("request"))).toEqual([]);
   });
 
   test("a frame that is none is answered with what would be right, and costs nothing", async () => {

@@ -112,7 +112,6 @@ export async function startGateway(
   const lists = new Dispatcher(reads, { prefix });
   const handle = commandHandler({
     dispatcher,
-    saver: new RedisCheckpointSaver(commands, { prefix }),
     reads: {
       turns: new FairTurns(maxHeavyReads, maxHeavyWaiting),
       dispatcher: lists,

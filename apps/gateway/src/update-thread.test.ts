@@ -1,19 +1,20 @@
-import { RedisCheckpointSaver, readHistory } from "@throughline/checkpoint";
+import { RedisCheckpointSaver, readHistory, writeState } from "@throughline/checkpoint";
 import { Dispatcher } from "@throughline/dispatch";
 import { Redis } from "ioredis";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { testLogger } from "../../../test/support/logger.ts";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
-import type { CommandDeps } from "./commands.ts";
 import { Hub } from "./hub.ts";
-import { updateThread } from "./update-thread.ts";
+import { OneByOne } from "./one-by-one.ts";
+import { type UpdateDeps, updateThread } from "./update-thread.ts";
 
 let redis: Redis;
 let subscriber: Redis;
-let deps: Pick<CommandDeps, "dispatcher" | "saver" | "hub" | "cancelWaitMs">;
+let prefix: string;
+let deps: UpdateDeps;
 
 beforeEach(async () => {
-  const prefix = testPrefix();
+  prefix = testPrefix();
   redis = new Redis(testRedisUrl());
   subscriber = new Redis(testRedisUrl());
   const dispatcher = new Dispatcher(redis, { prefix });
@@ -24,7 +25,14 @@ beforeEach(async () => {
     { prefix, gatewayId: "g", ...limits, revive: (runId) => dispatcher.revive(runId) },
     testLogger,
   );
-  deps = { dispatcher, hub, saver: new RedisCheckpointSaver(redis, { prefix }), cancelWaitMs: 300 };
+  deps = {
+    dispatcher,
+    hub,
+    saver: new RedisCheckpointSaver(redis, { prefix }),
+    inTurn: (work) => work(),
+    updates: new OneByOne(),
+    cancelWaitMs: 300,
+  };
   await writtenByGraph();
 });
 afterEach(async () => {
@@ -49,7 +57,7 @@ async function writtenByGraph(): Promise<void> {
   await deps.saver.put(config, checkpoint, metadata, checkpoint.channel_versions);
 }
 
-const update = () => updateThread(deps as CommandDeps, "alice", { threadId: "t", values: { topic: "y" } });
+const update = () => updateThread(deps, "alice", { threadId: "t", values: { topic: "y" } });
 
 test("no worker takes it up in time: it is given up, nothing is written, and the thread is free", async () => {
   await deps.dispatcher.agents.offer("w", {
@@ -67,4 +75,45 @@ test("no worker takes it up in time: it is given up, nothing is written, and the
 test("nobody offers its agent any more: it is refused, and no run is left", async () => {
   await expect(update()).rejects.toMatchObject({ code: "no_such_agent" });
   expect(await deps.dispatcher.list({ owner: "alice", threadId: "t", limit: 5 })).toEqual({ runs: [] });
+});
+
+test("many updates of one thread at once are written one after the other, and none has to try again", async () => {
+  let reads = 0;
+  let turns = 0;
+  const { saver } = deps;
+  const getTuple = saver.getTuple.bind(saver);
+  vi.spyOn(saver, "getTuple").mockImplementation(async (config) => {
+    reads++;
+    return await getTuple(config);
+  });
+  deps.inTurn = async (work) => {
+    turns++;
+    return await work();
+  };
+  const count = 30;
+  const updates = Array.from({ length: count }, (_, i) =>
+    updateThread(deps, "alice", { threadId: "other", values: { [`k${i}`]: i } }),
+  );
+  const written = await Promise.all(updates);
+  const history = await readHistory(saver, { threadId: "other" });
+  expect(history.map(({ checkpointId }) => checkpointId)).toEqual(written.toReversed());
+  expect(Object.keys(history[0]!.values)).toHaveLength(count);
+  // Once for whose it is, once for what to write on.
+  expect([reads, turns]).toEqual([2 * count, count]);
+});
+
+test("others move the head again and again: it is given up as thread_busy, and the next may go", async () => {
+  const { saver } = deps;
+  const others = new RedisCheckpointSaver(redis, { prefix });
+  const getTuple = saver.getTuple.bind(saver);
+  const spy = vi.spyOn(saver, "getTuple").mockImplementation(async (config) => {
+    const tuple = await getTuple(config);
+    await writeState(others, { threadId: "other", update: { theirs: 1 }, metadata: { source: "update" } });
+    return tuple;
+  });
+  const update = () => updateThread(deps, "alice", { threadId: "other", values: { own: 1 } });
+  await expect(update()).rejects.toMatchObject({ code: "thread_busy", retryable: true });
+  spy.mockRestore();
+  const written = await update();
+  expect((await readHistory(saver, { threadId: "other" }))[0]?.checkpointId).toBe(written);
 });

@@ -4,10 +4,18 @@
  * What a function agent keeps is written here. A graph has reducers, and edges that say what follows: only who has the
  * graph can write to its state, so that is asked of a worker, as a run of its own in the thread's line.
  */
-import { graphOf, type RedisCheckpointSaver, refuseSerialised, writeState } from "@throughline/checkpoint";
+import {
+  graphOf,
+  HeadMovedError,
+  type RedisCheckpointSaver,
+  refuseSerialised,
+  writeState,
+} from "@throughline/checkpoint";
 import type { Dispatcher, StateUpdate } from "@throughline/dispatch";
 import { ProtocolError } from "@throughline/protocol";
 import type { Hub } from "./hub.ts";
+import type { OneByOne } from "./one-by-one.ts";
+import { subgraphOf } from "./subgraph.ts";
 import { whileFollowing } from "./until-ended.ts";
 
 /** What it needs of a gateway. */
@@ -15,6 +23,10 @@ export interface UpdateDeps {
   dispatcher: Dispatcher;
   /** Of the owner's threads. */
   saver: RedisCheckpointSaver;
+  /** Does what reads and writes states when its turn has come. A worker is not waited for in a turn. */
+  inTurn: <T>(work: () => Promise<T>) => Promise<T>;
+  /** The updates that this gateway has under way, by thread. */
+  updates: OneByOne;
   hub: Hub;
   /** How long it waits for a worker that ends what it had begun, ms. */
   cancelWaitMs: number;
@@ -29,37 +41,55 @@ interface ThreadUpdate extends StateUpdate {
 /**
  * @returns the id of the checkpoint that was written
  * @throws ProtocolError thread_busy, no_such_agent, invalid_argument (the graph refuses it), unavailable (no worker
- * took it up in time), payload_too_large (the owner has as much stored as it may); what writeState throws
+ * took it up in time), no_such_checkpoint (no such subgraph), payload_too_large (the owner has as much stored as it
+ * may), rate_limited (too many wait for a turn); what writeState throws
  */
 export async function updateThread(deps: UpdateDeps, owner: string, update: ThreadUpdate): Promise<string> {
   const bytes = Buffer.byteLength(JSON.stringify(update.values));
   return await deps.dispatcher.keeping(owner, update.threadId, bytes, () => write(deps, owner, update));
 }
 
-async function write(
-  deps: UpdateDeps,
-  owner: string,
-  { threadId, checkpointId, values, asNode, ns = [] }: ThreadUpdate,
-): Promise<string> {
-  const { dispatcher, saver } = deps;
+async function write(deps: UpdateDeps, owner: string, update: ThreadUpdate): Promise<string> {
+  // Each would move the head from under all others, which would have to read it again.
+  const done = await deps.updates.run(JSON.stringify([owner, update.threadId]), async () => {
+    await refuseBusy(deps.dispatcher, owner, update.threadId);
+    return await deps.inTurn(() => writeUnlessGraph(deps.saver, update));
+  });
+  if ("written" in done) return done.written;
+  return await updateGraph(deps, owner, done.agent, { ...update, ns: done.ns });
+}
+
+async function refuseBusy(dispatcher: Dispatcher, owner: string, threadId: string): Promise<void> {
   const active = await dispatcher.active(owner, threadId);
-  if (active !== null) {
-    const message = `thread ${threadId} has an active run: its state is that run's until it ends`;
-    throw new ProtocolError("thread_busy", message, { activeRunId: active });
-  }
+  if (active === null) return;
+  const message = `thread ${threadId} has an active run: its state is that run's until it ends`;
+  throw new ProtocolError("thread_busy", message, { activeRunId: active });
+}
+
+/** Writes it, unless a graph wrote the state: then says whose it is. */
+async function writeUnlessGraph(
+  saver: RedisCheckpointSaver,
+  { threadId, checkpointId, values, asNode, ns: named }: ThreadUpdate,
+): Promise<{ written: string } | { agent: string; ns: string[] }> {
+  const ns = await subgraphOf(saver, { threadId, checkpointId, ns: named });
   const agent = await graphOf(saver, { threadId, checkpointId, ns });
-  if (agent !== null)
-    return await updateGraph(deps, owner, agent, { threadId, checkpointId, values, asNode, ns });
+  if (agent !== null) return { agent, ns };
   if (ns.length > 0) {
     throw new ProtocolError("invalid_argument", `nobody knows whose subgraph ${ns.join("|")} is`);
   }
-  const { checkpointId: written } = await writeState(saver, {
-    threadId,
-    ...(checkpointId === undefined ? {} : { parentId: checkpointId }),
-    update: values,
-    metadata: { source: "update", ...(asNode === undefined ? {} : { as_node: asNode }) },
-  });
-  return written;
+  try {
+    const { checkpointId: written } = await writeState(saver, {
+      threadId,
+      ...(checkpointId === undefined ? {} : { parentId: checkpointId }),
+      update: values,
+      metadata: { source: "update", ...(asNode === undefined ? {} : { as_node: asNode }) },
+    });
+    return { written };
+  } catch (error) {
+    if (!(error instanceof HeadMovedError)) throw error;
+    const message = `thread ${threadId} is written to by others all the time: try again later`;
+    throw new ProtocolError("thread_busy", message);
+  }
 }
 
 async function updateGraph(
@@ -88,9 +118,9 @@ async function updateGraph(
     if (!(await ended(cancelWaitMs))) {
       await dispatcher.cancel(runId, { keep: "discard", reason: "thread.update was given up" });
     }
-    const { record } = await dispatcher.runs.must(runId);
-    if (record.status === "completed" && record.checkpoint) return record.checkpoint.checkpointId;
-    if (record.status === "failed") {
+    const record = (await dispatcher.runs.look(runId))?.record;
+    if (record?.status === "completed" && record.checkpoint) return record.checkpoint.checkpointId;
+    if (record?.status === "failed") {
       throw new ProtocolError(
         "invalid_argument",
         `agent ${agent} refuses the update: ${record.error?.message}`,

@@ -4,10 +4,10 @@ import type { FlatMessage } from "@throughline/protocol";
 import { Redis } from "ioredis";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
-import { InvalidArgumentError, NoSuchCheckpointError, StaleAttemptError } from "./errors.ts";
+import { HeadMovedError, InvalidArgumentError, NoSuchCheckpointError, StaleAttemptError } from "./errors.ts";
 import { flattenMessage } from "./messages.ts";
 import { RedisCheckpointSaver } from "./saver.ts";
-import { readHistory, readHistoryPage, readState, writeState } from "./thread-state.ts";
+import { childCheckpoint, readHistory, readHistoryPage, readState, writeState } from "./thread-state.ts";
 
 const redis = new Redis(testRedisUrl());
 afterAll(() => redis.disconnect());
@@ -218,6 +218,31 @@ describe("writeState", () => {
     const state = await readState(saver, { threadId });
     expect(texts(state?.values)?.sort()).toEqual(["0", "1", "2", "3", "4", "5", "6", "7"]);
     expect(state?.metadata.step).toBe(6);
+  });
+
+  test("gives up where others move the head before each of its tries", async () => {
+    const { saver, prefix } = setup();
+    const busy = new RedisCheckpointSaver(redis, { prefix });
+    let reads = 0;
+    const getTuple = busy.getTuple.bind(busy);
+    vi.spyOn(busy, "getTuple").mockImplementation(async (config) => {
+      const tuple = await getTuple(config);
+      await writeState(saver, { threadId, update: { others: ++reads }, metadata });
+      return tuple;
+    });
+    await expect(writeState(busy, { threadId, update: { own: 1 }, metadata })).rejects.toThrow(
+      HeadMovedError,
+    );
+    expect(reads).toBe(10);
+    expect((await readState(saver, { threadId }))?.values).toEqual({ others: 10 });
+  });
+
+  test("counts versions of more channels than a call takes arguments", () => {
+    const { saver } = setup();
+    const channel_versions = Object.fromEntries(Array.from({ length: 200_000 }, (_, i) => [`k${i}`, i + 1]));
+    const parent = { ...emptyCheckpoint(), channel_versions };
+    const { version } = childCheckpoint(parent, 1, new Map([["a", 1]]), saver);
+    expect(Math.floor(Number(version))).toBe(200_001);
   });
 
   test.each([

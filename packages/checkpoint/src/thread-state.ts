@@ -1,5 +1,6 @@
 /** A thread's state as a gateway shows it and a plain function agent writes it: no graph needed. */
 
+import { setTimeout as sleep } from "node:timers/promises";
 import type { BaseMessage } from "@langchain/core/messages";
 import type { RunnableConfig } from "@langchain/core/runnables";
 import {
@@ -54,6 +55,11 @@ export interface StateUpdate {
   update: Record<string, unknown>;
   metadata: { source: CheckpointMetadata["source"]; run_id?: string; [key: string]: unknown };
 }
+
+/** How often a write to the head is tried. Each try reads the whole head. */
+const maxTries = 10;
+/** After a try, ms: a random time up to so much. */
+const maxPauseMs = 20;
 
 /** Which of a thread's checkpoints. */
 export interface Position {
@@ -162,14 +168,14 @@ export async function graphOf(
  * Writes a child checkpoint in LangGraph's format, from which a graph continues as from one of its own. Two that write
  * to the head at the same time both end up on the thread's line, one after the other.
  * @throws NoSuchCheckpointError (`parentId`), InvalidArgumentError (a message, or a key or value that is LangGraph's
- * own), StaleAttemptError (a fenced saver)
+ * own), StaleAttemptError (a fenced saver), HeadMovedError (others moved the head before each of ten tries)
  */
 export async function writeState(
   saver: RedisCheckpointSaver,
   { threadId, parentId, update, metadata }: StateUpdate,
 ): Promise<{ threadId: string; checkpointId: string }> {
   const changes = parseUpdate(update);
-  for (;;) {
+  for (let tries = 1; ; tries++) {
     const parent = parentId === null ? undefined : await saver.getTuple(at(threadId, parentId));
     if (parentId && !parent) throw new NoSuchCheckpointError(threadId, parentId);
     const step = (parent?.metadata?.step ?? -2) + 1;
@@ -187,7 +193,8 @@ export async function writeState(
       );
       return { threadId, checkpointId: checkpoint.id };
     } catch (error) {
-      if (!(error instanceof HeadMovedError)) throw error;
+      if (!(error instanceof HeadMovedError) || tries === maxTries) throw error;
+      await sleep(Math.random() * maxPauseMs);
     }
   }
 }
@@ -288,7 +295,7 @@ function nextNodes({ channel_values, channel_versions, versions_seen }: Checkpoi
   for (const [channel, value] of Object.entries(channel_values)) {
     if (channel === START) next.push(START);
     if (channel === SENDS && Array.isArray(value)) {
-      next.push(...value.map((send: { node: unknown }) => String(send.node)));
+      for (const { node } of value as { node: unknown }[]) next.push(String(node));
     }
     const trigger = triggerOf(channel);
     if (trigger === undefined) continue;
@@ -385,7 +392,7 @@ export function childCheckpoint(
   const versions = Object.values(old.channel_versions);
   // Above every channel's, as LangGraph counts: a version tells when in the thread a channel changed.
   const version = saver.getNextVersion(
-    versions.length > 0 ? Number(maxChannelVersion(...versions)) : undefined,
+    versions.length > 0 ? Number(versions.reduce((max, each) => maxChannelVersion(max, each))) : undefined,
   );
   const newVersions = Object.fromEntries([...changed.keys()].map((channel) => [channel, version]));
   return {

@@ -19,7 +19,6 @@ import {
   type Cancelled,
   defaultPrefix,
   defaultRetention,
-  type ListedRun,
   newEpoch,
   type Retention,
   RunStore,
@@ -84,6 +83,8 @@ const inputWaitMs = 1_000;
 const inputPollMs = 20;
 /** Runs that one list looks at. */
 const maxScan = 1_000;
+/** Records that a list reads at once: each may have a megabyte of metadata. */
+const readAtOnce = 16;
 const idempotencyTtlS = 24 * 60 * 60;
 
 export class Dispatcher {
@@ -243,7 +244,7 @@ export class Dispatcher {
       const first = await threads.active(threadId);
       const next = first === null ? null : await this.#heal(threads, threadId, first);
       if (next === null || left <= 0) return next;
-      const run = await this.runs.get(next);
+      const run = await this.runs.look(next);
       if (run !== null && !isEnding(run.record.status)) return next;
       await sleep(inputPollMs);
     }
@@ -254,7 +255,7 @@ export class Dispatcher {
    * of the first there, is put back if it was lost. Changes nothing where all is well.
    */
   async revive(runId: string): Promise<void> {
-    const run = await this.runs.get(runId);
+    const run = await this.runs.look(runId);
     if (run === null || isEnding(run.record.status)) return;
     const { threadId } = run.record;
     const threads = this.threadsOf(run.owner);
@@ -276,15 +277,19 @@ export class Dispatcher {
   }
 
   /** A run as its owner is told of it: one that has a worker no more waits for the next, whatever its record says. */
-  async describe({ record, queue }: { record: RunRecord; queue: string }): Promise<RunRecord> {
+  async describe(run: { record: RunRecord; queue?: string | undefined }): Promise<RunRecord> {
+    const { record } = run;
     if (record.status !== "running") return record;
-    const held = await this.#queue.isHeld(queue, record.runId);
+    const held = await this.#queue.isHeld(await this.#queueOf(run), record.runId);
     return held ? record : { ...record, status: "queued" };
   }
 
   /**
    * An owner's runs, or a thread's, newest first, from the one after `before` on. It looks at so many at most, whatever
-   * their status: `next` is the last that it looked at, where there may be more behind.
+   * their status, and ends where what it has is as large as it may be, or by one run larger: `next` is the last that it
+   * looked at, where there may be more behind.
+   *
+   * @param query.maxSize characters of JSON. Default: any size
    */
   async list(query: {
     owner: string;
@@ -292,8 +297,9 @@ export class Dispatcher {
     status?: RunStatus;
     limit: number;
     before?: string;
+    maxSize?: number;
   }): Promise<{ runs: RunRecord[]; next?: string }> {
-    const { threadId } = query;
+    const { threadId, maxSize = Number.POSITIVE_INFINITY } = query;
     const index =
       threadId === undefined
         ? this.#owners.runsKey(query.owner)
@@ -305,48 +311,43 @@ export class Dispatcher {
       from = rank + 1;
     }
     const runs: RunRecord[] = [];
+    let size = 0;
     for (let looked = 0; ; ) {
       const page = Math.min(Math.max(query.status === undefined ? 50 : 250, query.limit), maxScan - looked);
       const runIds = await this.#redis.zrevrange(index, from, from + page - 1);
       if (runIds.length === 0) return { runs };
-      const { listed, expired } = await this.#look(runIds, query.status);
-      if (expired.length > 0) await this.#redis.zrem(index, ...expired);
-      const own = listed.flatMap((run) => (run?.owner === query.owner ? [run] : []));
-      for (const record of await Promise.all(own.map((run) => this.#describeListed(run)))) {
-        if (query.status !== undefined && record.status !== query.status) continue;
-        runs.push(record);
-        if (runs.length === query.limit) return { runs };
+      const wanted = await this.#withStatus(runIds, query.status);
+      const expired = new Set<string>();
+      for (let i = 0; i < wanted.length; i += readAtOnce) {
+        const some = wanted.slice(i, i + readAtOnce);
+        const listed = await this.runs.listed(some);
+        const gone = some.filter((_, j) => listed[j] === null);
+        for (const runId of gone) expired.add(runId);
+        if (gone.length > 0) await this.#redis.zrem(index, ...gone);
+        const own = listed.flatMap((run) => (run?.owner === query.owner ? [run] : []));
+        for (const record of await Promise.all(own.map((run) => this.describe(run)))) {
+          if (query.status !== undefined && record.status !== query.status) continue;
+          runs.push(record);
+          if (runs.length === query.limit) return { runs };
+          size += JSON.stringify(record).length;
+          if (size >= maxSize) return { runs, next: record.runId };
+        }
       }
       looked += runIds.length;
       // What has expired is no more in the index: it cannot be gone on from.
-      const last = runIds.findLast((id) => !expired.includes(id));
+      const last = runIds.findLast((id) => !expired.has(id));
       if (looked >= maxScan && last !== undefined) return { runs, next: last };
-      from += page - expired.length;
+      from += page - expired.size;
     }
   }
 
-  /** What may have that status of these runs, and which have expired. Of the others nothing else is read. */
-  async #look(
-    runIds: readonly string[],
-    status: RunStatus | undefined,
-  ): Promise<{ listed: (ListedRun | null)[]; expired: string[] }> {
-    let wanted = runIds;
-    if (status !== undefined) {
-      const statuses = await this.runs.statuses(runIds);
-      // One that has lost its worker is listed as queued.
-      const stored = status === "queued" ? [status, "running"] : [status];
-      wanted = runIds.filter((_, i) => statuses[i] === null || stored.includes(statuses[i]!));
-    }
-    const listed = await this.runs.listed(wanted);
-    return { listed, expired: wanted.filter((_, i) => listed[i] === null) };
-  }
-
-  async #describeListed({ record, queue }: ListedRun): Promise<RunRecord> {
-    if (record.status !== "running") return record;
-    return await this.describe({
-      record,
-      queue: queue ?? requestOf(await this.runs.must(record.runId)).queue,
-    });
+  /** Those of these runs that may have that status, or have expired. Of the others nothing else is read. */
+  async #withStatus(runIds: readonly string[], status: RunStatus | undefined): Promise<readonly string[]> {
+    if (status === undefined) return runIds;
+    const statuses = await this.runs.statuses(runIds);
+    // One that has lost its worker is listed as queued.
+    const stored = status === "queued" ? [status, "running"] : [status];
+    return runIds.filter((_, i) => statuses[i] === null || stored.includes(statuses[i]!));
   }
 
   /** Brings back the runs that workers of a queue have parked. To be called by each of them, every `bringBackEveryMs`. */
@@ -385,10 +386,19 @@ export class Dispatcher {
 
   /** Puts a run on its queue. false: it has ended and there is nothing left to do, or its record has expired. */
   async #enqueue(runId: string): Promise<boolean> {
-    const run = await this.runs.get(runId);
-    if (run === null || (isEnding(run.record.status) && !keepsInput(run))) return false;
-    await this.#queue.add(requestOf(run).queue, { runId, threadId: run.record.threadId, owner: run.owner });
+    const run = await this.runs.look(runId);
+    if (run === null) return false;
+    const { record, owner } = run;
+    if (isEnding(record.status)) {
+      const whole = await this.runs.get(runId);
+      if (whole === null || !keepsInput(whole)) return false;
+    }
+    await this.#queue.add(await this.#queueOf(run), { runId, threadId: record.threadId, owner });
     return true;
+  }
+
+  async #queueOf({ record, queue }: { record: RunRecord; queue?: string | undefined }): Promise<string> {
+    return queue ?? requestOf(await this.runs.must(record.runId)).queue;
   }
 
   #idempotencyKey(owner: string, key: string): string {

@@ -14,21 +14,35 @@ type Json = z.core.util.JSONType;
 const json = z.any().refine((value) => value !== undefined, "a value is needed") as z.ZodType<Json, Json>;
 const record = z.record(z.string(), z.any()) as z.ZodType<Record<string, Json>, Record<string, Json>>;
 
-/** An id of a run: what the gateway gave out. */
-const runId = z.string().min(1).max(128);
+/** A list of at most `max` items. One that is longer is refused before any of its items is looked at. */
+function list<T extends z.ZodType>(item: T, max: number, min = 0) {
+  const items = z.array(item).min(min).max(max);
+  return z.preprocess((value, context) => {
+    if (!Array.isArray(value) || value.length <= max) return value;
+    context.addIssue({ code: "too_big", origin: "array", maximum: max, inclusive: true, input: value });
+    return z.NEVER;
+  }, items);
+}
 
 /**
- * A thread's id may be chosen by the client. It becomes part of a Redis key and of its Cluster hash tag, hence no
- * braces, spaces or control characters; and no lone surrogates, which UTF-8 would make one and the same.
+ * An id becomes part of a Redis key and of its Cluster hash tag, hence no braces, spaces or control characters; and no
+ * lone surrogates, which UTF-8 would make one and the same.
  */
+const idText = /^[^\s{}\p{Cc}\p{Cs}]+$/u;
+
+/** An id of a run: what the gateway gave out. */
+const runId = z
+  .string()
+  .min(1)
+  .max(128)
+  .regex(idText, "a run id has 1 to 128 characters, and no spaces, braces or control characters");
+
+/** A thread's id may be chosen by the client. */
 export const threadId = z
   .string()
   .min(1)
   .max(200)
-  .regex(
-    /^[^\s{}\p{Cc}\p{Cs}]+$/u,
-    "a thread id has 1 to 200 characters, and no spaces, braces or control characters",
-  );
+  .regex(idText, "a thread id has 1 to 200 characters, and no spaces, braces or control characters");
 
 const checkpointId = z.string().min(1).max(200);
 const agentName = z.string().min(1).max(128);
@@ -42,15 +56,15 @@ export type MultitaskStrategy = z.infer<typeof multitaskStrategy>;
 
 /** Which parts a subscription wants. All that is given must match; lifecycle parts always do. */
 export const filter = z.object({
-  modes: z.array(streamMode).max(16).optional(),
+  modes: list(streamMode, 16).optional(),
   /** A prefix of the part's ns. The name of a node stands for any of its tasks. */
-  ns: z.array(z.string().max(400)).max(32).optional(),
+  ns: list(z.string().max(400), 32).optional(),
   /** How many segments below the prefix may follow; 0: only the prefix itself. */
   depth: z.int().min(0).max(32).optional(),
   /** `langgraph_node` of the part's metadata (messages), or the key of an update. */
-  nodes: z.array(z.string().max(200)).max(64).optional(),
+  nodes: list(z.string().max(200), 64).optional(),
   /** At least one of these is among the tags of the part's metadata. */
-  tags: z.array(z.string().max(200)).max(64).optional(),
+  tags: list(z.string().max(200), 64).optional(),
 });
 export type Filter = z.infer<typeof filter>;
 
@@ -65,7 +79,7 @@ export const graphCommand = z
     resume: json.optional(),
     update: json.optional(),
     goto: z
-      .union([target, z.array(target).min(1).max(1000)], {
+      .union([target, list(target, 1000, 1)], {
         error: "where to go is a node's name, {node, input}, or a list of these",
       })
       .optional(),
@@ -91,7 +105,7 @@ export const runConfig = z
     /** How many tasks of a step may run at once. */
     maxConcurrency: maxConcurrency.optional(),
     max_concurrency: maxConcurrency.optional(),
-    tags: z.array(z.string()).optional(),
+    tags: list(z.string().max(200), 100).optional(),
     metadata: record.optional(),
     durability: z.enum(["sync", "async", "exit"]).optional(),
   })
@@ -99,12 +113,12 @@ export const runConfig = z
 export type RunConfig = z.infer<typeof runConfig>;
 
 /** Names of a graph's nodes; `"*"`: all of them. */
-const nodes = z.union([z.literal("*"), z.array(z.string().min(1).max(200)).max(1000)], {
+const nodes = z.union([z.literal("*"), list(z.string().min(1).max(200), 1000)], {
   error: 'nodes are a list of names, or "*" by itself for all of them',
 });
 
 /** The path of a subgraph. The name of a node stands for the latest of its tasks. */
-const subgraph = z.array(z.string().min(1).max(400)).max(32);
+const subgraph = list(z.string().min(1).max(400), 32);
 
 /** A task of a checkpoint's next step. */
 export const taskState = z.looseObject({
@@ -183,7 +197,7 @@ export const commands = {
       input: json.optional(),
       threadId: threadId.optional(),
       checkpointId: checkpointId.optional(),
-      modes: z.array(streamMode).min(1).max(16).optional(),
+      modes: list(streamMode, 16, 1).optional(),
       subgraphs: z.boolean().optional(),
       config: runConfig.optional(),
       metadata: record.optional(),

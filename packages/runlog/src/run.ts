@@ -80,12 +80,14 @@ export interface StoredRun {
   earlier: EarlierEpoch | undefined;
 }
 
-/** A run as lists show it. */
+/** A run without what it was asked. */
 export interface ListedRun {
   record: RunRecord;
   owner: string;
   /** undefined: of a run that was opened before runs had one beside their request. */
   queue: string | undefined;
+  /** The epoch that its log had before. */
+  earlier: EarlierEpoch | undefined;
 }
 
 /** What Redis holds of a run. */
@@ -118,6 +120,7 @@ const listedFields = [
   "error",
   "interrupts",
   "final",
+  "earlier",
 ];
 
 export class RunStore {
@@ -209,9 +212,14 @@ export class RunStore {
       const fields: Record<string, string> = {};
       for (const [j, field] of listedFields.entries()) if (values[j]) fields[field] = values[j];
       if (fields.status === undefined) return null;
-      const { record, owner } = storedRun(runIds[i]!, fields);
-      return { record, owner, queue: fields.queue };
+      const { record, owner, earlier } = storedRun(runIds[i]!, fields);
+      return { record, owner, queue: fields.queue, earlier };
     });
+  }
+
+  /** A run without what it was asked, which may be large; null: it has expired, or never was. */
+  async look(runId: string): Promise<ListedRun | null> {
+    return (await this.listed([runId]))[0]!;
   }
 
   /**

@@ -35,6 +35,7 @@ export const errors: ConformanceTest[] = [
       ["run.start", { agent: t.agent, threadId: "with space" }],
       ["run.subscribe", { runId: "x", after: -1 }],
       ["run.cancel", { runId: "x", keep: "maybe" }],
+      ["run.get", { runId: "a}b" }],
       ["run.list", { limit: 0 }],
       ["thread.get", {}],
       ["thread.update", { threadId: "x" }],
