@@ -79,8 +79,26 @@ test("a worker's publicError decides, may leave it to the default, and does no h
   // It is not asked about Throughline's own errors.
   expect(await errorOf("own")).toMatchObject({
     name: "BadYieldError",
-    message: expect.stringContaining("5"),
+    message: expect.stringContaining("yielded a number: yield a string"),
   });
+  await worker.close();
+});
+
+test.each([
+  [{ user: "ann", password: "hunter2", "4111 1111": 1 }, "an object with the keys user, password, …"],
+  [{ type: "lifecycle", ns: [], data: "hunter2" }, "an object with the keys type, ns, data"],
+  [["hunter2"], "an array"],
+  [{}, "an object without keys"],
+  [12.5, "a number"],
+  [null, "null"],
+])("what was wrongly yielded is told without its values: %j", async (yielded, told) => {
+  const agent = async function* () {
+    yield yielded as never;
+  };
+  const worker = await shop.serve({ agent });
+  const ended = await shop.ended(await shop.start("agent"));
+  expect(ended.record.error?.message).toContain(`agent agent yielded ${told}: yield a string`);
+  expect(JSON.stringify(ended)).not.toMatch(/hunter2|ann|4111|12\.5/);
   await worker.close();
 });
 
