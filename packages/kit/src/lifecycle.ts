@@ -35,6 +35,7 @@ export const exitNeedsHuman = 78;
 const finalCodes = new Set([
   "config",
   "bad_redis_url",
+  "redis_database",
   "redis_is_cluster",
   "redis_too_old",
   "EADDRINUSE",

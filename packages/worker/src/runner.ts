@@ -31,7 +31,7 @@ import {
   WorkerStoppingError,
 } from "./attempt.ts";
 import { FunctionSession } from "./function-session.ts";
-import { type PublicErrorHook, tellError, tellTrouble } from "./public-error.ts";
+import { logAgentError, type PublicErrorHook, tellError, tellTrouble } from "./public-error.ts";
 import type { Assignment, Earlier, Outcome, Session } from "./session.ts";
 import { Trial } from "./trial.ts";
 
@@ -281,7 +281,7 @@ export class Runner {
       attempt.writer.seal();
       if (result.ok) return await end(result.finished.event, result.finished);
       const error = tellError(result.error, this.#options.publicError, logger);
-      logger.warn({ err: result.error }, "the agent failed");
+      logAgentError(result.error, { agent: name, threadId: run.record.threadId }, logger);
       return await end("failed", { event: "failed", error });
     }
     return await this.#stopped(run, attempt, session, running, end);

@@ -112,7 +112,7 @@ export interface WorkerTimes {
 /**
  * Starts a worker in this process.
  *
- * @throws ConfigError (`redis` is missing), RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError, InvalidArgumentError (`store`)
+ * @throws ConfigError (`redis` is missing), RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError, RedisDatabaseError, InvalidArgumentError (`store`)
  */
 export async function serve(
   options: ServeOptions,
