@@ -164,6 +164,26 @@ test("nginx, HAProxy and the Ingress outwait the gateway, and all by the same ti
   expect(seconds[0]).toBeGreaterThan((2 * HEARTBEAT_MS) / 1_000);
 });
 
+test("every proxy tells the client's address, and gateways behind one count on it", () => {
+  const frontend = /^frontend throughline\n((?: +.*\n|\n)+)/m.exec(read("infra/haproxy/haproxy.cfg"))![1]!;
+  expect(frontend).toMatch(/^ +http-request del-header X-Forwarded-For$/m);
+  expect(frontend).toMatch(/^ +option forwardfor$/m);
+  expect(read("infra/nginx/throughline.conf")).toContain(
+    "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
+  );
+  expect(envOf(podOf("throughline-gateway").containers[0]).TRUST_PROXY).toBe("1");
+  for (const name of ["gateway-1", "gateway-2"]) {
+    expect(compose.services[name]!.environment!.TRUST_PROXY).toBe("1");
+  }
+});
+
+test("nginx logs no request line of a socket, where a token may be", () => {
+  const config = read("infra/nginx/throughline.conf");
+  const location = /location = \/v1\/ws \{\n([^}]*)\}/.exec(config)![1]!;
+  expect(location).toMatch(/^ +access_log off;$/m);
+  expect(location).toMatch(/^ +error_log \S+ crit;$/m);
+});
+
 describe("compose", () => {
   const { redis, worker, nginx, ...gateways } = compose.services;
 

@@ -12,7 +12,7 @@ import { Redis } from "ioredis";
 import { type Logger, pino } from "pino";
 import { expect, test } from "vitest";
 import { countText, countToken, Gate } from "../support/agents.ts";
-import type { TestClient } from "../support/client.ts";
+import { TestClient } from "../support/client.ts";
 import { ScriptedModel } from "../support/graphs.ts";
 import { type Line, startLine } from "../support/line.ts";
 import { lastingPort, type PrivateRedis, startPrivateRedis } from "../support/redis.ts";
@@ -285,6 +285,42 @@ test.concurrent("what Redis may lose by its settings is warned of once by a gate
     const config = gatewayConfig({ REDIS_URL: redisUrl, KEY_PREFIX: prefix, PORT: "0", DRAIN_MS: "0" });
     await (await startGateway(config, hearing(byGateway))).close();
     expect(byGateway).toEqual(expected);
+  }));
+
+test.concurrent("what Redis refuses is in the logs of gateway and worker, in its own words, and clients are told", () =>
+  Scene.play(async (it) => {
+    const { redisUrl, prefix } = it.line;
+    const byWorker: string[] = [];
+    const loud = async function* ({ signal }: AgentContext) {
+      for (let i = 0; !it.gate.isOpen; i++) {
+        await sleep(10, undefined, { signal });
+        yield countToken(i);
+      }
+    };
+    await it.line.addWorker({ agents: { loud }, queue: "loud", logger: hearing(byWorker) });
+    const byGateway: string[] = [];
+    const config = gatewayConfig({ REDIS_URL: redisUrl, KEY_PREFIX: prefix, PORT: "0", DRAIN_MS: "0" });
+    const gateway = await startGateway(config, hearing(byGateway));
+    const client = await TestClient.open(gateway.url);
+    try {
+      const reader = await client.start({ agent: "loud" });
+      await until(() => reader.last > 5);
+      await tell(it, "CONFIG", "SET", "maxmemory", "1mb");
+      const refusal = await client.refusal("run.start", { agent: "loud", input: { secret: "hunter2" } });
+      expect(refusal).toMatchObject({ code: "unavailable" });
+      expect((refusal as ProtocolError).message).toMatch(/^Redis refuses writes for now; /);
+      await until(() => byWorker.length > 0, patienceMs, "the worker's warning");
+      expect(byWorker[0]).toMatch(/^Redis refuses commands for now, .*: .*OOM command not allowed/);
+      expect(byGateway[0]).toMatch(/^Redis refuses commands for now, .*: .*OOM command not allowed/);
+      expect(byGateway.join()).not.toContain("hunter2");
+      expect((await fetch(`http://127.0.0.1:${gateway.port}/readyz`)).status).toBe(200);
+      await tell(it, "CONFIG", "SET", "maxmemory", "0");
+      it.gate.open();
+      expect(await reader.ended()).toMatchObject({ event: "completed" });
+    } finally {
+      client.drop();
+      await gateway.close();
+    }
   }));
 
 /** Starts a run; null where Redis has only just come back, and a connection of the gateway is still on its way to it. */

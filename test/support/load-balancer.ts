@@ -50,7 +50,9 @@ const kinds: Record<BalancerName, Kind> = {
       return { run: args, check: ["-t", ...args] };
     },
     // What a distribution's nginx.conf has around conf.d/*.conf.
-    wrap: (config, dir) => {
+    wrap: (given, dir) => {
+      // That path may be another user's.
+      const config = given.replace("error_log /var/log/nginx/error.log crit;", "error_log stderr crit;");
       const paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map((each) => `${each}_temp_path ${dir}/${each};`)
         .join(" ");

@@ -14,7 +14,7 @@ import {
   ProtocolError,
   type Result,
 } from "@throughline/protocol";
-import { isCovered, isPassing, type ListedRun } from "@throughline/runlog";
+import { isCovered, isPassing, type ListedRun, refusalOf, refusalTeller } from "@throughline/runlog";
 import type { Logger } from "pino";
 import type { Authenticator } from "./auth.ts";
 import type { Answer, ClientSocket } from "./client-socket.ts";
@@ -60,6 +60,9 @@ export function commandHandler(
   deps: CommandDeps,
 ): (connection: ClientSocket, frame: CommandFrame) => Promise<Answer> {
   const handlers = makeHandlers(deps);
+  const tellRefusal = refusalTeller((words) =>
+    deps.logger.warn(`Redis refuses commands for now, clients are answered unavailable: ${words}`),
+  );
   return async (connection, frame) => {
     if (!Object.hasOwn(handlers, frame.method)) {
       const known = Object.keys(handlers).join(", ");
@@ -84,6 +87,7 @@ export function commandHandler(
         ? { result: done.answer, begin: done.begin as () => void }
         : { result: done };
     } catch (error) {
+      tellRefusal(error as Error);
       throw protocolError(error as Error, method, connection, deps.logger);
     }
   };
@@ -339,6 +343,9 @@ async function startRequest(
   };
 }
 
+/** What Redis answers to writes while it serves reads. */
+const refusesWrites: ReadonlySet<string> = new Set(["OOM", "READONLY", "NOREPLICAS", "MISCONF"]);
+
 /** Everything that goes wrong, as the wire says it. What nobody foresaw is logged, once, here. */
 function protocolError(
   error: Error & { code?: unknown },
@@ -349,10 +356,12 @@ function protocolError(
   if (error instanceof ProtocolError) return error;
   if (isNamed(error.code)) return new ProtocolError(error.code, error.message);
   if (isPassing(error)) {
-    return new ProtocolError(
-      "unavailable",
-      "Redis is out of reach; what was asked for may be asked for again",
-    );
+    const refusal = refusalOf(error);
+    const cause =
+      refusal === undefined
+        ? "Redis is out of reach"
+        : `Redis refuses ${refusesWrites.has(refusal) ? "writes" : "commands"} for now`;
+    return new ProtocolError("unavailable", `${cause}; what was asked for may be asked for again`);
   }
   logger.error({ err: error, method, connectionId: connection.id }, "a command failed");
   return new ProtocolError("internal", "something went wrong here; it is in the gateway's log");

@@ -4,7 +4,14 @@ import { readConfig, redisUrl } from "@throughline/kit";
 import { z } from "zod";
 
 const count = z.coerce.number().int().positive();
-const ms = z.coerce.number().int().positive();
+/** Node's timers hold no more. */
+const maxMs = 2_147_483_647;
+const ms = z.coerce
+  .number()
+  .int()
+  .positive()
+  .max(maxMs, `${maxMs} at most: Node's timers hold no more`)
+  .describe(`milliseconds, from 1 to ${maxMs}`);
 const text = z.string().min(1).optional();
 
 const schema = z
@@ -12,7 +19,13 @@ const schema = z
     /** The address to listen on. @default "127.0.0.1" */
     HOST: z.string().default("127.0.0.1"),
     /** 0: any that is free. @default 8787 */
-    PORT: z.coerce.number().int().min(0).max(65_535).default(8787),
+    PORT: z.coerce
+      .number()
+      .int()
+      .min(0)
+      .max(65_535)
+      .default(8787)
+      .describe("a port, from 1 to 65535, or 0 for any that is free"),
     /** @default "redis://127.0.0.1:6379" */
     REDIS_URL: redisUrl.default("redis://127.0.0.1:6379"),
     /** Of every key in Redis. @default "tl" */
@@ -47,7 +60,13 @@ const schema = z
       )
       .optional(),
     /** How many proxies stand before the gateway: see `addressOf`. @default 0 */
-    TRUST_PROXY: z.coerce.number().int().min(0).max(10).default(0),
+    TRUST_PROXY: z.coerce
+      .number()
+      .int()
+      .min(0)
+      .max(10)
+      .default(0)
+      .describe("how many proxies stand before the gateway, from 0 to 10"),
     /** Sockets at once. @default 100_000 */
     MAX_SOCKETS: count.default(100_000),
     /** @default 1_000 */
@@ -125,7 +144,11 @@ export function normalOrigin(text: string): string | undefined {
 
 /** What an operator should know of settings that work, and may not be meant. */
 export function warningsOf(env: GatewayEnv): string[] {
-  if (env.AUTH !== "jwt") return [];
+  if (env.AUTH !== "jwt") {
+    return (["JWT_SECRET", "JWT_JWKS_URL"] as const)
+      .filter((name) => env[name] !== undefined)
+      .map((name) => `${name} is set but not used, for AUTH is ${env.AUTH}: set AUTH=jwt to ask for tokens`);
+  }
   const warnings: string[] = [];
   if (env.JWT_JWKS_URL !== undefined) {
     for (const name of ["JWT_ISSUER", "JWT_AUDIENCE"] as const) {

@@ -239,6 +239,27 @@ describe("settings", () => {
     expect(() => share({ ...jwt, MAX_RUNS_PER_OWNER: "none" })).toThrow(/MAX_RUNS_PER_OWNER/);
   });
 
+  test.each([
+    [{ PORT: "x" }, "PORT: .*; it should be a port, from 1 to 65535, or 0 for any that is free"],
+    [
+      { TRUST_PROXY: "true" },
+      "TRUST_PROXY: .*; it should be how many proxies stand before the gateway, from 0 to 10",
+    ],
+    [{ HEARTBEAT_MS: "99999999999" }, "HEARTBEAT_MS: 2147483647 at most: Node's timers hold no more"],
+    [{ SLOW_SOCKET_MS: "2147483648" }, "SLOW_SOCKET_MS: 2147483647 at most"],
+  ])("that are wrong are refused with what would be right: %j", (env, line) => {
+    expect(() => gatewayConfig(env)).toThrow(new RegExp(`^${line}`));
+  });
+
+  test("for tokens that nobody is asked for are warned of", () => {
+    const env = { JWT_SECRET: secret, JWT_JWKS_URL: "https://keys.example" };
+    expect(warningsOf(gatewayConfig(env))).toEqual([
+      expect.stringMatching(/^JWT_SECRET is set but not used, for AUTH is none: /),
+      expect.stringMatching(/^JWT_JWKS_URL is set but not used, for AUTH is none: /),
+    ]);
+    expect(warningsOf(gatewayConfig({}))).toEqual([]);
+  });
+
   test("that work and may not be meant are warned of", () => {
     const warnings = (env: Record<string, string>) => warningsOf(gatewayConfig({ AUTH: "jwt", ...env }));
     expect(warnings({ JWT_SECRET: secret })).toEqual([]);

@@ -41,6 +41,8 @@ export class Hub {
   readonly #revivals = new Semaphore(maxRevivals);
   readonly #reviving = new Set<Feed>();
   #provenAt = Number.NEGATIVE_INFINITY;
+  /** When it first did not deliver; undefined while it does. */
+  #lostAt: number | undefined;
 
   constructor(commands: RedisConnection, subscriber: RedisConnection, options: HubOptions, logger: Logger) {
     this.#commands = commands;
@@ -90,8 +92,7 @@ export class Hub {
       (channel) => publish(this.#commands, channel, "alive"),
       probeMs / 2,
     );
-    if (alive) this.#provenAt = performance.now();
-    else this.#logger.warn("the subscriber connection did not deliver a message to itself: it is replaced");
+    this.#note(alive);
     const now = performance.now();
     for (const feed of this.#feeds.values()) {
       feed.nudge();
@@ -112,6 +113,22 @@ export class Hub {
 
   close(): void {
     clearInterval(this.#probing);
+  }
+
+  /** An outage is two lines of the log, however long it is: its beginning and its end. */
+  #note(alive: boolean): void {
+    const now = performance.now();
+    if (alive) {
+      this.#provenAt = now;
+      if (this.#lostAt === undefined) return;
+      const seconds = ((now - this.#lostAt) / 1000).toFixed(1);
+      this.#logger.info(`the subscriber connection delivers again after ${seconds} s`);
+      this.#lostAt = undefined;
+      return;
+    }
+    const level = this.#lostAt === undefined ? "warn" : "debug";
+    this.#logger[level]("the subscriber connection did not deliver a message to itself: it is replaced");
+    this.#lostAt ??= now;
   }
 
   async #revive(feed: Feed): Promise<void> {

@@ -63,7 +63,7 @@ const httpLimits = {
 /**
  * Starts a gateway.
  *
- * @throws RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError; EADDRINUSE, EACCES as node:net has them
+ * @throws RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError, RedisDatabaseError; EADDRINUSE, EACCES as node:net has them
  */
 export async function startGateway(
   env: GatewayEnv,

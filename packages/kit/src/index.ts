@@ -16,5 +16,11 @@ export {
   type RedisRole,
   RedisUnavailableError,
 } from "./redis.ts";
-export { checkRedis, type RedisCheck, RedisIsClusterError, RedisTooOldError } from "./redis-check.ts";
+export {
+  checkRedis,
+  type RedisCheck,
+  RedisDatabaseError,
+  RedisIsClusterError,
+  RedisTooOldError,
+} from "./redis-check.ts";
 export { describeRedisUrl, type RedisAddress, RedisUrlError, redisUrl } from "./redis-url.ts";

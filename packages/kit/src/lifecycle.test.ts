@@ -180,3 +180,15 @@ test("explains what a human can change, and leaves alone what it does not know",
   expect(explainError(write)).toBe("/data/x cannot be written: give this user the permission");
   expect(explainError(new Error("boom"))).toBe(undefined);
 });
+
+test.each([
+  [
+    { LOG_LEVEL: "verbose" },
+    "LOG_LEVEL: is no level; it should be one of trace, debug, info, warn, error, fatal, silent",
+  ],
+  [{ LOG_FORMAT: "xml" }, "LOG_FORMAT: is no format; it should be one of json, pretty"],
+])("how to log is a setting like any other: %j", async (env, line) => {
+  const service = new Fixture(["good"], env);
+  expect(await service.exit).toBe(exitNeedsHuman);
+  expect(service.lines().at(-1)).toMatchObject({ level: 60, msg: line });
+});

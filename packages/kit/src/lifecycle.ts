@@ -3,7 +3,7 @@
  * parent, a crash), `close()` is called at most once and the process always exits.
  */
 import { ConfigError } from "./config.ts";
-import type { Logger } from "./logger.ts";
+import { checkLogSettings, type Logger } from "./logger.ts";
 
 export interface RunningService {
   close(): Promise<void>;
@@ -35,6 +35,7 @@ export const exitNeedsHuman = 78;
 const finalCodes = new Set([
   "config",
   "bad_redis_url",
+  "redis_database",
   "redis_is_cluster",
   "redis_too_old",
   "EADDRINUSE",
@@ -96,7 +97,11 @@ export async function runService(options: RunServiceOptions): Promise<void> {
     });
   }
 
-  const started: Promise<RunningService | undefined> = options.start().catch((error: unknown) => {
+  const start = async () => {
+    checkLogSettings();
+    return await options.start();
+  };
+  const started: Promise<RunningService | undefined> = start().catch((error: unknown) => {
     // A start that our own shutdown broke off is no failure.
     if (shutdown !== undefined) return undefined;
     logStartFailure(name, logger, error);

@@ -1,5 +1,6 @@
 import pino from "pino";
 import { type PrettyOptions, prettyFactory } from "pino-pretty";
+import { ConfigError } from "./config.ts";
 
 export type Logger = pino.Logger;
 
@@ -11,6 +12,19 @@ export interface LoggerOptions {
 }
 
 const levels = new Set(["trace", "debug", "info", "warn", "error", "fatal", "silent"]);
+const formats = new Set(["json", "pretty"]);
+
+/** @throws {ConfigError} where LOG_LEVEL or LOG_FORMAT is set to what is none */
+export function checkLogSettings(env: NodeJS.ProcessEnv = process.env): void {
+  const wrong: string[] = [];
+  if (env.LOG_LEVEL && !levels.has(env.LOG_LEVEL.toLowerCase())) {
+    wrong.push(`LOG_LEVEL: is no level; it should be one of ${[...levels].join(", ")}`);
+  }
+  if (env.LOG_FORMAT && !formats.has(env.LOG_FORMAT)) {
+    wrong.push(`LOG_FORMAT: is no format; it should be one of ${[...formats].join(", ")}`);
+  }
+  if (wrong.length > 0) throw new ConfigError(wrong);
+}
 
 /** A logger that writes to stdout synchronously, so that the last line before an exit is never lost. */
 export function createLogger(name: string, options: LoggerOptions = {}): Logger {

@@ -19,6 +19,12 @@ export class RedisIsClusterError extends Error {
   override readonly name = "RedisIsClusterError";
 }
 
+/** The URL names a database that the server does not have, or that our login may not select. */
+export class RedisDatabaseError extends Error {
+  readonly code = "redis_database";
+  override readonly name = "RedisDatabaseError";
+}
+
 export interface RedisCheck {
   /** Of a Cluster: the lowest among its masters. */
   version: string;
@@ -38,6 +44,7 @@ interface Server {
  * @throws {RedisUnavailableError} when it is not ready after `timeoutMs` (default 5 s), or at once when it refuses our login.
  * @throws {RedisTooOldError} below Redis 6.2, of a Cluster below 7.0.
  * @throws {RedisIsClusterError}
+ * @throws {RedisDatabaseError}
  */
 export async function checkRedis(
   redis: RedisConnection,
@@ -72,7 +79,23 @@ export async function checkRedis(
       );
     }
   }
+  if (redis instanceof Redis) await selectDatabase(redis, where);
   return { version, warnings: [...new Set(servers.flatMap(({ warnings }) => warnings))] };
+}
+
+/** Selects the URL's database again: ioredis stays in number 0, and says nothing, where Redis refuses it. */
+async function selectDatabase(redis: Redis, where: string): Promise<void> {
+  const { db = 0 } = redis.options;
+  if (db === 0) return;
+  try {
+    await redis.select(db);
+  } catch (error) {
+    if ((error as Error).name !== "ReplyError") throw unavailable(redis, error);
+    throw new RedisDatabaseError(
+      `Redis at ${where} refuses database ${db} of the Redis URL: ${(error as Error).message}`,
+      { cause: error },
+    );
+  }
 }
 
 async function lookAtAll(redis: RedisConnection): Promise<Server[]> {

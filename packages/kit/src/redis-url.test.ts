@@ -58,6 +58,7 @@ test.each([
   ["localhost:6379", "does not begin with redis://"],
   ["http://localhost", "does not begin with redis://"],
   ["redis://a:b:c", "cannot be read"],
+  ["redis://localhost/name", "has something else than a database number in its path"],
   ["redis://a:1,b:2", "names several hosts: say whether they are a cluster or sentinels"],
   ["redis+clutser://a", "is of a kind that we do not know, clutser"],
   ["redis+cluster://", "has no host:port where number 1 should be"],

@@ -65,6 +65,8 @@ export function parseRedisUrl(url: string): RedisAddress {
     if (rest.includes(","))
       throw new RedisUrlError("names several hosts: say whether they are a cluster or sentinels");
     if (!URL.canParse(url)) throw new RedisUrlError("cannot be read");
+    if (!/^\/?\d*$/.test(new URL(url).pathname))
+      throw new RedisUrlError("has something else than a database number in its path");
     return { kind: "single", url };
   }
   if (form !== "cluster" && form !== "sentinel")

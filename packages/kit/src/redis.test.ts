@@ -7,7 +7,7 @@ import {
   testRedisUrl,
 } from "../../../test/support/redis.ts";
 import { connectRedis, type RedisConnection, type RedisRole, RedisUnavailableError } from "./redis.ts";
-import { checkRedis, RedisTooOldError } from "./redis-check.ts";
+import { checkRedis, RedisDatabaseError, RedisTooOldError } from "./redis-check.ts";
 import { RedisUrlError } from "./redis-url.ts";
 
 const cleanups: (() => unknown)[] = [];
@@ -184,4 +184,14 @@ test("the check says in one line that nothing listens, that a login is refused, 
     expect((refused as Error).message).not.toContain("hunter2");
   }
   expect(() => connectRedis("localhost:6379", "commands")).toThrow(RedisUrlError);
+});
+
+test("the check refuses a database that is not there, where ioredis would go on in number 0", async () => {
+  const { url } = await ownRedis("--databases", "2");
+  const failure = await checkRedis(connect(`${url}/99`, "commands")).catch((error: unknown) => error);
+  expect(failure).toBeInstanceOf(RedisDatabaseError);
+  expect((failure as Error).message).toMatch(/refuses database 99 of the Redis URL: ERR .*out of range/);
+  const redis = connect(`${url}/1`, "commands");
+  await checkRedis(redis);
+  expect(await redis.call("CLIENT", "INFO")).toMatch(/ db=1 /);
 });

@@ -5,7 +5,7 @@ export { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
 export { LiveSubscriber } from "./live.ts";
 export { type Claimed, LogWriter, type WriterOptions } from "./log-writer.ts";
 export { dropLines, LogReader, type Page, type SnapshotSlice } from "./reader.ts";
-export { isPassing, persist } from "./retry.ts";
+export { isPassing, persist, refusalOf, refusalTeller } from "./retry.ts";
 export {
   body,
   type Cancelled,

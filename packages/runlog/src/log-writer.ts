@@ -26,6 +26,8 @@ export interface WriterOptions {
   maxPart?: number;
   /** Names the process: a run that it claims from itself has lost no worker. @default a random id of this writer */
   holder?: string;
+  /** Hears of every failure of a command that is followed by another try. */
+  onRetry?: (error: Error) => void;
 }
 
 /** One command's bounds: Redis does nothing else while it runs. */
@@ -45,6 +47,7 @@ export class LogWriter {
   readonly holder: string;
   readonly highWater: number;
   readonly maxPart: number;
+  readonly onRetry: ((error: Error) => void) | undefined;
   #due: RunWriter[] = [];
 
   constructor(redis: Redis | Cluster, options: WriterOptions = {}) {
@@ -54,6 +57,7 @@ export class LogWriter {
     this.holder = options.holder ?? nanoid();
     this.highWater = options.highWater ?? 256 * 1024;
     this.maxPart = options.maxPart ?? 8 * 1024 * 1024;
+    this.onRetry = options.onRetry;
   }
 
   /**
@@ -144,7 +148,7 @@ export class LogWriter {
 
   /** Runs `send` until Redis has answered it, whatever its connection goes through. */
   persist<T>(send: (redis: Redis | Cluster) => Promise<T>): Promise<T> {
-    return persist(() => send(this.#redis));
+    return persist(() => send(this.#redis), this.onRetry);
   }
 }
 

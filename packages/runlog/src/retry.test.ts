@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { Redis, ReplyError } from "ioredis";
 import { expect, test } from "vitest";
 import { testRedisUrl } from "../../../test/support/redis.ts";
-import { isPassing, persist } from "./retry.ts";
+import { isPassing, persist, refusalTeller } from "./retry.ts";
 
 const reply = (message: string) => new ReplyError(message);
 
@@ -57,6 +57,27 @@ test("persist repeats what passes, and throws what does not", async () => {
   const send = async () => {
     throw answers[calls++]!;
   };
-  await expect(persist(send)).rejects.toBe(answers[2]);
+  const retried: Error[] = [];
+  await expect(persist(send, (error) => retried.push(error))).rejects.toBe(answers[2]);
   expect(calls).toBe(3);
+  expect(retried).toEqual(answers.slice(0, 2));
+});
+
+test("of each kind of refusal is told once in a while, of a connection that is away not at all", () => {
+  const script = "ERR Error running script (call to f_0): @user_script:1: OOM command not allowed";
+  const errors = [
+    reply("OOM no"),
+    reply(script),
+    reply("READONLY no"),
+    reply("ERR no"),
+    new Error("Connection is closed."),
+  ];
+  const told = (everyMs: number) => {
+    const words: string[] = [];
+    const tell = refusalTeller((each) => words.push(each), everyMs);
+    for (const error of errors) tell(error);
+    return words;
+  };
+  expect(told(3_600_000)).toEqual(["OOM no", "READONLY no"]);
+  expect(told(0)).toEqual(["OOM no", script, "READONLY no"]);
 });

@@ -19,18 +19,46 @@ export function isPassing(error: Error & { syscall?: unknown }): boolean {
   return error.syscall !== undefined || unanswered.test(error.message);
 }
 
+/** What Redis answered where it refused for now: `OOM`, `READONLY`, …; undefined for any other error. */
+export function refusalOf(error: Error): string | undefined {
+  return error.name === "ReplyError" ? passing.exec(error.message)?.[1] : undefined;
+}
+
+/**
+ * Tells, in Redis' own words, of what it refuses for now: of each kind at once, and then again after `everyMs` at the
+ * earliest. A connection that is away is told of by connectRedis, and not here. Log the words and not the error: ioredis
+ * puts the command's arguments into it.
+ *
+ * @param everyMs @default 10_000
+ */
+export function refusalTeller(tell: (words: string) => void, everyMs = 10_000): (error: Error) => void {
+  const toldAt = new Map<string, number>();
+  return (error) => {
+    const refusal = refusalOf(error);
+    const now = performance.now();
+    if (refusal === undefined || now - (toldAt.get(refusal) ?? Number.NEGATIVE_INFINITY) < everyMs) return;
+    toldAt.set(refusal, now);
+    tell(error.message);
+  };
+}
+
 /** How long to wait after so many failures in a row, ms. */
 export function retryDelay(failures: number): number {
   return backoffDelay(retryMs, failures);
 }
 
-/** Runs `send` until Redis has answered it, whatever its connection goes through. */
-export async function persist<T>(send: () => Promise<T>): Promise<T> {
+/**
+ * Runs `send` until Redis has answered it, whatever its connection goes through.
+ *
+ * @param onRetry hears of every failure that is followed by another try
+ */
+export async function persist<T>(send: () => Promise<T>, onRetry?: (error: Error) => void): Promise<T> {
   for (let failures = 0; ; failures++) {
     try {
       return await send();
     } catch (error) {
       if (!isPassing(error as Error)) throw error;
+      onRetry?.(error as Error);
       await sleep(retryDelay(failures));
     }
   }

@@ -32,6 +32,8 @@ export interface Sender {
   readonly maxPart: number;
   readonly highWater: number;
   readonly retention: Retention;
+  /** Hears of every failure that is followed by another try. */
+  readonly onRetry: ((error: Error) => void) | undefined;
   /** Has a writer's append sent at the end of this turn. */
   enqueue(writer: RunWriter): void;
   /** Pushes a key's expiry out. */
@@ -232,6 +234,7 @@ export class RunWriter {
   answered(error: Error | null, status: number): void {
     const batch = this.#inFlight!;
     if (error !== null && isPassing(error)) {
+      this.#log.onRetry?.(error);
       setTimeout(() => this.#log.enqueue(this), retryDelay(this.#tries++));
       return;
     }

@@ -105,13 +105,22 @@ function withFlatMessages(data: unknown): unknown {
   );
 }
 
+const maxKeysTold = 10;
+/** What a programmer chose as a name. Any other key may be data. */
+const nameLike = /^[\w$-]{1,40}$/;
+
+/** The kind of a value, and of an object its keys. Readers are told this, so never a value. */
 function describe(value: unknown): string {
   if (value === undefined || value === null) return String(value);
+  if (typeof value !== "object") return `a ${typeof value}`;
   try {
-    const json = JSON.stringify(value);
-    if (json !== undefined) return json.length > 100 ? `${json.slice(0, 100)}…` : json;
+    if (Array.isArray(value)) return "an array";
+    const keys = Object.keys(value);
+    if (keys.length === 0) return "an object without keys";
+    const told = keys.slice(0, maxKeysTold).map((key) => (nameLike.test(key) ? key : "…"));
+    if (keys.length > maxKeysTold) told.push("…");
+    return `an object with the ${keys.length === 1 ? "key" : "keys"} ${told.join(", ")}`;
   } catch {
-    // Not JSON: its type says enough.
+    return "an object"; // A proxy that does not answer.
   }
-  return `a ${typeof value}`;
 }

@@ -15,6 +15,8 @@ const hidden = "the agent failed; its worker's log says why";
 
 interface Line {
   runId?: string;
+  agent?: string;
+  threadId?: string;
   msg?: string;
   err?: { message?: string; stack?: string };
 }
@@ -41,10 +43,59 @@ test("the worker's log has the error and its stack, with the run's id, and the r
   expect(JSON.stringify(ended)).not.toContain(secret);
   await until(() => lines.some((line) => line.runId === runId), 10_000, "the log's line");
   const line = lines.find((each) => each.runId === runId);
+  expect(line).toMatchObject({ agent: "agent", threadId: ended.record.threadId });
   expect(line?.err).toMatchObject({
     message: secret,
     stack: expect.stringContaining("public-error.test.ts"),
   });
+  await worker.close();
+});
+
+/** Errors that throw where they are read. */
+const unreadable: Record<string, () => unknown> = {
+  "a getter that throws": () =>
+    Object.defineProperty(new Error(), "message", {
+      get() {
+        throw new Error(secret);
+      },
+    }),
+  "a public error's getter that throws": () =>
+    Object.defineProperty(new PublicError("x"), "message", {
+      get() {
+        throw new Error(secret);
+      },
+    }),
+  "a proxy": () => {
+    const trap = () => {
+      throw new Error(secret);
+    };
+    return new Proxy(new Error(secret), { get: trap, has: trap, getPrototypeOf: trap, ownKeys: trap });
+  },
+};
+
+test.each(Object.entries(unreadable))("what cannot be read ends its run at once: %s", async (_, make) => {
+  const { logger, lines } = recordingLogger();
+  const agent = async function* () {
+    yield "a";
+    throw make();
+  };
+  const graph = new StateGraph(Annotation.Root({ ask: Annotation<string> }))
+    .addNode("node", () => {
+      throw make();
+    })
+    .addEdge(START, "node")
+    .compile();
+  const worker = await shop.serve({ agent, graph }, { logger });
+  for (const name of ["agent", "graph"]) {
+    const runId = await shop.start(name, { input: { ask: "a" } });
+    const { record } = await shop.ended(runId);
+    expect(record).toMatchObject({ status: "failed", attempt: 1, error: { message: hidden } });
+    await until(
+      () => lines.some((line) => line.runId === runId && line.agent === name),
+      10_000,
+      "the log's line",
+    );
+  }
   await worker.close();
 });
 
@@ -79,8 +130,26 @@ test("a worker's publicError decides, may leave it to the default, and does no h
   // It is not asked about Throughline's own errors.
   expect(await errorOf("own")).toMatchObject({
     name: "BadYieldError",
-    message: expect.stringContaining("5"),
+    message: expect.stringContaining("yielded a number: yield a string"),
   });
+  await worker.close();
+});
+
+test.each([
+  [{ user: "ann", password: "hunter2", "4111 1111": 1 }, "an object with the keys user, password, …"],
+  [{ type: "lifecycle", ns: [], data: "hunter2" }, "an object with the keys type, ns, data"],
+  [["hunter2"], "an array"],
+  [{}, "an object without keys"],
+  [12.5, "a number"],
+  [null, "null"],
+])("what was wrongly yielded is told without its values: %j", async (yielded, told) => {
+  const agent = async function* () {
+    yield yielded as never;
+  };
+  const worker = await shop.serve({ agent });
+  const ended = await shop.ended(await shop.start("agent"));
+  expect(ended.record.error?.message).toContain(`agent agent yielded ${told}: yield a string`);
+  expect(JSON.stringify(ended)).not.toMatch(/hunter2|ann|4111|12\.5/);
   await worker.close();
 });
 

@@ -57,10 +57,29 @@ const ofLangGraph: ReadonlySet<string> = new Set([
 /** What readers are told of `error`, which an agent threw. A hook that fails is logged, and changes nothing. */
 export function tellError(error: unknown, hook: PublicErrorHook | undefined, logger: Logger): RunError {
   const hidden = hideError(error);
-  if (isOwn(error)) return { ...hidden, message: error.message };
-  const decided = decide(error, hook, logger);
-  if (decided !== undefined) return { ...hidden, ...decided };
-  return isPublic(error) ? { ...hidden, message: String(error.message) } : hidden;
+  try {
+    if (isOwn(error)) return { ...hidden, message: error.message };
+    const decided = decide(error, hook, logger);
+    if (decided !== undefined) return { ...hidden, ...decided };
+    return isPublic(error) ? { ...hidden, message: String(error.message) } : hidden;
+  } catch {
+    // It cannot be read: a getter or a proxy that throws.
+    return hidden;
+  }
+}
+
+/** Logs what an agent threw, whatever it is: also what cannot be read. */
+export function logAgentError(
+  error: unknown,
+  about: { agent: string; threadId: string },
+  logger: Logger,
+): void {
+  const message = "the agent failed";
+  try {
+    logger.warn({ err: error, ...about }, message);
+  } catch {
+    logger.warn(about, `${message} with an error that cannot be read: a getter of it, or a proxy, throws`);
+  }
 }
 
 /** What readers are told of an error that no agent threw, but that its worker cannot get over. */

@@ -31,7 +31,7 @@ import {
   WorkerStoppingError,
 } from "./attempt.ts";
 import { FunctionSession } from "./function-session.ts";
-import { type PublicErrorHook, tellError, tellTrouble } from "./public-error.ts";
+import { logAgentError, type PublicErrorHook, tellError, tellTrouble } from "./public-error.ts";
 import type { Assignment, Earlier, Outcome, Session } from "./session.ts";
 import { Trial } from "./trial.ts";
 
@@ -214,13 +214,13 @@ export class Runner {
     const { agent: name, cancel } = run.record;
     const logger = this.#logger(runId, attempt);
     const agent = agents.get(name);
-    const isFirst = await persist(() => this.#fence(run, attempt));
+    const isFirst = await this.#persist(() => this.#fence(run, attempt));
     if (agent === undefined || !isFirst) return;
     const saver = this.#saverOf(run.owner);
     const work = { run, request: requestOf(run), attempt, saver, store: storeOf(run.owner), logger };
     try {
       const session = await openSession(agent, work);
-      await persist(() => session.save({ cancelled: cancel?.keep ?? "thread" }));
+      await this.#persist(() => session.save({ cancelled: cancel?.keep ?? "thread" }));
     } catch (error) {
       if (!isInvalid(error) && !isLost(error)) throw error;
       logger.warn({ err: error }, "the input of a cancelled run could not be kept");
@@ -232,7 +232,7 @@ export class Runner {
     const { writer } = attempt;
     const { runId, agent: name } = run.record;
     const logger = this.#logger(runId, attempt);
-    if (!(await persist(() => this.#fence(run, attempt)))) {
+    if (!(await this.#persist(() => this.#fence(run, attempt)))) {
       throw new AttemptLostError("its thread has another active run");
     }
     const agent = agents.get(name);
@@ -243,7 +243,7 @@ export class Runner {
     const end = async (outcome: Outcome, data: LifecycleData): Promise<RunOutcome> => {
       await writer.flush();
       // Retried while Redis is full or away: otherwise the agent's work would be done again.
-      const checkpoint = await persist(() => session.save(outcome));
+      const checkpoint = await this.#persist(() => session.save(outcome));
       await this.#finish(attempt, data, checkpoint);
       logger.info({ event: data.event, offset: writer.offset }, "run ended");
       return "done";
@@ -264,7 +264,7 @@ export class Runner {
     const opening: LifecycleData =
       earlier === null
         ? { event: "started", attempt: writer.attempt }
-        : await persist(() => session.takeOver(earlier));
+        : await this.#persist(() => session.takeOver(earlier));
     // Stopped before it began: nothing of it is in the log yet.
     if (attempt.reason !== undefined)
       return await this.#stopped(run, attempt, session, Promise.resolve(), end);
@@ -281,7 +281,7 @@ export class Runner {
       attempt.writer.seal();
       if (result.ok) return await end(result.finished.event, result.finished);
       const error = tellError(result.error, this.#options.publicError, logger);
-      logger.warn({ err: result.error }, "the agent failed");
+      logAgentError(result.error, { agent: name, threadId: run.record.threadId }, logger);
       return await end("failed", { event: "failed", error });
     }
     return await this.#stopped(run, attempt, session, running, end);
@@ -353,6 +353,10 @@ export class Runner {
     }
     const { messages, values } = fold.snapshot();
     return { messages, values };
+  }
+
+  #persist<T>(send: () => Promise<T>): Promise<T> {
+    return persist(send, this.#parts.log.onRetry);
   }
 
   /** Lets the attempt, and nobody else, write its thread's checkpoints. false: the thread has another active run. */

@@ -21,6 +21,7 @@ import {
   LogWriter,
   publish,
   type Retention,
+  refusalTeller,
 } from "@throughline/runlog";
 import { DelayedError, type Job, WaitingError, Worker } from "bullmq";
 import { nanoid } from "nanoid";
@@ -111,7 +112,7 @@ export interface WorkerTimes {
 /**
  * Starts a worker in this process.
  *
- * @throws ConfigError (`redis` is missing), RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError, InvalidArgumentError (`store`)
+ * @throws ConfigError (`redis` is missing), RedisUrlError, RedisUnavailableError, RedisTooOldError, RedisIsClusterError, RedisDatabaseError, InvalidArgumentError (`store`)
  */
 export async function serve(
   options: ServeOptions,
@@ -151,7 +152,13 @@ export async function serve(
   const storeOf = stores(options.store, commands, prefix);
   const runner = new Runner(
     {
-      log: new LogWriter(commands, { ...common, holder: workerId }),
+      log: new LogWriter(commands, {
+        ...common,
+        holder: workerId,
+        onRetry: refusalTeller((words) =>
+          logger.warn(`Redis refuses commands for now, they are repeated and agents wait: ${words}`),
+        ),
+      }),
       reader: new LogReader(commands, prefix),
       control,
       dispatcher,

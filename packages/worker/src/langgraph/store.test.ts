@@ -9,7 +9,8 @@ import {
   StateGraph,
   task,
 } from "@langchain/langgraph";
-import { RedisStore } from "@throughline/checkpoint";
+import { RedisStore, readHistory } from "@throughline/checkpoint";
+import { ownerScope } from "@throughline/dispatch";
 import { type AgentContext, custom } from "@throughline/worker";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Workshop } from "../../../../test/support/workers.ts";
@@ -37,7 +38,8 @@ async function seen(owner: string, agent = "graph"): Promise<{ seen: string[]; t
   const threadId = shop.newThread();
   const { record } = await shop.ended(await shop.start(agent, { input: { seen: [] } }, { threadId, owner }));
   expect(record.error).toBeUndefined();
-  const { values } = (await shop.history(threadId))[0]!;
+  const history = await readHistory(shop.saver.scoped(ownerScope(owner)), { threadId });
+  const { values } = history[0]!;
   return { seen: values.seen as string[], threadId };
 }
 
