@@ -28,6 +28,18 @@ test("writes JSON where nobody watches, and honours LOG_LEVEL", () => {
   ]);
 });
 
+test("says which command Redis refused, and not what was in it", () => {
+  const refused = `
+    const error = Object.assign(new Error("OOM command not allowed"), { command: { name: "hset", args: ["k", "secret"] } });
+    logger.warn({ err: error, runId: "r1" }, "refused");`;
+  for (const LOG_FORMAT of ["json", "pretty"]) {
+    const text = run({ LOG_FORMAT }, refused);
+    expect(text).toContain("OOM command not allowed");
+    expect(text).toContain("hset");
+    expect(text).not.toContain("secret");
+  }
+});
+
 test("writes readable one-liners with LOG_FORMAT=pretty, the last one too before an exit", () => {
   expect(run({ LOG_FORMAT: "pretty" })).toMatch(
     /^\[\d\d:\d\d:\d\d\.\d{3}\] INFO \(gateway\): large \{"runId":"r1"\}\n$/,

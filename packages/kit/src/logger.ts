@@ -33,8 +33,8 @@ export function createLogger(name: string, options: LoggerOptions = {}): Logger 
   const pretty = options.pretty ?? wantsPretty();
   const stdout = pino.destination({ dest: 1, sync: true });
   const logger = pretty
-    ? pino({ name, level }, { write: prettyWriter(stdout) })
-    : pino({ name, level, timestamp: pino.stdTimeFunctions.isoTime }, stdout);
+    ? pino({ name, level, serializers }, { write: prettyWriter(stdout) })
+    : pino({ name, level, serializers, timestamp: pino.stdTimeFunctions.isoTime }, stdout);
   if (level !== asked) logger.warn(`LOG_LEVEL is none of ${[...levels].join(", ")}: using info`);
   return logger;
 }
@@ -48,6 +48,15 @@ export function createLineFormatter(options: { color?: boolean } = {}): (line: s
   const format = prettyFormat({ ...prettyOptions(options.color ?? false), ignore: "pid,hostname,name" });
   return (line) => format(line).replace(/\n$/, "");
 }
+
+/** An error of ioredis carries its command with all arguments: what users wrote. Its name says enough. */
+const serializers = {
+  err: (error: Error): object => {
+    const told = pino.stdSerializers.err(error) as unknown as Record<string, unknown>;
+    const { name } = (told.command ?? {}) as { name?: unknown };
+    return name === undefined ? told : { ...told, command: { name } };
+  },
+};
 
 function wantsPretty(): boolean {
   if (process.env.LOG_FORMAT === "pretty") return true;
