@@ -33,7 +33,7 @@ export interface Gateway {
 const pageBytes = 256 * 1024;
 const cacheBytes = 64 * 1024 * 1024;
 const maxReads = 32;
-/** Lists, states and histories that are read at once, and that wait for their turn. */
+/** Lists, states, histories and updates that are under way at once, and that wait for their turn. */
 const maxHeavyReads = 2;
 const maxHeavyWaiting = 1_024;
 

@@ -40,9 +40,10 @@ interface ThreadUpdate extends StateUpdate {
 
 /**
  * @returns the id of the checkpoint that was written
- * @throws ProtocolError thread_busy, no_such_agent, invalid_argument (the graph refuses it), unavailable (no worker
- * took it up in time), no_such_checkpoint (no such subgraph), payload_too_large (the owner has as much stored as it
- * may), rate_limited (too many wait for a turn); what writeState throws
+ * @throws ProtocolError thread_busy (an active run, or others that write all the time), no_such_agent, invalid_argument
+ * (the graph refuses it), unavailable (no worker took it up in time), no_such_checkpoint (no such subgraph),
+ * payload_too_large (the owner has as much stored as it may), rate_limited (too many wait for a turn); what writeState
+ * throws
  */
 export async function updateThread(deps: UpdateDeps, owner: string, update: ThreadUpdate): Promise<string> {
   const bytes = Buffer.byteLength(JSON.stringify(update.values));
