@@ -512,6 +512,24 @@ test("a copy of a thread has all of its lists, and goes its own way", async () =
   expect(await read(saver, next)).toEqual([...list, said("ours")]);
 });
 
+test("a copy in the place of one that was deleted is not taken for it", async () => {
+  const { saver } = setup();
+  const more = (name: string) => Array.from({ length: 40 }, (_, i) => said(`${name}-${i}`));
+  const base = await put(saver, at(), more("base"));
+  const copyOf = (config: RunnableConfig) => ({
+    configurable: { ...config.configurable, thread_id: "copy" },
+  });
+  await saver.copyThread("t", "copy");
+  const first = await put(saver, copyOf(base), [...more("base"), ...more("first")]);
+  expect(await read(saver, first)).toHaveLength(80);
+  await saver.deleteThread("copy");
+  const next = await put(saver, base, [...more("base"), ...more("second")]);
+  await saver.copyThread("t", "copy");
+  expect(await read(saver, copyOf(next))).toEqual([...more("base"), ...more("second")]);
+  const last = await put(saver, copyOf(next), [...more("base"), ...more("first")]);
+  expect(await read(saver, last)).toEqual([...more("base"), ...more("first")]);
+});
+
 test("a stale attempt stores no element", async () => {
   const { saver, prefix, blobs } = setup();
   await redis.set(`${prefix}:{t}:fence`, "run:2");

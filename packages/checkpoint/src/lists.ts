@@ -16,25 +16,25 @@
 import { isDeepStrictEqual } from "node:util";
 import { BaseMessage } from "@langchain/core/messages";
 import { JsonPlusSerializer, type SerializerProtocol } from "@langchain/langgraph-checkpoint";
-import type { FlatMessage } from "@throughline/protocol";
+import {
+  Element,
+  type Elements,
+  isMarked,
+  mark,
+  numbersIn,
+  Pages,
+  rangesOf,
+  StoredList,
+} from "./elements.ts";
 import { isPlain } from "./json.ts";
 import { END, isStateKey, PREVIOUS } from "./langgraph.ts";
-import { flattenMessage, unflattenMessage, wholeMessage } from "./messages.ts";
+import { flattenMessage, unflattenMessage } from "./messages.ts";
 import { dump, load } from "./stored.ts";
 
-const mark = "list\0";
 /** Shorter lists, in characters, are stored whole: a reference would save nothing. */
 const worthwhile = 200;
-/** As lists.lua has it. */
-const pageSize = 32;
 /** Characters of the lists that a process remembers, and of the pages of such lists. */
 const remembered = 8 * 1024 * 1024;
-
-/** As lists.lua answers them: the elements' generation, then for each stem pages and single elements. */
-export type RawElements = [
-  generation: Buffer,
-  ...lists: [stem: Buffer, pages: (number | Buffer)[], long: (number | Buffer)[]][],
-];
 
 /** A list that is to be stored. */
 export interface DumpedList {
@@ -44,6 +44,8 @@ export interface DumpedList {
   lines: readonly string[];
   /** What is known of the list that it was made of. */
   stored: StoredList | undefined;
+  /** The number in it that each element has; undefined: it is new. */
+  numbers: readonly (number | undefined)[];
 }
 
 /** A list as put.lua takes it. */
@@ -52,8 +54,6 @@ export interface Reference {
   value: string;
   /** The lines that are new. */
   fresh: string[];
-  /** The number of each element; undefined: it is new. */
-  numbers: (number | undefined)[];
 }
 
 /** The same for put-writes.lua, which gives no numbers. */
@@ -94,15 +94,21 @@ export class Lists {
     const texts = elements.map(textOf);
     let size = 0;
     for (const text of texts) size += text?.length ?? worthwhile;
-    const isKnown = (text: string | undefined, i: number) =>
-      text !== undefined && stored?.find(text, i) !== undefined;
-    if (forWrite ? !texts.some(isKnown) : size < worthwhile) return await dump(this.#serde, value, what);
-    const lines = elements.map((element, i) => {
-      const text = texts[i];
-      const isWhole = text !== undefined && (isKnown(text, i) || isAllOf(text, element));
-      return isWhole ? text : this.#line(element, what);
-    });
-    return { name, channel, lines: await awaitAll(lines), stored };
+    const known = texts.map((text, i) => (text === undefined ? undefined : stored?.find(text, i)));
+    const isWhole = forWrite ? known.every((number) => number === undefined) : size < worthwhile;
+    if (isWhole) return await dump(this.#serde, value, what);
+    const lines = await awaitAll(
+      elements.map((element, i) => {
+        const text = texts[i];
+        const isAll = text !== undefined && (known[i] !== undefined || isAllOf(text, element));
+        return isAll ? text : this.#line(element, what);
+      }),
+    );
+    // What is no text may be known as well, by what the serializer made of it.
+    const numbers = lines.map(
+      (line, i) => known[i] ?? (line === texts[i] ? undefined : stored?.find(line, i)),
+    );
+    return { name, channel, lines, stored, numbers };
   }
 
   /** Learns from a checkpoint what lists are made of that are to be stored. */
@@ -114,6 +120,7 @@ export class Lists {
       // What is known of another namespace's list is as good: elements are shared.
       if (isList) list.stored = elements.list(list.channel, value);
       else if (list.stored?.generation !== elements.generation) list.stored = undefined;
+      list.numbers = list.lines.map((line, i) => list.stored?.find(line, i));
     }
   }
 
@@ -128,19 +135,18 @@ export class Lists {
   ): { references: Map<DumpedList, Reference>; generation: string } {
     const named = generation ?? lists.find(({ stored }) => stored !== undefined)?.stored?.generation ?? "";
     const references = lists.map((list): [DumpedList, Reference] => {
-      const known = list.stored?.generation === named ? list.stored : undefined;
-      const numbers = list.lines.map((line, i) => known?.find(line, i));
-      const fresh = list.lines.filter((_, i) => numbers[i] === undefined);
-      return [list, { list, value: mark + rangesOf(numbers), fresh, numbers }];
+      if (list.stored?.generation !== named) list.numbers = list.lines.map(() => undefined);
+      const fresh = list.lines.filter((_, i) => list.numbers[i] === undefined);
+      return [list, { list, value: mark + rangesOf(list.numbers), fresh }];
     });
     return { references: new Map(references), generation: named };
   }
 
   /** Lists were stored, their new elements with the numbers from `firsts` on. */
   stored(references: readonly Reference[], generation: string, firsts: readonly number[]): void {
-    for (const [i, { list, numbers }] of references.entries()) {
+    for (const [i, { list }] of references.entries()) {
       let next = firsts[i]!;
-      const all = numbers.map((number) => number ?? next++);
+      const all = list.numbers.map((number) => number ?? next++);
       this.#remember(list.name, new StoredList(generation, list.lines, all));
     }
   }
@@ -214,174 +220,9 @@ export class Lists {
   }
 }
 
-/** An element as it is stored, and what it says. */
-class Element {
-  readonly line: string;
-  #json: unknown;
-
-  constructor(line: string) {
-    this.line = line;
-  }
-
-  /** Nobody else's: whoever gets it may change it. A promise where the serializer is asked. */
-  value(serde: SerializerProtocol, flat: boolean): unknown {
-    const rest = this.line.slice(1);
-    switch (this.line[0]) {
-      case "m": {
-        const message = this.#parsed(rest) as FlatMessage;
-        return flat ? wholeMessage(message) : unflattenMessage(message);
-      }
-      case "p":
-        return this.#parsed(rest);
-      case "s":
-        return load(serde, Buffer.from(rest.replace(" ", "\0")));
-      case "b":
-        return load(serde, Buffer.from(rest, "base64"));
-      default:
-        throw new Error(`an element of a list is of an unknown kind: ${this.line.slice(0, 40)}`);
-    }
-  }
-
-  #parsed(json: string): unknown {
-    this.#json ??= JSON.parse(json);
-    return copyOf(this.#json);
-  }
-}
-
-/** Pages of a thread's lists, from each one's first on; by channel. */
-export class Pages {
-  readonly generation: string;
-  /** Characters. */
-  size = 0;
-  readonly lists = new Map<string, Element[][]>();
-
-  constructor(generation: string) {
-    this.generation = generation;
-  }
-
-  add(channel: string, number: number, page: Element[]): void {
-    const pages = this.lists.get(channel) ?? [];
-    this.lists.set(channel, pages);
-    if (number !== pages.length || page.length < pageSize) return;
-    pages.push(page);
-    for (const { line } of page) this.size += line.length;
-  }
-}
-
-/** The elements that an answer of Redis brought, with those that were known. */
-export class Elements {
-  readonly generation: string;
-  readonly #lists = new Map<string, Map<number, Element[]>>();
-  readonly #known: Pages | undefined;
-
-  /** @param known pages that were not asked for */
-  constructor([generation, ...lists]: RawElements, known?: Pages) {
-    this.generation = generation.toString();
-    this.#known = known?.generation === this.generation ? known : undefined;
-    for (const [stem, pages, long] of lists) {
-      const longer = new Map(pairs(long));
-      const elements = pairs(pages).map(([page, text]): [number, Element[]] => {
-        const lines = text.split("\n");
-        return [
-          page,
-          lines.map(
-            (line, i) => new Element(line === "@" ? (longer.get(page * pageSize + i + 1) ?? "") : line),
-          ),
-        ];
-      });
-      this.#lists.set(stem.toString().slice("\u0001\0".length, -"\0#".length), new Map(elements));
-    }
-  }
-
-  of(channel: string, numbers: readonly number[]): Element[] {
-    const pages = this.#lists.get(channel);
-    const known = this.#known?.lists.get(channel);
-    return numbers.map((number) => {
-      const page = Math.floor((number - 1) / pageSize);
-      const element = (pages?.get(page) ?? known?.[page])?.[(number - 1) % pageSize];
-      // An empty line is that of an element that was deleted, or of a long one that was not asked for.
-      if (!element?.line) throw new Error(`element ${number} of list ${JSON.stringify(channel)} is missing`);
-      return element;
-    });
-  }
-
-  /** @param value what stands for the list */
-  list(channel: string, value: Buffer): StoredList {
-    const numbers = [...numbersIn(value.toString("latin1", mark.length))].filter(
-      (each) => each !== undefined,
-    );
-    const lines = this.of(channel, numbers).map(({ line }) => line);
-    return new StoredList(this.generation, lines, numbers);
-  }
-
-  addTo(pages: Pages): void {
-    for (const [channel, own] of this.#lists) {
-      for (const [number, page] of own) {
-        // A long element that nobody asked for is not here.
-        if (page.every(({ line }) => line !== "")) pages.add(channel, number, page);
-      }
-    }
-  }
-}
-
-/** A list's elements as they are stored. */
-class StoredList {
-  readonly generation: string;
-  readonly size: number;
-  readonly #lines: readonly string[];
-  readonly #numbers: readonly number[];
-  #byLine: Map<string, number> | undefined;
-
-  constructor(generation: string, lines: readonly string[], numbers: readonly number[]) {
-    this.generation = generation;
-    this.#lines = lines;
-    this.#numbers = numbers;
-    let size = 0;
-    for (const line of lines) size += line.length;
-    this.size = size;
-  }
-
-  /** The number of the element with this line, which most likely has this place. */
-  find(line: string, place: number): number | undefined {
-    if (this.#lines[place] === line) return this.#numbers[place];
-    // An element behind the end of an unchanged list is new.
-    if (place >= this.#lines.length && this.#byLine === undefined) return undefined;
-    this.#byLine ??= new Map(this.#lines.map((each, i) => [each, this.#numbers[i]!]));
-    return this.#byLine.get(line);
-  }
-}
-
-/** A copy of what JSON.parse made. */
-function copyOf(value: unknown): unknown {
-  if (typeof value !== "object" || value === null) return value;
-  if (Array.isArray(value)) return value.map(copyOf);
-  // Field by field, for it is done for every message of a thread; a spread takes `__proto__` for a field.
-  const copy: Record<string, unknown> = { ...value };
-  for (const key in copy) {
-    const each = copy[key];
-    if (typeof each === "object" && each !== null) {
-      Object.defineProperty(copy, key, {
-        value: copyOf(each),
-        writable: true,
-        enumerable: true,
-        configurable: true,
-      });
-    }
-  }
-  return copy;
-}
-
-function pairs(raw: readonly (number | Buffer)[]): [number, string][] {
-  return Array.from({ length: raw.length / 2 }, (_, i) => [Number(raw[2 * i]), raw[2 * i + 1]!.toString()]);
-}
-
 /** Promise.all, where any is a promise: there may be thousands of values, and usually none is. */
 async function awaitAll<T>(values: readonly (T | Promise<T>)[]): Promise<T[]> {
   return values.some((each) => each instanceof Promise) ? await Promise.all(values) : (values as T[]);
-}
-
-function isMarked(value: Buffer): boolean {
-  return value.toString("latin1", 0, mark.length) === mark;
 }
 
 /** Lets go of the oldest where all are too large; of the newest never. Answers how large they were. */
@@ -444,27 +285,4 @@ function storedOf(message: BaseMessage): object {
     key in live ? live[key] : message.lc_kwargs[key],
   ]);
   return Object.fromEntries(fields.filter(([, value]) => value !== undefined));
-}
-
-/** `<first>-<last>,…`; `+<count>` for so many that have no number yet. */
-function rangesOf(numbers: readonly (number | undefined)[]): string {
-  const ranges: string[] = [];
-  for (let i = 0; i < numbers.length; ) {
-    const first = numbers[i];
-    const at = (place: number) => (first === undefined ? undefined : first + place);
-    let length = 1;
-    while (i + length < numbers.length && numbers[i + length] === at(length)) length++;
-    ranges.push(first === undefined ? `+${length}` : `${first}-${first + length - 1}`);
-    i += length;
-  }
-  return ranges.join(",");
-}
-
-function* numbersIn(ranges: string): Generator<number | undefined> {
-  if (ranges === "") return;
-  for (const range of ranges.split(",")) {
-    if (range.startsWith("+")) yield* Array<undefined>(Number(range)).fill(undefined);
-    const [first, last] = range.split("-").map(Number);
-    for (let number = first!; number <= last!; number++) yield number;
-  }
 }

@@ -25,6 +25,7 @@ import {
   WRITES_IDX_MAP,
 } from "@langchain/langgraph-checkpoint";
 import type { Cluster, Redis } from "ioredis";
+import { Elements } from "./elements.ts";
 import {
   HeadMovedError,
   InvalidArgumentError,
@@ -35,7 +36,7 @@ import {
 } from "./errors.ts";
 import { checkpointBounds, everyThread, segment, type ThreadKeys, threadKeys } from "./keys.ts";
 import { SENDS } from "./langgraph.ts";
-import { type DumpedList, Elements, inline, Lists, type Reference } from "./lists.ts";
+import { type DumpedList, inline, Lists, type Reference } from "./lists.ts";
 import { type RawTuple, type RawWalk, withScripts } from "./scripts.ts";
 import { dump, loadTuple, loadWrites } from "./stored.ts";
 
@@ -362,6 +363,7 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     const answer = await this.#redis.tlCheckpointRestore(
       ...this.#keys(to),
       this.#token(),
+      randomUUID(),
       ...dumps.map((dump) => dump ?? ""),
     );
     if (answer === -4) throw new ThreadExistsError(to);

@@ -4,8 +4,8 @@
  */
 import { type LuaScript, luaCommands } from "@throughline/kit/lua";
 import type { Result } from "ioredis";
+import type { RawElements } from "./elements.ts";
 import type { ThreadKeys } from "./keys.ts";
-import type { RawElements } from "./lists.ts";
 
 type Argument = string | number | Buffer;
 /** A list is taken for as many arguments: one that is spread may be longer than a call's arguments can be. */
