@@ -14,10 +14,10 @@ const framesUntilPause = 3;
 
 export class StormClient extends Follower {
   readonly pauses: boolean;
-  /** From when it was told what to expect to when it had it, ms; 0: it has not. */
-  caughtUpMs = 0;
+  /** When it had what it was told to expect, by performance.now(); undefined: it has not. */
+  caughtUpAt: number | undefined;
   readonly #sockets: Set<WebSocket>;
-  #expected: { offset: number; since: number } | undefined;
+  #expected: number | undefined;
 
   constructor(url: string, runId: string, weather: Weather, pauses: boolean) {
     const sockets = new Set<WebSocket>();
@@ -27,14 +27,19 @@ export class StormClient extends Follower {
         super(address, protocols, { perMessageDeflate: false });
         sockets.add(this);
         let frames = 0;
+        let isOpened = false;
+        this.on("open", () => {
+          isOpened = true;
+        });
         this.on("message", () => {
           frames += 1;
           if (pauses && !weather.isCalm && isExpecting() && frames === framesUntilPause) this.pause();
         });
         this.on("close", (code: number) => {
           sockets.delete(this);
-          // 1000 is the client's own; 1006 with the gateway away is no socket at all.
-          if (code !== 1000 && isExpecting()) weather.closes.set(code, (weather.closes.get(code) ?? 0) + 1);
+          // 1000 is the client's own; what never opened found the gateway away.
+          if (code !== 1000 && isOpened && isExpecting())
+            weather.closes.set(code, (weather.closes.get(code) ?? 0) + 1);
         });
       }
     }
@@ -47,9 +52,9 @@ export class StormClient extends Follower {
     this.#sockets = sockets;
   }
 
-  /** The storm begins: when it has `offset` it has all that it missed. */
-  expect(offset: number, since: number): void {
-    this.#expected = { offset, since };
+  /** The storm begins, before there is a gateway to come back to: when it has `offset` it has all that it missed. */
+  expect(offset: number): void {
+    this.#expected = offset;
   }
 
   /** Reads again. */
@@ -58,7 +63,6 @@ export class StormClient extends Follower {
   }
 
   protected override onPart(): void {
-    if (this.#expected === undefined || this.offset < this.#expected.offset || this.caughtUpMs > 0) return;
-    this.caughtUpMs = Math.max(1, performance.now() - this.#expected.since);
+    if (this.#expected !== undefined && this.offset >= this.#expected) this.caughtUpAt ??= performance.now();
   }
 }

@@ -94,21 +94,28 @@ export async function storm(options: StormOptions): Promise<StormResult> {
     await gateway.exit;
     await Promise.all([...runs, ...largeRuns].map((run) => run.go(options.parts)));
     weather.closes.clear();
+    // Before it is up: some find it before its start is known here.
+    for (const client of clients) client.expect(before + options.parts);
     gateway = await GatewayProcess.start(env, port);
     const upAt = performance.now();
-    for (const client of clients) {
-      client.expect(before + options.parts, upAt);
-      if (options.jitter !== true) client.connection.reconnectNow();
-    }
+    if (options.jitter !== true) for (const { connection } of clients) connection.reconnectNow();
 
     const reading = clients.filter(({ pauses }) => !pauses);
-    await until(() => reading.every(({ caughtUpMs }) => caughtUpMs > 0), deadlineMs, "those who read");
-    const stuck = clients.filter(({ pauses, caughtUpMs }) => pauses && caughtUpMs === 0).length;
+    await until(
+      () => reading.every(({ caughtUpAt }) => caughtUpAt !== undefined),
+      deadlineMs,
+      "those who read",
+    );
+    const stuck = clients.filter(({ pauses, caughtUpAt }) => pauses && caughtUpAt === undefined).length;
     await pause(pausedCount === 0 ? 0 : (options.pausedMs ?? 0));
-    const stillStuck = clients.filter(({ pauses, caughtUpMs }) => pauses && caughtUpMs === 0).length;
+    const stillStuck = clients.filter(({ pauses, caughtUpAt }) => pauses && caughtUpAt === undefined).length;
     weather.isCalm = true;
     for (const client of clients) client.read();
-    await until(() => clients.every(({ caughtUpMs }) => caughtUpMs > 0), deadlineMs, "those who were paused");
+    await until(
+      () => clients.every(({ caughtUpAt }) => caughtUpAt !== undefined),
+      deadlineMs,
+      "those who were paused",
+    );
     const { peak } = residentBytes(gateway.pid);
 
     for (const run of [...runs, ...largeRuns]) await run.scripted.finish();
@@ -125,7 +132,7 @@ export async function storm(options: StormOptions): Promise<StormResult> {
     if (grown > memoryBound(pausedCount)) {
       violations.push(`the gateway grew by ${inMib(grown)}: ${inMib(memoryBound(pausedCount))} are allowed`);
     }
-    const times = reading.map(({ caughtUpMs }) => caughtUpMs).sort((a, b) => a - b);
+    const times = reading.map(({ caughtUpAt }) => Math.max(0, caughtUpAt! - upAt)).sort((a, b) => a - b);
     return {
       violations,
       caughtUpMs: { median: times[times.length >> 1]!, last: times.at(-1)! },
