@@ -172,12 +172,7 @@ export function makeProgram(perform: Perform, env: NodeJS.ProcessEnv): Command {
 
 /** The checkpoint that the thread goes on from; none where all that it has is kept on branches. */
 async function headOf(thread: Thread): Promise<string | undefined> {
-  try {
-    return (await thread.get()).checkpointId;
-  } catch (error) {
-    if (error instanceof ProtocolError && error.code === "no_such_checkpoint") return undefined;
-    throw error;
-  }
+  return (await thread.get()).checkpointId ?? undefined;
 }
 
 export function startParams(agent: string, input: string | undefined, options: RunOptions): StartParams {

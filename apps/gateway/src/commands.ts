@@ -270,6 +270,15 @@ function makeHandlers(deps: CommandDeps): Handlers {
       return { threadId: update.threadId, checkpointId };
     },
 
+    // Not there yet.
+    "thread.create": notYet,
+    "thread.list": notYet,
+    "thread.patch": notYet,
+    "thread.delete": notYet,
+    "thread.copy": notYet,
+    "thread.watch": notYet,
+    "thread.unwatch": notYet,
+
     "agent.list": async () => ({ agents: await dispatcher.agents.live() }),
 
     "auth.refresh": async (connection, { token }) => {
@@ -289,6 +298,10 @@ function makeHandlers(deps: CommandDeps): Handlers {
   };
 }
 
+async function notYet(): Promise<never> {
+  throw new ProtocolError("not_supported", "this gateway does not do that yet");
+}
+
 /** Checks what a new run names, before anything is written. */
 async function startRequest(
   { dispatcher, reads }: CommandDeps,
@@ -303,7 +316,7 @@ async function startRequest(
     const known = names.length === 0 ? "no live worker offers any" : `there are ${names.join(", ")}`;
     throw new ProtocolError("no_such_agent", `there is no agent ${short(agent)}; ${known}`);
   }
-  if (checkpointId !== undefined) {
+  if (typeof checkpointId === "string") {
     if (threadId === undefined) {
       throw new ProtocolError(
         "invalid_argument",
@@ -321,7 +334,8 @@ async function startRequest(
   refuseSerialised([input, config, command]);
   const asked = {
     input,
-    checkpointId,
+    checkpointId: checkpointId ?? undefined,
+    fromNothing: checkpointId === null ? true : undefined,
     modes,
     subgraphs,
     config,

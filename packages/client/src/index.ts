@@ -4,6 +4,7 @@ export type {
   Part,
   RunRecord,
   RunStatus,
+  ThreadHead,
   ThreadState,
   UnfinishedCall,
 } from "@throughline/protocol";

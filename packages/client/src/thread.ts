@@ -1,5 +1,5 @@
 /** The calls about one thread. */
-import type { Method, Params, Result, RunRecord, ThreadState } from "@throughline/protocol";
+import type { Method, Params, Result, RunRecord, ThreadHead, ThreadState } from "@throughline/protocol";
 
 /** As gateways have it. */
 const defaultLimit = 50;
@@ -20,7 +20,7 @@ export class Thread {
    * The thread's state: its head, or that of `checkpointId`; with `ns` that of a subgraph, by its path (the name of a
    * node stands for the latest of its tasks). Throws `no_such_thread`, `no_such_checkpoint`.
    */
-  get(options: { checkpointId?: string; ns?: string[] } = {}): Promise<ThreadState> {
+  get(options: { checkpointId?: string; ns?: string[] } = {}): Promise<ThreadHead> {
     return this.#call("thread.get", { threadId: this.threadId, ...options });
   }
 

@@ -48,6 +48,8 @@ export interface RunRequest {
   queue: string;
   input?: unknown;
   checkpointId?: string;
+  /** From nothing, as on a new thread. */
+  fromNothing?: true;
   modes?: string[];
   subgraphs?: boolean;
   config?: RunConfig;

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { checkpointRef, interruptInfo, keep, runError, runStatus, streamMode } from "./parts.ts";
+import { threadStatuses } from "./status.ts";
 
 type Json = z.core.util.JSONType;
 
@@ -53,6 +54,10 @@ const maxTimeoutMs = 24 * 60 * 60 * 1000;
 
 export const multitaskStrategy = z.enum(["reject", "enqueue", "interrupt", "rollback"]);
 export type MultitaskStrategy = z.infer<typeof multitaskStrategy>;
+
+/** What becomes of a run when nobody reads it any more. */
+export const onDisconnect = z.enum(["continue", "cancel"]);
+export type OnDisconnect = z.infer<typeof onDisconnect>;
 
 /** Which parts a subscription wants. All that is given must match; lifecycle parts always do. */
 export const filter = z.object({
@@ -155,8 +160,73 @@ export const runRecord = z.looseObject({
   error: runError.optional(),
   interrupts: z.array(interruptInfo).optional(),
   checkpoint: checkpointRef.optional(),
+  /** Its number in its thread: 1, 2, … Older runs have none. */
+  ordinal: z.int().positive().optional(),
+  /** What it was asked; where that is large, cut down to something to show. */
+  input: json.optional(),
+  /** `input` is not whole. */
+  inputCut: z.literal(true).optional(),
+  /** The checkpoint that it was to continue from; null: from nothing. Not there: the head, when its turn came. */
+  from: z.string().nullable().optional(),
+  modes: z.array(streamMode).optional(),
+  subgraphs: z.boolean().optional(),
+  onDisconnect: onDisconnect.optional(),
 });
 export type RunRecord = z.infer<typeof runRecord>;
+
+export const threadStatus = z.enum(threadStatuses);
+export type ThreadStatus = z.infer<typeof threadStatus>;
+
+/** A thread, without what is in it. */
+export const threadRecord = z.looseObject({
+  threadId: z.string(),
+  status: threadStatus,
+  createdAt: z.string(),
+  /** When something last happened to it: a run that came, began or ended, an update, a patch. */
+  updatedAt: z.string(),
+  /** The agent of its newest run; not there while it has had none. */
+  agent: z.string().optional(),
+  metadata: record,
+  /** Its head; null while it has none. */
+  checkpointId: z.string().nullable(),
+  /** How many messages its head has. */
+  messages: z.int().nonnegative(),
+  /** How many runs it has had. */
+  runs: z.int().nonnegative(),
+  /** Its runs that have not ended, in the order of their turns; at most 100 of them. */
+  active: z.array(z.string()),
+});
+export type ThreadRecord = z.infer<typeof threadRecord>;
+
+/** Of a run, what those who watch its thread are told. */
+export const threadRun = runRecord.pick({
+  runId: true,
+  agent: true,
+  status: true,
+  ordinal: true,
+  from: true,
+  input: true,
+  inputCut: true,
+  error: true,
+  interrupts: true,
+  checkpoint: true,
+});
+export type ThreadRun = z.infer<typeof threadRun>;
+
+/** What happened to a thread. `thread`: its record after that. */
+export const threadEvent = z.discriminatedUnion("event", [
+  z.looseObject({ event: z.literal("created"), thread: threadRecord }),
+  /** A run came into line (`queued`), a worker has begun or taken it over (`running`), or it has ended. */
+  z.looseObject({ event: z.literal("run"), thread: threadRecord, run: threadRun }),
+  /** The head moved without a run: an update, a copy. */
+  z.looseObject({ event: z.literal("head"), thread: threadRecord }),
+  z.looseObject({ event: z.literal("metadata"), thread: threadRecord }),
+  /** The last event of a thread. */
+  z.looseObject({ event: z.literal("deleted"), threadId: z.string() }),
+]);
+export type ThreadEvent = z.infer<typeof threadEvent>;
+export const threadEventName = z.enum(["created", "run", "head", "metadata", "deleted"]);
+export type ThreadEventName = z.infer<typeof threadEventName>;
 
 /** A checkpoint of a thread. */
 export const threadState = z.looseObject({
@@ -178,8 +248,19 @@ export const threadState = z.looseObject({
   tasks: z.array(taskState).optional(),
   metadata: record,
   createdAt: z.string(),
+  /** Of the messages: how many there are, and the ids of those that its parent has not. Only without `values`. */
+  messages: z.looseObject({ count: z.int().nonnegative(), added: z.array(z.string()) }).optional(),
 });
 export type ThreadState = z.infer<typeof threadState>;
+
+/** What `thread.get` answers. */
+export const threadHead = threadState.extend({
+  /** null: the thread has no checkpoint yet. */
+  checkpointId: z.string().nullable(),
+  /** The thread's record. Only with its head. */
+  thread: threadRecord.optional(),
+});
+export type ThreadHead = z.infer<typeof threadHead>;
 
 export const agentInfo = z.looseObject({
   name: z.string(),
@@ -196,7 +277,8 @@ export const commands = {
       agent: agentName,
       input: json.optional(),
       threadId: threadId.optional(),
-      checkpointId: checkpointId.optional(),
+      /** null: from nothing, as on a new thread. */
+      checkpointId: checkpointId.nullable().optional(),
       modes: list(streamMode, 16, 1).optional(),
       subgraphs: z.boolean().optional(),
       config: runConfig.optional(),
@@ -209,6 +291,7 @@ export const commands = {
       timeoutMs: z.int().min(1).max(maxTimeoutMs).optional(),
       multitaskStrategy: multitaskStrategy.optional(),
       idempotencyKey: z.string().min(1).max(256).optional(),
+      onDisconnect: onDisconnect.optional(),
       subscribe: z.boolean().optional(),
       /** As for `run.subscribe`. */
       pages: z.boolean().optional(),
@@ -263,9 +346,72 @@ export const commands = {
       next: runId.optional(),
     }),
   },
+  "thread.create": {
+    params: z.object({ threadId: threadId.optional(), metadata: record.optional() }),
+    result: z.looseObject({ thread: threadRecord, created: z.boolean() }),
+  },
+  "thread.list": {
+    params: z.object({
+      status: threadStatus.optional(),
+      agent: agentName.optional(),
+      /** Keys of the metadata and their values, all of which must be equal. */
+      metadata: record.optional(),
+      limit: limit.optional(),
+      /** `next` of the page before. */
+      before: z.string().min(1).max(400).optional(),
+    }),
+    result: z.looseObject({ threads: z.array(threadRecord), next: z.string().optional() }),
+  },
+  "thread.patch": {
+    params: z.object({ threadId, metadata: record }),
+    result: threadRecord,
+  },
+  "thread.delete": { params: z.object({ threadId }), result: empty },
+  "thread.copy": {
+    params: z.object({
+      threadId,
+      /** The copy's head; what does not lead to it is not copied. */
+      checkpointId: checkpointId.optional(),
+      /** The copy's id. */
+      to: threadId.optional(),
+      metadata: record.optional(),
+    }),
+    result: threadRecord,
+  },
+  "thread.watch": {
+    params: z.object({
+      /** Left out: all of the owner's threads. */
+      threadId: threadId.optional(),
+      after: z.union([z.int().nonnegative(), z.literal("head")]).optional(),
+      epoch: z.string().max(128).optional(),
+      /** Only these events. */
+      events: list(threadEventName, 8, 1).optional(),
+      /** The thread's runs are subscribed to as they come; where they are known, from after what the client has. */
+      runs: z
+        .object({
+          filter: filter.optional(),
+          pages: z.boolean().optional(),
+          known: z
+            .record(runId, z.object({ after: z.int().nonnegative(), epoch: z.string().max(128).optional() }))
+            .refine((known) => Object.keys(known).length <= 100, "at most 100 runs")
+            .optional(),
+        })
+        .optional(),
+    }),
+    result: z.looseObject({
+      threadId: z.string().optional(),
+      thread: threadRecord.optional(),
+      /** Those of `thread.active`. */
+      runs: z.array(threadRun).optional(),
+      first: z.int().positive(),
+      head: z.int().nonnegative(),
+      epoch: z.string(),
+    }),
+  },
+  "thread.unwatch": { params: z.object({ threadId: threadId.optional() }), result: empty },
   "thread.get": {
     params: z.object({ threadId, checkpointId: checkpointId.optional(), ns: subgraph.optional() }),
-    result: threadState,
+    result: threadHead,
   },
   "thread.history": {
     params: z.object({
@@ -274,6 +420,8 @@ export const commands = {
       /** The checkpointId that the last page ended with. */
       before: checkpointId.optional(),
       ns: subgraph.optional(),
+      /** false: `messages` in place of the values. */
+      values: z.boolean().optional(),
     }),
     result: z.looseObject({
       checkpoints: z.array(threadState),

@@ -1,6 +1,6 @@
 /** What a gateway sends: answers and events. */
 import { z } from "zod";
-import type { Method, Result } from "./commands.ts";
+import { type Method, type Result, threadEvent } from "./commands.ts";
 import { type ErrorCode, errorCodes } from "./errors.ts";
 import { flatMessage, part, unfinishedCall } from "./parts.ts";
 import { protocolVersion } from "./version.ts";
@@ -23,7 +23,10 @@ export const events = {
     skipped: z.int().positive().optional(),
   }),
   "run.reset": z.looseObject({ runId: z.string(), epoch: z.string(), reason: z.string() }),
-  /** `complete`: the ids of the messages that are whole; `calls`: unfinished tool calls, by the message's id. */
+  /**
+   * `complete`: the ids of the messages that are whole; `calls`: unfinished tool calls, by the message's id; `asked`: the
+   * messages that the run's input brought.
+   */
   "run.snapshot": z.looseObject({
     runId: z.string(),
     offset: z.int().nonnegative(),
@@ -31,6 +34,7 @@ export const events = {
     values: z.record(z.string(), json).optional(),
     complete: z.array(z.string()).optional(),
     calls: z.record(z.string(), z.array(unfinishedCall)).optional(),
+    asked: z.array(flatMessage).optional(),
   }),
   /** A piece of a snapshot's JSON, in order; 1 begins it anew. Sent only to who said that it takes `pages`. */
   "run.page": z.looseObject({
@@ -41,6 +45,21 @@ export const events = {
     text: z.string(),
   }),
   "run.unsubscribed": z.looseObject({ runId: z.string(), reason: z.string() }),
+  /** `offset` is that of `events[0]`; the others as in `run.parts`. Without a threadId: of all of the owner's threads. */
+  "thread.events": z.looseObject({
+    threadId: z.string().optional(),
+    offset: z.int().positive(),
+    events: z.array(threadEvent.nullable()),
+    skipped: z.int().positive().optional(),
+  }),
+  /** What was told is void, or is no more to be had: what follows begins after `offset`. */
+  "thread.reset": z.looseObject({
+    threadId: z.string().optional(),
+    epoch: z.string(),
+    offset: z.int().nonnegative(),
+    reason: z.string(),
+  }),
+  "thread.unwatched": z.looseObject({ threadId: z.string().optional(), reason: z.string() }),
 } as const;
 
 export type EventMethod = keyof typeof events;

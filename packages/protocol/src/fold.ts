@@ -71,6 +71,8 @@ export interface FoldedMessage {
 /** What is stored when a log is trimmed: a fold that later parts can be added to. */
 export interface FoldSnapshot {
   offset: number;
+  /** The messages that the run's input brought. Default: none. */
+  asked?: FlatMessage[];
   messages: FlatMessage[];
   values: Record<string, unknown>;
   /** The ids of those messages that are whole. */
@@ -84,6 +86,7 @@ export class Fold {
   #open = new Map<string, OpenMessage>();
   #changes: Change[] = [];
   #base: FoldSnapshot | undefined;
+  #asked: readonly FlatMessage[] = [];
   /** The message that the last chunk belonged to: tokens come in long rows of the same id. */
   #lastId: string | undefined;
   #last: OpenMessage | undefined;
@@ -98,12 +101,18 @@ export class Fold {
   /** Makes what an earlier fold added up to the beginning of this one, which must be empty. */
   restore(snapshot: FoldSnapshot): void {
     this.#base = snapshot;
+    this.#asked = snapshot.asked ?? [];
     this.#offset = snapshot.offset;
   }
 
   /** The offset of the last part that was added. */
   get offset(): number {
     return this.#offset;
+  }
+
+  /** The messages that the run's input brought: the question. They are not among `messages`, and no rewind takes them. */
+  get asked(): readonly FlatMessage[] {
+    return this.#asked;
   }
 
   /** Adds the part at `offset`. */
@@ -124,6 +133,7 @@ export class Fold {
         break;
       case "lifecycle":
         if (part.data.event === "rewound") this.#rewind(part.data.to);
+        else if (part.data.event === "started") this.#asked = part.data.messages ?? [];
         break;
     }
   }
@@ -138,8 +148,10 @@ export class Fold {
     const calls = all.flatMap(({ message: { id }, calls }): [string, UnfinishedCall[]][] =>
       calls.length > 0 && id !== undefined ? [[id, [...calls]]] : [],
     );
-    const snapshot = { offset: this.#offset, messages, values: this.values(), complete };
-    return calls.length === 0 ? snapshot : { ...snapshot, calls: Object.fromEntries(calls) };
+    const snapshot: FoldSnapshot = { offset: this.#offset, messages, values: this.values(), complete };
+    if (this.#asked.length > 0) snapshot.asked = [...this.#asked];
+    if (calls.length > 0) snapshot.calls = Object.fromEntries(calls);
+    return snapshot;
   }
 
   /**

@@ -11,6 +11,8 @@ export {
   type Method,
   type MultitaskStrategy,
   multitaskStrategy,
+  type OnDisconnect,
+  onDisconnect,
   type Params,
   type Result,
   type RunConfig,
@@ -18,10 +20,22 @@ export {
   runConfig,
   runRecord,
   type TaskState,
+  type ThreadEvent,
+  type ThreadEventName,
+  type ThreadHead,
+  type ThreadRecord,
+  type ThreadRun,
   type ThreadState,
+  type ThreadStatus,
   taskState,
+  threadEvent,
+  threadEventName,
+  threadHead,
   threadId,
+  threadRecord,
+  threadRun,
   threadState,
+  threadStatus,
 } from "./commands.ts";
 export {
   backoff,
@@ -72,5 +86,5 @@ export {
   type UnfinishedCall,
   unfinishedCall,
 } from "./parts.ts";
-export { type Ending, endings, isEnding, runStatuses } from "./status.ts";
+export { type Ending, endings, isEnding, runStatuses, threadStatuses } from "./status.ts";
 export { bearerSubprotocolPrefix, protocolVersion, subprotocol } from "./version.ts";

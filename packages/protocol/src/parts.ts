@@ -71,7 +71,14 @@ export type RunError = z.infer<typeof runError>;
 
 /** How a run begins, goes on and ends. Readers of `rewound` drop non-lifecycle parts above `to`. */
 export const lifecycleData = z.discriminatedUnion("event", [
-  z.looseObject({ event: z.literal("started"), attempt: z.int().positive() }),
+  /** `messages`: those that the input brings, under the ids that they have in the thread. */
+  z.looseObject({
+    event: z.literal("started"),
+    attempt: z.int().positive(),
+    messages: z.array(flatMessage).optional(),
+  }),
+  /** A step of a function agent is done: no later attempt takes back what came before it. */
+  z.looseObject({ event: z.literal("stepped"), attempt: z.int().positive() }),
   z.looseObject({ event: z.literal("resumed"), attempt: z.int().positive() }),
   z.looseObject({ event: z.literal("rewound"), attempt: z.int().positive(), to: z.int().nonnegative() }),
   z.looseObject({ event: z.literal("completed"), checkpoint }),

@@ -1,4 +1,4 @@
-/** What a run can be. No zod here, so that a client pays for nothing else. */
+/** What a run and a thread can be. No zod here, so that a client pays for nothing else. */
 
 /** The statuses of a run. The last four are its endings, and none of them is ever left. */
 export const runStatuses = [
@@ -18,3 +18,6 @@ export type Ending = (typeof endings)[number];
 export function isEnding(statusOrEvent: string): statusOrEvent is Ending {
   return (endings as readonly string[]).includes(statusOrEvent);
 }
+
+/** The statuses of a thread. `busy`: a run of it has not ended; else how it stands. */
+export const threadStatuses = ["idle", "busy", "interrupted", "failed"] as const;

@@ -78,7 +78,7 @@ export const start: ConformanceTest[] = [
       line.push(id);
       id = checkpoints.find((each) => each.checkpointId === id)?.parentId ?? null;
     }
-    assert.ok(line.includes(checkpointId), "the head's line goes back to the checkpoint that was named");
+    assert.ok(line.includes(checkpointId!), "the head's line goes back to the checkpoint that was named");
   }),
 
   test("R33", "takes a command in place of input, never both", [], async (t) => {
