@@ -1,6 +1,6 @@
 /** The commands and their options. */
 
-import { ProtocolError, type StartParams, type Thread } from "@throughline/client";
+import type { StartParams, Thread } from "@throughline/client";
 import type { Keep, StreamMode } from "@throughline/protocol";
 import { Command } from "commander";
 import {
