@@ -33,6 +33,7 @@ const mayImport: Record<string, string[]> = {
     "packages/kit",
   ],
   examples: ["packages/worker", "packages/kit"],
+  "examples/chat": ["packages/client"],
   "apps/worker": ["examples", "packages/worker", "packages/protocol", "packages/kit"],
   "apps/cli": ["packages/client", "packages/protocol"],
   "apps/console": ["packages/client", "packages/protocol"],
@@ -41,7 +42,7 @@ const mayImport: Record<string, string[]> = {
 /** Tests, which may import anything. */
 const onlyTests = ["test", "infra/langgraph-latest"];
 /** They run in browsers: nothing of Node's in them. */
-const browserSafe = ["packages/protocol", "packages/client", "apps/console"];
+const browserSafe = ["packages/protocol", "packages/client", "apps/console", "examples/chat"];
 
 interface Manifest {
   name: string;
@@ -86,7 +87,8 @@ function* sources(folder: string): Generator<string> {
   for (const entry of readdirSync(join(root, folder), { withFileTypes: true })) {
     const path = `${folder}/${entry.name}`;
     if (entry.isDirectory()) {
-      if (!notSources.has(entry.name)) yield* sources(path);
+      const isWorkspace = existsSync(join(root, path, "package.json"));
+      if (!notSources.has(entry.name) && !isWorkspace) yield* sources(path);
     } else if (/\.(ts|tsx|mts|mjs|js)$/.test(entry.name)) yield path;
   }
 }
