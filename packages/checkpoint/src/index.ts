@@ -22,6 +22,7 @@ export {
   toBaseMessage,
 } from "./messages.ts";
 export {
+  type CopyOptions,
   type Fence,
   type PutOptions,
   RedisCheckpointSaver,

@@ -23,6 +23,14 @@ export type RawTuple = [
 ];
 /** As put.lua answers it. */
 export type RawPut = [outcome: number, generation: string, ...firsts: number[]] | [refused: number];
+/** As dump.lua answers it. */
+export type RawDump = [
+  dumps: (Buffer | null)[],
+  line: [id: Buffer, run: Buffer, metadata: Buffer][],
+  runs: Buffer[],
+  below: [ns: Buffer, id: Buffer, parent: Buffer, run: Buffer, metadata: Buffer][],
+  heads: Buffer[],
+];
 /** As walk.lua answers it. */
 export type RawWalk = [
   elements: RawElements,
@@ -41,7 +49,7 @@ declare module "ioredis" {
     tlCheckpointSetHead(...keysAndArgs: KeysAndArgs): Result<number, Context>;
     tlCheckpointDiscard(...keysAndArgs: KeysAndArgs): Result<number, Context>;
     tlCheckpointDelete(...keysAndArgs: KeysAndArgs): Result<number, Context>;
-    tlCheckpointDumpBuffer(...keysAndArgs: KeysAndArgs): Result<(Buffer | null)[], Context>;
+    tlCheckpointDumpBuffer(...keysAndArgs: KeysAndArgs): Result<RawDump, Context>;
     tlCheckpointRestore(...keysAndArgs: KeysAndArgs): Result<number, Context>;
   }
 }
@@ -58,5 +66,5 @@ export const withScripts = luaCommands(new URL("../lua/", import.meta.url), {
   tlCheckpointSetHead: script("set-head"),
   tlCheckpointDelete: script("delete"),
   tlCheckpointDump: script("dump"),
-  tlCheckpointRestore: script("restore"),
+  tlCheckpointRestore: script("restore", ["lists"]),
 });
