@@ -38,6 +38,7 @@ import {
 import { checkpointBounds, everyThread, segment, type ThreadKeys, threadKeys } from "./keys.ts";
 import { SENDS } from "./langgraph.ts";
 import { type DumpedList, inline, Lists, type Reference } from "./lists.ts";
+import { Outlines } from "./outline.ts";
 import { type RawTuple, type RawWalk, withScripts } from "./scripts.ts";
 import { dump, loadTuple, loadWrites } from "./stored.ts";
 
@@ -172,6 +173,12 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
         if (left === 0) return;
       }
     }
+  }
+
+  /** A thread's checkpoints in one namespace, without their state. */
+  outlines(threadId: string, ns = ""): Outlines {
+    const [redis, keys] = [this.#redis, this.#keys(threadId)];
+    return new Outlines({ redis, serde: this.serde, lists: this.#lists, keys, threadId, ns: segment(ns) });
   }
 
   /**

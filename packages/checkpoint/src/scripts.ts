@@ -31,6 +31,8 @@ export type RawDump = [
   below: [ns: Buffer, id: Buffer, parent: Buffer, run: Buffer, metadata: Buffer][],
   heads: Buffer[],
 ];
+/** As outline.lua answers it. */
+export type RawOutline = [generation: Buffer, more: Buffer, fields: Buffer[], ...tuples: RawTuple[]];
 /** As walk.lua answers it. */
 export type RawWalk = [
   elements: RawElements,
@@ -46,6 +48,8 @@ declare module "ioredis" {
       ...keysAndArgs: KeysAndArgs
     ): Result<[elements: RawElements, ...tuples: RawTuple[]], Context>;
     tlCheckpointWalkBuffer(...keysAndArgs: KeysAndArgs): Result<RawWalk, Context>;
+    tlCheckpointOutlineBuffer(...keysAndArgs: KeysAndArgs): Result<RawOutline, Context>;
+    tlCheckpointElementsBuffer(...keysAndArgs: KeysAndArgs): Result<RawElements, Context>;
     tlCheckpointSetHead(...keysAndArgs: KeysAndArgs): Result<number, Context>;
     tlCheckpointDiscard(...keysAndArgs: KeysAndArgs): Result<number, Context>;
     tlCheckpointDelete(...keysAndArgs: KeysAndArgs): Result<number, Context>;
@@ -61,6 +65,8 @@ export const withScripts = luaCommands(new URL("../lua/", import.meta.url), {
   tlCheckpointPut: script("put", ["lists"]),
   tlCheckpointPutWrites: script("put-writes", ["lists"]),
   tlCheckpointRead: script("read", ["lists"]),
+  tlCheckpointOutline: script("outline", ["lists"]),
+  tlCheckpointElements: script("elements", ["lists"]),
   tlCheckpointWalk: script("walk", ["lists"]),
   tlCheckpointDiscard: script("discard", ["lists"]),
   tlCheckpointSetHead: script("set-head"),
