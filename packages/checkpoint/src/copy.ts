@@ -98,7 +98,7 @@ function choose({ line, runs, below, heads }: Survey): Part {
         stays.add(each.id);
     }
     part.heads.set(ns, headOf(own, heads.get(ns)));
-    part.fields.push(...[...stays].map((id) => fieldOf(ns, id)));
+    for (const id of stays) part.fields.push(fieldOf(ns, id));
   }
   return part;
 }

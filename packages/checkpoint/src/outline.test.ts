@@ -1,7 +1,13 @@
 import { HumanMessage, RemoveMessage } from "@langchain/core/messages";
 import type { RunnableConfig } from "@langchain/core/runnables";
 import { Annotation, entrypoint, interrupt, MessagesAnnotation, StateGraph } from "@langchain/langgraph";
-import { type Checkpoint, DeltaSnapshot, emptyCheckpoint, uuid6 } from "@langchain/langgraph-checkpoint";
+import {
+  type Checkpoint,
+  DeltaSnapshot,
+  emptyCheckpoint,
+  JsonPlusSerializer,
+  uuid6,
+} from "@langchain/langgraph-checkpoint";
 import type { FlatMessage } from "@throughline/protocol";
 import { Redis } from "ioredis";
 import { afterAll, describe, expect, test } from "vitest";
@@ -159,6 +165,21 @@ describe("the outlines of a thread", () => {
       { count: 4, added: ["c", "d"] },
       { count: 2, added: ["a", "b"] },
     ]);
+  });
+
+  test("are the same where another serializer has all of it stored whole", async () => {
+    class Own extends JsonPlusSerializer {}
+    const prefix = testPrefix();
+    const open = () => new RedisCheckpointSaver(redis, { prefix, serde: new Own() });
+    const it = { saver: open(), open };
+    const base = Array.from({ length: 40 }, (_, i) => said(`m${i}`));
+    const one = await put(it.saver, undefined, { messages: base });
+    const two = await put(it.saver, one, { messages: [...base.slice(1), said("a")] });
+    await put(it.saver, one, { messages: [said("m0", "edited"), said("b"), ...base] }, { shown: two });
+    await put(it.saver, two, { messages: [said("a", "edited"), said("c")] });
+    expect(await redis.hget(`${prefix}:{t}:blobs`, "#")).toBeNull();
+    await check(it);
+    expect((await outlines(it.open()))[0]).toEqual({ count: 2, added: ["c"] });
   });
 
   test("of a fork say what it shows, and what is shown beside", async () => {

@@ -35,12 +35,13 @@ export interface Outline {
 /** The messages of a checkpoint: by the numbers of their elements, or, of a list that was stored whole, by their ids. */
 type Messages = { ranges: readonly Range[] } | { ids: readonly (string | undefined)[] };
 
+const none: Messages = { ids: [] };
+
 interface Row {
   tuple: CheckpointTuple;
   parentId: string;
-  /** The field of the list, or of what a functional graph returned that has one in it. */
-  field: string | undefined;
-  isReturned: boolean;
+  /** Of its own state. */
+  messages: Messages;
 }
 
 export interface OutlineSource {
@@ -58,8 +59,7 @@ export class Outlines {
   #generation: string | undefined;
   /** By id; undefined: there is none. */
   readonly #rows = new Map<string, Row | undefined>();
-  /** Stored values that were read, by field. */
-  readonly #values = new Map<string, Buffer>();
+  /** By the field of the stored list, or of what a functional graph returned that has one in it. */
   readonly #messages = new Map<string, Promise<Messages>>();
   /** The ids of elements, by their numbers. */
   readonly #ids = new Map<number, string | undefined>();
@@ -80,13 +80,11 @@ export class Outlines {
       const rows = ids.map((id) => this.#rows.get(id)!);
       await this.#want(rows.flatMap((row) => [row.parentId, shownBy(row)]));
       await this.#want(rows.map(({ parentId }) => shownBy(this.#rows.get(parentId))));
-      const pairs = await Promise.all(
-        rows.map(async (row) => ({
-          row,
-          own: await this.#shownMessages(row),
-          parents: await this.#shownMessages(this.#rows.get(row.parentId)),
-        })),
-      );
+      const pairs = rows.map((row) => ({
+        row,
+        own: this.#shownMessages(row),
+        parents: this.#shownMessages(this.#rows.get(row.parentId)),
+      }));
       await this.#loadIds(pairs.flatMap(({ own, parents }) => neededFor(own, parents)));
       const outlines = pairs.map(({ row: { tuple }, own, parents }) => ({
         tuple,
@@ -103,7 +101,7 @@ export class Outlines {
       const { ids } = await this.#read("these", this.#source.ns, 1, id);
       const row = this.#rows.get(ids[0] ?? "");
       await this.#want([shownBy(row)]);
-      return countOf(await this.#shownMessages(row));
+      return countOf(this.#shownMessages(row));
     });
   }
 
@@ -115,7 +113,7 @@ export class Outlines {
       } catch (error) {
         if (!(error instanceof GenerationError) || tries === maxTries) throw error;
         this.#generation = undefined;
-        for (const known of [this.#rows, this.#values, this.#messages, this.#ids]) known.clear();
+        for (const known of [this.#rows, this.#messages, this.#ids]) known.clear();
       }
     }
   }
@@ -131,9 +129,10 @@ export class Outlines {
     const raw: RawOutline = await redis.tlCheckpointOutlineBuffer(...keys, mostBytes, ...which, ...counted);
     const [generation, more, fields, ...tuples] = raw;
     this.#isOf(generation.toString());
-    for (let i = 0; i < fields.length; i += 2) this.#values.set(fields[i]!.toString(), fields[i + 1]!);
+    const values = new Map<string, Buffer>();
+    for (let i = 0; i < fields.length; i += 2) values.set(fields[i]!.toString(), fields[i + 1]!);
     const ids: string[] = [];
-    for (const row of await Promise.all(tuples.map((tuple) => this.#row(tuple)))) {
+    for (const row of await Promise.all(tuples.map((tuple) => this.#row(tuple, values)))) {
       this.#rows.set(row.tuple.checkpoint.id, row);
       ids.push(row.tuple.checkpoint.id);
     }
@@ -159,42 +158,46 @@ export class Outlines {
     }
   }
 
-  async #row([ns, id, parent, body, metadata, fields, writes]: RawTuple): Promise<Row> {
+  async #row(
+    [ns, id, parent, body, metadata, fields, writes]: RawTuple,
+    stored: ReadonlyMap<string, Buffer>,
+  ): Promise<Row> {
     const { serde, threadId } = this.#source;
     const values: Buffer[] = [];
-    let field: string | undefined;
-    let isReturned = false;
+    let messages: Promise<Messages> | undefined;
     for (let i = 0; i < fields.length; i += 2) {
-      const name = fields[i]!.toString();
-      if (name === channel || name === END) [field, isReturned] = [fields[i + 1]!.toString(), name === END];
-      else values.push(fields[i]!, this.#values.get(fields[i + 1]!.toString()) ?? Buffer.alloc(0));
+      const [name, field] = [fields[i]!.toString(), fields[i + 1]!.toString()];
+      const value = stored.get(field) ?? Buffer.alloc(0);
+      if (name !== channel && name !== END) {
+        values.push(fields[i]!, value);
+        continue;
+      }
+      messages = this.#messages.get(field) ?? this.#stored(value, name === END);
+      this.#messages.set(field, messages);
     }
-    // An empty one is not told.
+    // What is empty was not asked for.
     const orNothing = async (_: string, value: Buffer) =>
       value.length === 0 ? null : await load(serde, value);
     const raw: RawTuple = [ns, id, parent, body, metadata, values, writes];
-    const tuple = await loadTuple(serde, threadId, raw, { loadValue: orNothing, loadWrite: orNothing });
-    return { tuple, parentId: parent.toString(), field, isReturned };
+    const [tuple, own] = await Promise.all([
+      loadTuple(serde, threadId, raw, { loadValue: orNothing, loadWrite: orNothing }),
+      messages ?? none,
+    ]);
+    return { tuple, parentId: parent.toString(), messages: own };
   }
 
   /** The messages that a reader of the checkpoint is shown. */
-  async #shownMessages(row: Row | undefined): Promise<Messages> {
+  #shownMessages(row: Row | undefined): Messages {
     const seen = this.#rows.get(shownBy(row) ?? "") ?? row;
-    if (seen === undefined) return { ids: [] };
+    if (seen === undefined) return none;
     const { beside = {} } = marksOf(seen.tuple);
-    if (Object.hasOwn(beside, channel)) return { ids: idsIn(beside[channel]) };
-    if (seen.field === undefined) return { ids: [] };
-    const known = this.#messages.get(seen.field);
-    if (known !== undefined) return await known;
-    const messages = this.#stored(this.#values.get(seen.field)!, seen.isReturned);
-    this.#messages.set(seen.field, messages);
-    return await messages;
+    return Object.hasOwn(beside, channel) ? { ids: idsIn(beside[channel]) } : seen.messages;
   }
 
   async #stored(value: Buffer, isReturned: boolean): Promise<Messages> {
     // A list that was returned is no list of messages: it is shown under another name.
     if (isMarked(value))
-      return isReturned ? { ids: [] } : { ranges: rangesIn(value.toString("latin1", mark.length)) };
+      return isReturned ? none : { ranges: rangesIn(value.toString("latin1", mark.length)) };
     const loaded = await load(this.#source.serde, value);
     return { ids: idsIn(isReturned ? (isRecord(loaded) ? loaded[channel] : undefined) : loaded) };
   }
