@@ -105,6 +105,59 @@ describe("a copy up to a checkpoint", () => {
     expect(await contents(prefix, "copy")).not.toContain("\u0001\0other");
   });
 
+  test.each([1, 2, 3, 4])(
+    "of any tree has all that its checkpoints have, and not a word more: %i",
+    async (seed) => {
+      const { saver, prefix, open } = setup();
+      let state = seed;
+      const random = (below: number) => {
+        state = (state * 48_271) % 2_147_483_647;
+        return state % below;
+      };
+      let words = 0;
+      // Short ones that are stored whole, some among others, and some alone in their fields.
+      const fresh = () => said(`word-${words++}-`, [30, 300, 300, 6000][random(4)]);
+      const tree: { config: RunnableConfig; parent: number; messages: HumanMessage[] }[] = [];
+      for (let i = 0; i < 40; i++) {
+        const parent = i === 0 ? -1 : random(3) === 0 ? random(i) : i - 1;
+        const messages = [...(tree[parent]?.messages ?? [])];
+        for (let n = random(8); n > 0; n--) messages.splice(random(messages.length + 1), random(2), fresh());
+        const metadata = { run_id: `run-${random(9)}` };
+        const config = await put(
+          saver,
+          tree[parent]?.config ?? at(),
+          { messages, note: fresh().content },
+          metadata,
+        );
+        tree.push({ config, parent, messages });
+        if (random(3) > 0) continue;
+        const writes: [string, unknown][] = [
+          ["messages", [...messages, fresh()]],
+          ["note", "written"],
+        ];
+        await saver.putWrites({ ...config, metadata }, writes, `task-${random(3)}`);
+      }
+      const used = (text: string) => new Set(text.match(/word-\d+-/g));
+      for (const i of [39, random(39), random(39), random(39)]) {
+        const copyId = `copy-${i}`;
+        await saver.deleteThread(copyId);
+        await saver.copyThread("t", copyId, { checkpointId: idOf(tree[i]!.config) });
+        const line: RunnableConfig[] = [];
+        for (let at = i; at !== -1; at = tree[at]!.parent) line.push(tree[at]!.config);
+        expect(await idsOf(saver, copyId)).toEqual(line.map(idOf));
+        let known = "";
+        for (const config of line) {
+          const original = (await saver.getTuple(config))!;
+          const copied = (await open().getTuple(at(idOf(config), "", copyId)))!;
+          expect(copied.checkpoint).toEqual(original.checkpoint);
+          expect(original.pendingWrites).toEqual(expect.arrayContaining(copied.pendingWrites!));
+          known += JSON.stringify([copied.checkpoint, copied.pendingWrites]);
+        }
+        expect(used(await contents(prefix, copyId))).toEqual(used(known));
+      }
+    },
+  );
+
   test("goes on as any thread, for those who knew the original too", async () => {
     const { saver, open } = setup();
     const base = list("base", 45);
