@@ -10,6 +10,7 @@ import type {
   GraphCommand,
   Keep,
   MultitaskStrategy,
+  OnDisconnect,
   RunConfig,
   RunRecord,
   RunStatus,
@@ -27,6 +28,7 @@ import {
 import type { Cluster, Redis } from "ioredis";
 import { nanoid } from "nanoid";
 import { AgentRegistry } from "./agents.ts";
+import { briefOf } from "./brief.ts";
 import { digest, type OwnerLimits, Owners } from "./owners.ts";
 import { RunQueue } from "./queue.ts";
 import { defaultMaxInLine, Threads } from "./threads.ts";
@@ -59,6 +61,10 @@ export interface RunRequest {
   interruptAfter?: "*" | string[];
   /** How long the run may take from its first attempt on, ms. */
   timeoutMs?: number;
+  /** "cancel": the run ends when nobody has read it for longer than its grace. Default: it goes on. */
+  onDisconnect?: OnDisconnect;
+  /** How long nobody may read it then, ms. */
+  disconnectGraceMs?: number;
   /** In place of running the agent: what is to be written to its thread's state. */
   update?: StateUpdate;
 }
@@ -139,6 +145,7 @@ export class Dispatcher {
     const epoch = newEpoch();
     const request = JSON.stringify(start.request);
     const metadata = start.metadata === undefined ? "" : JSON.stringify(start.metadata);
+    const brief = JSON.stringify(briefOf(start.request));
     const opened = await this.runs.open({
       runId,
       threadId,
@@ -148,6 +155,7 @@ export class Dispatcher {
       request,
       queue: start.request.queue,
       metadata,
+      brief,
     });
     if (!opened.created) {
       // Whoever asks: a run is answered to its owner only.
@@ -155,7 +163,7 @@ export class Dispatcher {
       if (isEnding(opened.status)) return { ...found(opened), runId };
     }
     try {
-      const bytes = Buffer.byteLength(request) + Buffer.byteLength(metadata);
+      const bytes = Buffer.byteLength(request) + Buffer.byteLength(metadata) + Buffer.byteLength(brief);
       await this.#owners.admit(start.owner, runId, bytes, opened.created);
     } catch (error) {
       if (opened.created && error instanceof ProtocolError) await this.#takeBack(start, runId);

@@ -31,6 +31,8 @@ export interface NewRun {
   queue?: string;
   /** JSON of `metadata`. */
   metadata?: string;
+  /** JSON of what its record tells of what it was asked. */
+  brief?: string;
 }
 
 export type Opened =
@@ -114,6 +116,7 @@ const listedFields = [
   "started",
   "ended",
   "metadata",
+  "brief",
   "cancel",
   "cancelAt",
   "cancelReason",
@@ -164,6 +167,8 @@ export class RunStore {
       run.queue ?? "",
       "metadata",
       run.metadata ?? "",
+      "brief",
+      run.brief ?? "",
     );
     if (created === 1) return { created: true };
     return {
@@ -178,7 +183,7 @@ export class RunStore {
   /** Deletes a run that was opened and never entered its thread's line. */
   async remove(runId: string): Promise<void> {
     const keys = runKeys(this.#prefix, runId);
-    await this.#redis.del(keys.run, keys.log, keys.snapshot);
+    await this.#redis.del(keys.run, keys.log, keys.snapshot, keys.readers);
   }
 
   async get(runId: string): Promise<StoredRun | null> {
@@ -286,6 +291,7 @@ export function storedRun(runId: string, fields: Record<string, string>): Stored
     head: Number(fields.head),
     epoch: fields.epoch as string,
     createdAt: isoTime(fields.created),
+    ...(fields.brief ? (JSON.parse(fields.brief) as Partial<RunRecord>) : {}),
   };
   if (fields.started) record.startedAt = isoTime(fields.started);
   if (fields.ended) record.endedAt = isoTime(fields.ended);

@@ -10,7 +10,14 @@ import type { BaseStore } from "@langchain/langgraph";
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
 import { type Dispatcher, keepsInput, ownerScope, type RunJob, requestOf } from "@throughline/dispatch";
 import { isDoneWithin } from "@throughline/kit/timing";
-import { type CheckpointRef, Fold, type Keep, type LifecycleData, lifecycle } from "@throughline/protocol";
+import {
+  type CheckpointRef,
+  type FlatMessage,
+  Fold,
+  type Keep,
+  type LifecycleData,
+  lifecycle,
+} from "@throughline/protocol";
 import {
   type LiveSubscriber,
   type LogReader,
@@ -263,7 +270,7 @@ export class Runner {
     // The first part of an attempt: started, resumed or rewound.
     const opening: LifecycleData =
       earlier === null
-        ? { event: "started", attempt: writer.attempt }
+        ? started(writer.attempt, session.asked)
         : await this.#persist(() => session.takeOver(earlier));
     // Stopped before it began: nothing of it is in the log yet.
     if (attempt.reason !== undefined)
@@ -371,6 +378,10 @@ export class Runner {
   #logger(runId: string, attempt: Attempt | undefined): Logger {
     return this.#parts.logger.child({ runId, attempt: attempt?.writer.attempt });
   }
+}
+
+function started(attempt: number, asked: readonly FlatMessage[] = []): LifecycleData {
+  return { event: "started", attempt, ...(asked.length === 0 ? {} : { messages: [...asked] }) };
 }
 
 /** Stops an attempt when its run has taken as long as it may. Uses Redis' clock: workers' clocks may differ. */

@@ -14,6 +14,7 @@ import {
   writeState,
 } from "@throughline/checkpoint";
 import type { CheckpointRef, FlatMessage, Fold, Keep } from "@throughline/protocol";
+import { isRecord } from "@throughline/protocol";
 import { withAnswers } from "./repair.ts";
 
 /** What the thread was when the run began. */
@@ -51,18 +52,30 @@ export async function readBase(
   };
 }
 
-/** The messages that an input brings: a string is one of the user's; `{messages}` are as they are. */
+/**
+ * The messages that an input brings: a string is one of the user's; `{messages}` are as they are.
+ *
+ * @throws InvalidArgumentError for what is no message
+ */
 export function inputMessages(input: unknown, runId: string): FlatMessage[] {
   let given: unknown;
-  if (typeof input === "string") given = [{ type: "human", content: input }];
+  if (typeof input === "string") given = input;
   else if (typeof input === "object" && input !== null && "messages" in input) given = input.messages;
   if (given === undefined) return [];
-  const list = (Array.isArray(given) ? given : [given]) as MessageLike[];
-  return normalizeMessages(list.map((each, i) => withId(each, `${runId}-input-${i}`))) as FlatMessage[];
+  return normalizeMessages(withIds(given, runId)) as FlatMessage[];
 }
 
-function withId(message: MessageLike, id: string): MessageLike {
-  return typeof message === "string" ? { type: "human", content: message, id } : { id, ...message };
+/** One message or many, in any form, each with an id: its own, or the same in every attempt. What is no message stays. */
+export function withIds(messages: unknown, runId: string): MessageLike[] {
+  const list: unknown[] = Array.isArray(messages) ? messages : [messages];
+  return list.map((each, i) => withId(each, `${runId}-input-${i}`)) as MessageLike[];
+}
+
+function withId(message: unknown, id: string): unknown {
+  if (typeof message === "string") return { type: "human", content: message, id };
+  if (Array.isArray(message) && message.length === 2) return { role: message[0], content: message[1], id };
+  if (!isRecord(message)) return message;
+  return typeof message.id === "string" && message.id !== "" ? message : { ...message, id };
 }
 
 /**

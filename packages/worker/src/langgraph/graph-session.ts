@@ -41,7 +41,7 @@ import type { Graph, GraphAgent } from "../agent.ts";
 import { AttemptLostError } from "../attempt.ts";
 import { type Answers, noAnswers } from "../repair.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
-import { inputMessages } from "../state.ts";
+import { askedOf, readable } from "./asked.ts";
 import { Closing, type Said } from "./closing.ts";
 import { graphFor, graphInput, requestedConfig, withAnswerNamed } from "./config.ts";
 import { gatesOf, hasGates, isAtGate, requestedGates } from "./gates.ts";
@@ -142,6 +142,11 @@ export class GraphSession implements Session {
 
   get #inside(): GraphInside | undefined {
     return this.#made as unknown as GraphInside | undefined;
+  }
+
+  get asked(): readonly FlatMessage[] {
+    const { request, run } = this.#work;
+    return askedOf(this.#inside, request, run.record.runId);
   }
 
   recall(part: Part, offset: number): void {
@@ -524,7 +529,7 @@ export class GraphSession implements Session {
     });
     let checkpointId: string | null;
     if (!hasBegun && isNewTurn(request)) {
-      const messages = inputMessages(request.input, runId).map((message) => toBaseMessage(message as never));
+      const messages = readable(request.input, runId).map((message) => toBaseMessage(message as never));
       checkpointId = await closing.keepInput(from, messages, withMessages(request.input, messages));
     } else if (from === undefined) checkpointId = null;
     else if (marksOf(from).stop !== undefined) checkpointId = from.checkpoint.id;
