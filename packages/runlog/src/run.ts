@@ -78,8 +78,18 @@ export interface StoredRun {
   trials: number;
   /** From its first claim to its last, by Redis' clock, ms. */
   elapsedMs: number;
+  /** What its agent wants back of its last steps, and maybe of one that never came to be in the log. */
+  steps: StoredStep[];
   /** The epoch that its log had before. */
   earlier: EarlierEpoch | undefined;
+}
+
+/** What an agent wants back of a step. */
+export interface StoredStep {
+  /** Of the step in the log. */
+  offset: number;
+  /** JSON. */
+  state: string;
 }
 
 /** A run without what it was asked. */
@@ -314,8 +324,16 @@ export function storedRun(runId: string, fields: Record<string, string>): Stored
     blamed: fields.blamed === "1",
     trials: Number(fields.trials ?? 0),
     elapsedMs: Math.max(0, Number(fields.claimed ?? 0) - Number(fields.started ?? 0)),
+    steps: [fields.step, fields.stepBefore].flatMap(storedStep),
     earlier: earlierEpoch(fields.earlier),
   };
+}
+
+/** From the field of a run's hash, `<offset>:<state>`. */
+function storedStep(field: string | undefined): StoredStep[] {
+  if (!field) return [];
+  const colon = field.indexOf(":");
+  return [{ offset: Number(field.slice(0, colon)), state: field.slice(colon + 1) }];
 }
 
 function isoTime(ms: string | undefined): string {
