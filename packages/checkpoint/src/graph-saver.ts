@@ -33,7 +33,10 @@ export class GraphSaver extends ForkView {
   constructor(
     saver: BaseCheckpointSaver,
     onError: (error: unknown) => void,
-    { head, isSeen = () => true }: { head?: CheckpointTuple; isSeen?: (head: CheckpointTuple) => boolean } = {},
+    {
+      head,
+      isSeen = () => true,
+    }: { head?: CheckpointTuple; isSeen?: (head: CheckpointTuple) => boolean } = {},
   ) {
     super(saver);
     this.#onError = onError;

@@ -25,7 +25,10 @@ test("an input of 4 KiB is told whole, one of a byte more is not", () => {
 });
 
 test("of a long conversation the newest message is told", () => {
-  const messages = Array.from({ length: 500 }, (_, i) => ({ role: "user", content: `${i} ${"x".repeat(50)}` }));
+  const messages = Array.from({ length: 500 }, (_, i) => ({
+    role: "user",
+    content: `${i} ${"x".repeat(50)}`,
+  }));
   const { input, inputCut } = briefOf({ queue, input: { messages } });
   expect(inputCut).toBe(true);
   expect((input as { messages: unknown[] }).messages.at(-1)).toEqual(messages.at(-1));

@@ -8,10 +8,7 @@ import { isRecord } from "@throughline/protocol";
 import type { RunRequest } from "./dispatcher.ts";
 
 /** What of a run's record is known when it is started. */
-export type Brief = Pick<
-  RunRecord,
-  "input" | "inputCut" | "from" | "modes" | "subgraphs" | "onDisconnect"
->;
+export type Brief = Pick<RunRecord, "input" | "inputCut" | "from" | "modes" | "subgraphs" | "onDisconnect">;
 
 /** Bytes of JSON of an input that is shown whole. */
 const maxInputBytes = 4_096;
@@ -67,7 +64,8 @@ function shortened(value: unknown, bounds: Bounds): unknown {
   if (typeof value === "string") return shortText(value, text);
   if (typeof value !== "object" || value === null) return value;
   const inner = { ...bounds, depth: depth - 1 };
-  if (Array.isArray(value)) return depth === 0 ? [] : value.slice(-items).map((each) => shortened(each, inner));
+  if (Array.isArray(value))
+    return depth === 0 ? [] : value.slice(-items).map((each) => shortened(each, inner));
   if (depth === 0 || !isRecord(value)) return {};
   const keys = Object.keys(value).filter((key) => key.length <= text);
   // Never assigned: a key of the wire may be `__proto__`.

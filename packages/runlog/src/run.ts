@@ -271,6 +271,20 @@ export class RunStore {
     };
   }
 
+  /**
+   * Says that somebody reads a run on this gateway, and that this holds for so many ms, whatever becomes of the gateway.
+   * false: the run has ended.
+   */
+  async lease(runId: string, gatewayId: string, ms: number): Promise<boolean> {
+    const { run, readers } = runKeys(this.#prefix, runId);
+    return (await this.#redis.tlReaders(run, readers, gatewayId, ms)) === 1;
+  }
+
+  /** Whether somebody reads the run, as far as any gateway's word for it still holds. */
+  async isRead(runId: string): Promise<boolean> {
+    return (await this.#redis.exists(runKeys(this.#prefix, runId).readers)) === 1;
+  }
+
   /** The record of a run. @throws NoSuchRunError */
   async must(runId: string): Promise<StoredRun> {
     const run = await this.get(runId);

@@ -22,6 +22,7 @@ declare module "ioredis" {
     tlRelease(...keysAndArgs: Argument[]): Result<number, Context>;
     tlTry(...keysAndArgs: Argument[]): Result<number, Context>;
     tlTrim(...keysAndArgs: Argument[]): Result<number, Context>;
+    tlReaders(...keysAndArgs: Argument[]): Result<number, Context>;
     tlStep(...keysAndArgs: Argument[]): Result<number, Context>;
     tlStored(...keysAndArgs: Argument[]): Result<[] | [string, number, number], Context>;
   }
@@ -49,6 +50,7 @@ export const withScripts = luaCommands(
     tlRelease: { file: "release", keys: 1 },
     tlTry: { file: "try", keys: 1 },
     tlTrim: { file: "trim", keys: 3 },
+    tlReaders: { file: "readers", keys: 2, uses: ["clock"], prelude },
     tlStep: { file: "step", keys: 1 },
     tlStored: { file: "stored", keys: 3 },
   },

@@ -39,6 +39,7 @@ import {
 } from "./attempt.ts";
 import { FunctionSession } from "./function-session.ts";
 import { logAgentError, type PublicErrorHook, tellError, tellTrouble } from "./public-error.ts";
+import { ReaderWatch } from "./reader-watch.ts";
 import type { Assignment, Earlier, Outcome, Session } from "./session.ts";
 import { Trial } from "./trial.ts";
 
@@ -119,6 +120,7 @@ export class Runner {
       }
       if (this.#leaving) attempt.stop(new WorkerStoppingError());
       timeout = stopInTime(attempt, run);
+      attempt.readers = this.#readersOf(run, attempt);
       const outcome = await this.#attempt(run, attempt);
       if (outcome === "done") await dispatcher.ended(owner, job.threadId, job.runId);
       return outcome;
@@ -181,14 +183,31 @@ export class Runner {
 
   /**
    * Call it about once a second. For runs that wrote nothing since the last call it asks the log whether this worker still
-   * holds them, and whether a cancel was asked for whose message was lost. It trims logs that are too long.
+   * holds them, and whether a cancel was asked for whose message was lost. It trims logs that are too long, and looks whether
+   * those are read that end when they are not.
    */
   tick(): void {
     for (const attempt of this.active.values()) {
       if (attempt.seen === attempt.writer.offset) attempt.writer.check();
       attempt.seen = attempt.writer.offset;
+      void attempt.readers?.look();
       if (attempt.writer.untrimmed > this.#options.maxLog / 2) void this.#trim(attempt);
     }
+  }
+
+  /** For a run that ends when nobody reads it. */
+  #readersOf(run: StoredRun, attempt: Attempt): ReaderWatch | undefined {
+    const { onDisconnect, disconnectGraceMs = 0 } = requestOf(run);
+    if (onDisconnect !== "cancel") return undefined;
+    const { dispatcher } = this.#parts;
+    const { runId } = run.record;
+    return new ReaderWatch(attempt, disconnectGraceMs, {
+      isRead: () => dispatcher.runs.isRead(runId),
+      cancel: async () => {
+        this.#logger(runId, attempt).info("nobody reads the run any more: it is cancelled");
+        await dispatcher.cancel(runId, { keep: "thread", reason: "nobody reads it any more" });
+      },
+    });
   }
 
   /**

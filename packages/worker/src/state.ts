@@ -68,7 +68,10 @@ export async function readBase(
 }
 
 /** The thread's state when a run begins: what it was, with the messages that the input brings. */
-export function beginning({ values, messages }: Base, input: readonly FlatMessage[]): Record<string, unknown> {
+export function beginning(
+  { values, messages }: Base,
+  input: readonly FlatMessage[],
+): Record<string, unknown> {
   const merged = new Map(messages.map((message) => [message.id, message]));
   for (const message of input) {
     if (message.type === "remove") merged.delete(message.id);
@@ -90,7 +93,9 @@ export function beyond(
   return {
     messages: fold.messages.filter(({ message }) => known.get(message.id) !== JSON.stringify(message)),
     values: Object.fromEntries(
-      Object.entries(fold.values).filter(([key, value]) => JSON.stringify(state[key]) !== JSON.stringify(value)),
+      Object.entries(fold.values).filter(
+        ([key, value]) => JSON.stringify(state[key]) !== JSON.stringify(value),
+      ),
     ),
   };
 }

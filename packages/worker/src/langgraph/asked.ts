@@ -16,7 +16,8 @@ import { inputMessages, withIds } from "../state.ts";
 export function namedInput(graph: GraphInside, { input }: Pick<RunRequest, "input">, runId: string): unknown {
   const channel = channelOf(graph, "messages");
   if (channel === undefined) return input;
-  if (typeof input === "string") return { messages: [{ role: "user", content: input, id: `${runId}-input-0` }] };
+  if (typeof input === "string")
+    return { messages: [{ role: "user", content: input, id: `${runId}-input-0` }] };
   const isGiven = isRecord(input) && Object.hasOwn(input, "messages") && input.messages !== null;
   if (!isGiven || !makesMessages(channel)) return input;
   return { ...input, messages: withIds(input.messages, runId) };

@@ -381,9 +381,7 @@ export class GraphSession implements Session {
   async #beginning(): Promise<CheckpointTuple | undefined> {
     const { run, request, saver } = this.#work;
     const { checkpointId } = request;
-    return checkpointId === undefined
-      ? undefined
-      : await tupleAt(saver, run.record.threadId, checkpointId);
+    return checkpointId === undefined ? undefined : await tupleAt(saver, run.record.threadId, checkpointId);
   }
 
   /** Whether a head is one that the run goes on from: one that begins from nothing has only its own. */
