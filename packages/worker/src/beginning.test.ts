@@ -65,7 +65,7 @@ describe("started tells the messages that the input brings", () => {
     const { messages = [] } = story[0] as { messages?: FlatMessage[] };
     expect(textsOf(messages)).toEqual(texts);
     const state = await readState(shop.saver, { threadId });
-    expect((state?.values.messages as FlatMessage[]).slice(0, texts.length)).toEqual(messages);
+    expect((state?.values.messages as FlatMessage[] | undefined)?.slice(0, texts.length)).toEqual(messages);
     expect(told[0]?.messages).toEqual(messages);
     expect(messages.map(({ id }) => id)).toEqual(
       texts.map((text, i) => (text === "human:d" ? "mine" : `${runId}-input-${i}`)),
