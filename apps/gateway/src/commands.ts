@@ -38,6 +38,8 @@ export interface CommandDeps {
   authenticator: Authenticator;
   logger: Logger;
   maxSubscriptions: number;
+  /** How long nobody may read a run that ends then, ms. */
+  disconnectGraceMs: number;
   /** How long `run.cancel` waits for the run's end, ms. */
   cancelWaitMs: number;
 }
@@ -306,7 +308,7 @@ async function notYet(): Promise<never> {
 
 /** Checks what a new run names, before anything is written. */
 async function startRequest(
-  { dispatcher, reads }: CommandDeps,
+  { dispatcher, reads, disconnectGraceMs }: CommandDeps,
   connection: ClientSocket,
   params: Params<"run.start">,
 ): Promise<StartRequest> {
@@ -332,7 +334,17 @@ async function startRequest(
   if (params.command !== undefined && params.input !== undefined) {
     throw new ProtocolError("invalid_argument", "run.start: give input or command, not both");
   }
-  const { input, modes, subgraphs, config, command, interruptBefore, interruptAfter, timeoutMs } = params;
+  const {
+    input,
+    modes,
+    subgraphs,
+    config,
+    command,
+    interruptBefore,
+    interruptAfter,
+    timeoutMs,
+    onDisconnect,
+  } = params;
   refuseSerialised([input, config, command]);
   const asked = {
     input,
@@ -345,6 +357,8 @@ async function startRequest(
     interruptBefore,
     interruptAfter,
     timeoutMs,
+    onDisconnect,
+    disconnectGraceMs: onDisconnect === "cancel" ? disconnectGraceMs : undefined,
   };
   const given = Object.entries(asked).filter(([, value]) => value !== undefined);
   const request = { queue, ...Object.fromEntries(given) } as RunRequest;

@@ -9,10 +9,11 @@
  * - what is known is of one epoch. A batch or a page of another one is the first that is known of another log;
  * - a feed that someone uses has an acknowledged subscription to the run's channel, or knows that the run has ended.
  */
-import { isEnding, type RunStatus } from "@throughline/protocol";
+import { isEnding, type RunRecord } from "@throughline/protocol";
 import { type LiveSubscriber, type LogReader, type Page, runKeys } from "@throughline/runlog";
 import { Batch } from "./batch.ts";
 import type { PageCache } from "./page-cache.ts";
+import type { ReaderLeases } from "./reader-leases.ts";
 import type { Semaphore } from "./semaphore.ts";
 import { Silence } from "./silence.ts";
 import { framePage, type SnapshotPage, sliceOf } from "./snapshot.ts";
@@ -39,6 +40,7 @@ export interface FeedDeps {
   reads: Semaphore;
   cache: PageCache<FeedPage | SnapshotPage>;
   options: FeedOptions;
+  leases?: ReaderLeases | undefined;
   /** Called when nobody uses the feed any more. */
   onIdle: (feed: Feed) => void;
 }
@@ -64,6 +66,8 @@ export class Feed {
   #headAtTick = 0;
   #ended = false;
   #epoch: string | undefined;
+  /** The run ends when nobody reads it. */
+  #needsReaders = false;
   #users = 0;
   #behind = 0;
   #ready: Promise<void> | undefined;
@@ -124,14 +128,25 @@ export class Feed {
 
   join(reader: FeedReader): void {
     this.#readers.add(reader);
+    if (this.#readers.size === 1) this.#sayRead();
   }
 
   leave(reader: FeedReader): void {
-    this.#readers.delete(reader);
+    if (this.#readers.delete(reader) && this.#readers.size === 0) this.#deps.leases?.leave(this.runId);
+  }
+
+  #sayRead(): void {
+    if (this.#needsReaders && !this.#ended) this.#deps.leases?.arrive(this.runId);
   }
 
   /** What a record or a page says of the run. */
-  learn({ epoch, head, status }: { epoch: string; head: number; status: RunStatus }): void {
+  learn({
+    epoch,
+    head,
+    status,
+    onDisconnect,
+  }: Pick<RunRecord, "epoch" | "head" | "status" | "onDisconnect">): void {
+    this.#needsReaders ||= onDisconnect === "cancel";
     this.#epoch ??= epoch;
     // Which of the two is the later, the next read of the log will say.
     if (epoch !== this.#epoch) return;
@@ -251,6 +266,7 @@ export class Feed {
       this.dropPages();
       if (this.#ended) {
         this.#ended = false;
+        if (this.#readers.size > 0) this.#sayRead();
         this.#listen().catch(() => {}); // The subscriber listens again when its connection is back.
       }
     }
@@ -299,6 +315,7 @@ export class Feed {
   #end(): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#deps.leases?.end(this.runId);
     this.#leaveChannel();
   }
 

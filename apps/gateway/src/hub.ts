@@ -10,6 +10,7 @@ import { LiveSubscriber, LogReader, publish } from "@throughline/runlog";
 import type { Logger } from "pino";
 import { Feed, type FeedOptions, type FeedPage } from "./feed.ts";
 import { PageCache } from "./page-cache.ts";
+import type { ReaderLeases } from "./reader-leases.ts";
 import { Semaphore } from "./semaphore.ts";
 import type { SnapshotPage } from "./snapshot.ts";
 
@@ -23,6 +24,8 @@ export interface HubOptions extends FeedOptions {
   probeMs: number;
   /** Puts back what a run waits for, where it was lost. Called for runs that are quiet, a few at a time. */
   revive: (runId: string) => Promise<void>;
+  /** Where it is said which runs are read here. */
+  leases?: ReaderLeases;
 }
 
 /** Quiet runs that are seen to at once. */
@@ -75,6 +78,7 @@ export class Hub {
         reads: this.#reads,
         cache: this.#cache,
         options: this.#options,
+        leases: this.#options.leases,
         onIdle: (idle) => {
           if (this.#feeds.get(runId) === idle) this.#feeds.delete(runId);
         },
