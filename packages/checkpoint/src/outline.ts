@@ -4,6 +4,7 @@
  *
  * A list that is stored by its elements is known by their numbers: what two checkpoints have in common is not read.
  * Numbers mean the same elements within one generation; where it changes while something is read, that is read anew.
+ * A list has each id once, as LangGraph's reducer leaves it.
  */
 import type { CheckpointTuple, SerializerProtocol } from "@langchain/langgraph-checkpoint";
 import { isDeltaSnapshot } from "@langchain/langgraph-checkpoint";
@@ -141,7 +142,8 @@ export class Outlines {
 
   #isOf(generation: string): void {
     this.#generation ??= generation;
-    if (this.#generation !== generation) throw new GenerationError();
+    if (this.#generation !== generation)
+      throw new GenerationError("the lists of the thread changed while they were read");
   }
 
   /** Reads those of these checkpoints that were not read. */
@@ -246,8 +248,11 @@ export class Outlines {
   }
 }
 
-/** The elements changed while they were read. */
-class GenerationError extends Error {}
+/** Elements were deleted while they were read: what was read before may name them. */
+class GenerationError extends Error {
+  override readonly name = "GenerationError";
+  readonly code = "elements_changed";
+}
 
 /** The checkpoint whose values are shown in this one's place. */
 function shownBy(row: Row | undefined): string | undefined {
