@@ -15,6 +15,8 @@ import { Gate } from "../../../test/support/agents.ts";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { until } from "../../../test/support/until.ts";
 import { Feed, type FeedPage } from "./feed.ts";
+import { passingParts } from "./filter.ts";
+import { RunLog } from "./followed-log.ts";
 import { PageCache } from "./page-cache.ts";
 import { Semaphore } from "./semaphore.ts";
 import { type Outlet, Subscription } from "./subscription.ts";
@@ -191,12 +193,12 @@ afterEach(() => {
 });
 
 function feedOf({ runId }: Run): Feed {
-  return new Feed(runId, {
+  return new Feed(new RunLog(prefix, runId), {
     reader,
     live,
     reads: new Semaphore(4),
     cache: new PageCache<FeedPage>(100_000),
-    options: { prefix, pageBytes: 1_000 },
+    options: { pageBytes: 1_000 },
     onIdle: () => idle++,
   });
 }
@@ -217,7 +219,7 @@ async function follow(
   } = {},
 ): Promise<{ outlet: Notebook; subscription: Subscription; sees: (...seen: string[]) => Promise<void> }> {
   await feed.acquire();
-  const subscription = new Subscription(feed, after, epoch, { filter }, outlet);
+  const subscription = new Subscription(feed, { after, epoch }, { passes: passingParts(filter) }, outlet);
   opened.push(subscription);
   subscription.start();
   const sees = async (...seen: string[]) => {
