@@ -232,7 +232,7 @@ export class Feed {
     const { reader } = this.#deps;
     for (;;) {
       const known = this.#epoch;
-      const page = await this.log.page(reader, after, maxBytes);
+      const page = (await this.log.page(reader, after, maxBytes)) ?? this.log.missing(known);
       // Where a message told of a new epoch while it was on its way, it may be from before that.
       if (page === null || page.epoch === this.#epoch || known === this.#epoch) return page;
     }

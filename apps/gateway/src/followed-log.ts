@@ -24,10 +24,13 @@ export interface FollowedLog {
    * snapshot; of the others it is gone, and who needs it is told so.
    */
   readonly runId: string | undefined;
-  /** What is told at the end of who has all of it. */
+  /** What a reader is told at the end: when it has all of it, and when the log is gone. */
   readonly endReason: string;
-  /** A page; null where there is no such log, nor will be. */
+  readonly goneReason: string;
+  /** A page; null where there is no such log. */
   page(reader: LogReader, after: number, maxBytes: number): Promise<Page | null>;
+  /** What stands for a page of a log that is not there, and was last known by that epoch; null: it is gone. */
+  missing(known: string | undefined): Page | null;
   /** Whether nothing comes behind the head any more. */
   isOver(status: string): boolean;
   /** Whether what a reader has up to `offset`, under that epoch, is in the log that had `earlier` before. */
@@ -48,6 +51,7 @@ export class RunLog implements FollowedLog {
   readonly runId: string;
   readonly channel: string;
   readonly endReason = "ended";
+  readonly goneReason = "expired";
   readonly listName = "parts";
   readonly opening: string;
 
@@ -64,6 +68,10 @@ export class RunLog implements FollowedLog {
 
   async page(reader: LogReader, after: number, maxBytes: number): Promise<Page | null> {
     return await reader.page(this.runId, after, maxBytes);
+  }
+
+  missing(): null {
+    return null;
   }
 
   isOver(status: string): boolean {
@@ -100,12 +108,16 @@ export function threadLogId(owner: string, threadId: string | undefined): string
 /** The epoch of a log to which nothing was written yet. */
 const noEpoch = "";
 
-/** Of what happens to a thread, or, where none is named, to all threads of an owner. */
+/**
+ * Of what happens to a thread, or, where none is named, to all threads of an owner. A thread's goes with the thread; an
+ * owner's with time, where nothing happens.
+ */
 export class ThreadLog implements FollowedLog {
   readonly id: string;
   readonly channel: string;
   readonly runId = undefined;
   readonly endReason = "deleted";
+  readonly goneReason = "deleted";
   readonly listName = "events";
   readonly opening: string;
   readonly #keys: LogKeys;
@@ -122,10 +134,14 @@ export class ThreadLog implements FollowedLog {
     this.opening = `{"type":"event","method":"thread.events","params":{${name}"offset":`;
   }
 
-  /** One to which nothing was written yet is empty. */
   async page(reader: LogReader, after: number, maxBytes: number): Promise<Page | null> {
-    const page = await reader.pageOf(this.#keys, after, maxBytes);
-    return page ?? emptyPage;
+    return await reader.pageOf(this.#keys, after, maxBytes);
+  }
+
+  /** One to which nothing was written yet is empty. */
+  missing(known: string | undefined): Page | null {
+    const isGone = this.#name.threadId !== undefined && known !== undefined && known !== noEpoch;
+    return isGone ? null : emptyPage;
   }
 
   isOver(status: string): boolean {

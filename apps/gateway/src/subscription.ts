@@ -209,7 +209,7 @@ export class Subscription implements FeedReader {
     }
     if (this.#closed || outlet.closed) return "done";
     if (page === null) {
-      this.#end("expired");
+      this.#end(this.feed.log.goneReason);
       return "done";
     }
     if (page.epoch !== this.#epoch && this.feed.log.isCovered(this.#epoch, this.#next - 1, page.earlier)) {

@@ -84,9 +84,8 @@ async function look(
   threadId: string | undefined,
 ): Promise<Seen> {
   const log = await feed.look();
-  // One that has none is empty: see ThreadLog.
-  if (log === null) throw new Error(`${feed.log.id} has no log`);
-  if (threadId === undefined) return { log };
+  if (threadId === undefined) return { log: log! }; // An owner's is empty where it is not there.
+  if (log === null) throw noSuchThread(threadId);
   const [thread, runs] = await Promise.all([
     dispatcher.threadRecord(owner, threadId),
     dispatcher.activeRuns(owner, threadId),
