@@ -1,8 +1,13 @@
 /** What commands do with threads, for whoever asks: nothing here knows of frames. */
-import { type RedisCheckpointSaver, readHistoryPage, readState } from "@throughline/checkpoint";
+import {
+  messageCount,
+  type RedisCheckpointSaver,
+  readHistoryPage,
+  readOutlinePage,
+  readState,
+} from "@throughline/checkpoint";
 import { ownerScope } from "@throughline/dispatch";
 import type { Method, ThreadHead, ThreadRecord } from "@throughline/protocol";
-import { ProtocolError } from "@throughline/protocol";
 import type { CommandDeps, Commands } from "./commands.ts";
 import type { Taker } from "./fair-turns.ts";
 import { OneByOne } from "./one-by-one.ts";
@@ -13,8 +18,6 @@ import { updateThread } from "./update-thread.ts";
 
 const defaultListLimit = 50;
 const defaultHistoryLimit = 20;
-/** Bytes of JSON that a thread's metadata may have. */
-const maxMetadataBytes = 16 * 1024;
 
 type ThreadMethod = Exclude<Extract<Method, `thread.${string}`>, "thread.watch" | "thread.unwatch">;
 
@@ -31,7 +34,6 @@ export function threadCommands(deps: CommandDeps): Commands<ThreadMethod> {
 
   return {
     "thread.create": async ({ principal }, { threadId, metadata }) => {
-      refuseLargeMetadata(metadata);
       return await dispatcher.createThread(principal.id, {
         ...(threadId === undefined ? {} : { threadId }),
         ...(metadata === undefined ? {} : { metadata }),
@@ -52,7 +54,6 @@ export function threadCommands(deps: CommandDeps): Commands<ThreadMethod> {
     },
 
     "thread.patch": async ({ principal }, { threadId, metadata }) => {
-      refuseLargeMetadata(metadata);
       return await dispatcher.patchThread(principal.id, threadId, metadata);
     },
 
@@ -62,13 +63,17 @@ export function threadCommands(deps: CommandDeps): Commands<ThreadMethod> {
     },
 
     "thread.copy": async (caller, { threadId, checkpointId, to, metadata }) => {
-      refuseLargeMetadata(metadata);
       const how = {
         ...(checkpointId === undefined ? {} : { checkpointId }),
         ...(to === undefined ? {} : { to }),
         ...(metadata === undefined ? {} : { metadata }),
       };
-      const copy = () => dispatcher.copyThread(caller.principal.id, threadId, how, checkpointsOf(caller));
+      const saver = checkpointsOf(caller);
+      const checkpoints = {
+        copyThread: (...args: Parameters<typeof saver.copyThread>) => saver.copyThread(...args),
+        messages: (of: string) => messageCount(saver, of),
+      };
+      const copy = () => dispatcher.copyThread(caller.principal.id, threadId, how, checkpoints);
       return await reads.turns.take(caller, copy);
     },
 
@@ -91,12 +96,13 @@ export function threadCommands(deps: CommandDeps): Commands<ThreadMethod> {
       return state === null ? emptyHead(thread) : { ...state, thread };
     },
 
-    "thread.history": async (caller, { threadId, limit = defaultHistoryLimit, before, ns }) => {
+    "thread.history": async (caller, { threadId, limit = defaultHistoryLimit, before, ns, values }) => {
+      const readPage = values === false ? readOutlinePage : readHistoryPage;
       await ownThread(caller, threadId);
       const { states: checkpoints, next } = await reads.turns.take(caller, async () => {
         const saver = checkpointsOf(caller);
         const path = await subgraphOf(saver, { threadId, checkpointId: before, ns });
-        return await readHistoryPage(saver, { threadId, limit, before, ns: path }, answerSize);
+        return await readPage(saver, { threadId, limit, before, ns: path }, answerSize);
       });
       return { checkpoints, ...(next === undefined ? {} : { next }) };
     },
@@ -133,10 +139,4 @@ function emptyHead(thread: ThreadRecord): ThreadHead {
     createdAt,
     thread,
   };
-}
-
-function refuseLargeMetadata(metadata: Record<string, unknown> | undefined): void {
-  if (metadata === undefined || Buffer.byteLength(JSON.stringify(metadata)) <= maxMetadataBytes) return;
-  const message = `metadata have more than ${maxMetadataBytes} bytes of JSON`;
-  throw new ProtocolError("invalid_argument", message);
 }

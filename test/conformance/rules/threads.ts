@@ -85,7 +85,7 @@ const records: ConformanceTest[] = [
     const { thread, created } = await socket.call("thread.create", { threadId: run.threadId });
     assert.deepEqual([created, thread.metadata, thread.runs], [false, {}, 1]);
     const large = { metadata: { text: "x".repeat(16 * 1024) } };
-    assert.equal((await socket.refused("thread.create", large)).error, "invalid_argument");
+    assert.equal((await socket.refused("thread.create", large)).error, "payload_too_large");
   }),
 
   test(
