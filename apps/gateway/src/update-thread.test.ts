@@ -33,6 +33,7 @@ beforeEach(async () => {
     updates: new OneByOne(),
     cancelWaitMs: 300,
   };
+  await dispatcher.createThread("alice", { threadId: "other" });
   await writtenByGraph();
 });
 afterEach(async () => {
