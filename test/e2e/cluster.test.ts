@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Dispatcher } from "@throughline/dispatch";
+import { Dispatcher, threadLogKeys } from "@throughline/dispatch";
 import { checkRedis, connectRedis, type RedisConnection } from "@throughline/kit";
 import { LiveSubscriber, LogReader, LogWriter, publish, slotOf } from "@throughline/runlog";
 import type { AgentContext } from "@throughline/worker";
 import type { Cluster } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { Socket } from "../conformance/client.ts";
 import { redisRunLog } from "../conformance/redis-run-log.ts";
 import { describeRunLog } from "../conformance/run-log.ts";
 import { count, countText, countToken, Gate } from "../support/agents.ts";
@@ -271,6 +272,46 @@ describe("the whole line", () => {
       "count",
       "endless",
     ]);
+  });
+
+  test("P1, P2: threads are made, watched on two gateways while their slot moves, copied, listed and deleted", async () => {
+    const client = await line.client(0);
+    const watchers = line.gateways.map(({ url }) => new Socket(url)) as [Socket, Socket];
+    try {
+      const { threadId } = (await client.call("thread.create", { metadata: { a: 1 } })).thread;
+      for (const watcher of watchers) {
+        await watcher.call("thread.watch", { threadId, after: 0, runs: {} });
+        await watcher.call("thread.watch");
+      }
+      const { runId } = await client.start({ agent: "count", threadId, input: { n: 50, ms: 1 } });
+      const patches = async () => {
+        for (let i = 0; i < 5; i++) await client.call("thread.patch", { threadId, metadata: { i } });
+      };
+      const channel = threadLogKeys(line.prefix, "local", threadId).live;
+      await moveSlot(cluster, slotOf(channel), { beforeKeys: patches, afterKeys: patches });
+      await patches();
+      for (const watcher of watchers) {
+        expect((await watcher.ended(runId)).map(({ offset }) => offset)).toHaveLength(52);
+        const told = await watcher.until("all events", () => {
+          const all = watcher.told(threadId);
+          return all.length >= 19 && all;
+        });
+        expect(told.map(({ offset }) => offset)).toEqual(Array.from({ length: 19 }, (_, i) => i + 1));
+      }
+      await until(async () => (await client.call("thread.get", { threadId })).thread?.status === "idle");
+      const copy = await client.call("thread.copy", { threadId });
+      const listed = await client.call("thread.list", { metadata: { a: 1 } });
+      expect(listed.threads.map((each) => each.threadId)).toEqual([copy.threadId, threadId]);
+      await client.call("thread.delete", { threadId });
+      for (const watcher of watchers) {
+        expect(await watcher.event("thread.unwatched")).toEqual({ threadId, reason: "deleted" });
+        await watcher.until("the owner's word of it", () =>
+          watcher.told().some(({ event }) => event?.event === "deleted" && event.threadId === threadId),
+        );
+      }
+    } finally {
+      for (const watcher of watchers) watcher.close();
+    }
   });
 
   test("P1, P2: a slot that moves during its run costs no part, and delivery stays live", async () => {
