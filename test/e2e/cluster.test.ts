@@ -5,6 +5,7 @@ import { LiveSubscriber, LogReader, LogWriter, publish, slotOf } from "@throughl
 import type { AgentContext } from "@throughline/worker";
 import type { Cluster } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { Socket } from "../conformance/client.ts";
 import { redisRunLog } from "../conformance/redis-run-log.ts";
 import { describeRunLog } from "../conformance/run-log.ts";
 import { count, countText, countToken, Gate } from "../support/agents.ts";
@@ -318,6 +319,47 @@ describe("the whole line", () => {
       "count",
       "endless",
     ]);
+  });
+
+  test("P1, P2: threads are made, watched on two gateways though their slot moves, copied, listed and deleted", async () => {
+    const client = await line.client(0);
+    const watchers = line.gateways.map(({ url }) => new Socket(url)) as [Socket, Socket];
+    try {
+      const { threadId } = (await client.call("thread.create", { metadata: { a: 1 } })).thread;
+      for (const watcher of watchers) {
+        await watcher.call("thread.watch", { threadId, after: 0, runs: {} });
+        await watcher.call("thread.watch");
+      }
+      const { runId } = await client.start({ agent: "count", threadId, input: { n: 50, ms: 1 } });
+      const patch = async () => {
+        for (let i = 0; i < 5; i++) await client.call("thread.patch", { threadId, metadata: { i } });
+      };
+      await patch();
+      await until(async () => (await client.call("thread.get", { threadId })).thread?.status === "idle");
+      // While it moves its scripts are refused: some of its keys are there, and some are not.
+      await moveSlot(cluster, slotOf(threadLogKeys(line.prefix, "local", threadId).live));
+      await patch();
+      for (const watcher of watchers) {
+        expect((await watcher.ended(runId)).map(({ offset }) => offset)).toHaveLength(52);
+        const told = await watcher.until("all events", () => {
+          const all = watcher.told(threadId);
+          return all.length >= 14 && all;
+        });
+        expect(told.map(({ offset }) => offset)).toEqual(Array.from({ length: 14 }, (_, i) => i + 1));
+      }
+      const copy = await client.call("thread.copy", { threadId });
+      const listed = await client.call("thread.list", { metadata: { a: 1 } });
+      expect(listed.threads.map((each) => each.threadId)).toEqual([copy.threadId, threadId]);
+      await client.call("thread.delete", { threadId });
+      for (const watcher of watchers) {
+        expect(await watcher.event("thread.unwatched")).toEqual({ threadId, reason: "deleted" });
+        await watcher.until("the owner's word of it", () =>
+          watcher.told().some(({ event }) => event?.event === "deleted" && event.threadId === threadId),
+        );
+      }
+    } finally {
+      for (const watcher of watchers) watcher.close();
+    }
   });
 
   test("P1, P2: a slot that moves during its run costs no part, and delivery stays live", async () => {
