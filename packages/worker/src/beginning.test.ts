@@ -279,7 +279,7 @@ describe("a run that begins from nothing", () => {
       from = { checkpointId: before };
     }
     const headBefore = await shop.saver.head(threadId);
-    const request = { input: "anew", ...from };
+    const request: { input: string; fromNothing?: true; checkpointId?: string } = { input: "anew", ...from };
     const runId = await shop.start("teller", request, { threadId });
     const dead = await shop.claimAndDie(runId, [lifecycle({ event: "started", attempt: 1 })]);
     await shop.dispatcher.threadsOf("alice").fence(threadId, runId, dead.fence);
