@@ -27,6 +27,7 @@ import {
 import { type AttachOptions, type CancelOptions, Run, type RunHandle, type RunPort } from "./run.ts";
 import type { Socket } from "./socket.ts";
 import { allRuns, Thread } from "./thread.ts";
+import { Watch, type WatchPort, type WatchSink } from "./watch.ts";
 
 export interface ConnectOptions {
   /** A function is asked again when what it gave was refused (close code 4401). */
@@ -95,7 +96,11 @@ export class Connection {
   readonly #stateListeners = new Set<(state: ConnectionState) => void>();
   readonly #pending = new Map<number, Pending>();
   readonly #runs = new Map<string, RunHandle>();
+  readonly #watches = new Map<string | undefined, Watch>();
+  /** Answers come in any order: a watch must not overtake the end of the one before it. */
+  readonly #unwatching = new Set<string | undefined>();
   readonly #port: RunPort;
+  readonly #watchPort: WatchPort;
   #lastId = 0;
   #closed: ConnectionClosedError | undefined;
 
@@ -110,6 +115,7 @@ export class Connection {
     this.#clock = options.clock ?? systemClock;
     const random = options.random ?? Math.random;
     this.#port = this.#runPort(random, options.bufferSize ?? 1 << 20, options.maxSnapshotSize ?? 1 << 27);
+    this.#watchPort = this.#makeWatchPort(random);
     this.#link = new Link(
       url,
       {
@@ -238,6 +244,18 @@ export class Connection {
     return new Promise((resolve, reject) => this.#send(method, params, resolve, reject));
   }
 
+  /**
+   * Watches a thread, and follows its runs; without an id, all of the owner's threads. It replaces an earlier watch of the
+   * same. For stores: an application has `conversation` and `threads`.
+   */
+  watch(threadId: string | undefined, sink: WatchSink): Watch {
+    const watch: Watch = new Watch(threadId, this.#watchPort, sink);
+    this.#watches.get(threadId)?.stop();
+    this.#watches.set(threadId, watch);
+    if (this.#port.isOnline && !this.#unwatching.has(threadId)) watch.online();
+    return watch;
+  }
+
   #nextId(): number {
     this.#lastId += 1;
     return this.#lastId;
@@ -287,6 +305,7 @@ export class Connection {
       else if (pending.whenLost === "drop") this.#pending.delete(id);
     }
     for (const { subscription } of this.#runs.values()) subscription.online();
+    for (const watch of this.#watches.values()) watch.online();
   }
 
   #onDown(socket: Socket, current: boolean): void {
@@ -299,6 +318,8 @@ export class Connection {
     }
     if (!current) return;
     for (const { subscription } of this.#runs.values()) subscription.offline();
+    this.#unwatching.clear();
+    for (const watch of this.#watches.values()) watch.offline();
   }
 
   #onClosed(error: ConnectionClosedError): void {
@@ -344,6 +365,15 @@ export class Connection {
       case "run.unsubscribed":
         this.#runs.get(frame.params.runId)?.subscription.onUnsubscribed();
         break;
+      case "thread.events":
+        this.#watches.get(frame.params.threadId)?.onEvents(frame.params);
+        break;
+      case "thread.reset":
+        this.#watches.get(frame.params.threadId)?.onReset(frame.params);
+        break;
+      case "thread.unwatched":
+        this.#watches.get(frame.params.threadId)?.onUnwatched(frame.params);
+        break;
       case "server.draining":
         this.#link.drain(frame.params.retryInMs);
         break;
@@ -377,6 +407,37 @@ export class Connection {
       },
       cancel: (runId, options) => this.cancel(runId, options),
       record: (runId) => this.getRun(runId),
+    };
+  }
+
+  #makeWatchPort(random: () => number): WatchPort {
+    const connection = this;
+    return {
+      clock: this.#clock,
+      random,
+      get isOnline() {
+        return connection.#port.isOnline;
+      },
+      watch: (params, answered) =>
+        this.#send("thread.watch", params, answered, (error) => answered(error as ProtocolError), "drop"),
+      unwatch: (watch, tell) => {
+        const { threadId } = watch;
+        if (this.#watches.get(threadId) === watch) this.#watches.delete(threadId);
+        if (!tell || !this.#port.isOnline) return;
+        this.#unwatching.add(threadId);
+        const answered = () => {
+          if (this.#unwatching.delete(threadId)) this.#watches.get(threadId)?.online();
+        };
+        this.#send("thread.unwatch", threadId === undefined ? {} : { threadId }, answered, answered, "drop");
+      },
+      lead: ({ runId, epoch }, threadId) => {
+        if (!this.#runs.has(runId)) {
+          const options = { isLed: true, threadId, ...(typeof epoch === "string" && { epoch }) };
+          new Run(runId, options, this.#port);
+          this.#runs.get(runId)!.subscription.started();
+        }
+        return this.#runs.get(runId)!;
+      },
     };
   }
 }

@@ -1,8 +1,6 @@
 /** React hooks. They hold no state of their own: it lives in the connection and in the run's store. */
 import { useCallback, useEffect, useRef, useState, useSyncExternalStore } from "react";
 import { type Connection, type ConnectOptions, connect } from "./connection.ts";
-import type { ConnectionState } from "./link.ts";
-import type { CancelOptions } from "./run.ts";
 import {
   holdStore,
   idleView,
@@ -11,9 +9,11 @@ import {
   type RunTarget,
   type RunView,
   targetKey,
-} from "./run-store.ts";
+} from "./conversation/run-store.ts";
+import type { ConnectionState } from "./link.ts";
+import type { CancelOptions } from "./run.ts";
 
-export type { RunTarget, RunView } from "./run-store.ts";
+export type { RunTarget, RunView } from "./conversation/run-store.ts";
 
 const connecting: ConnectionState = { status: "connecting", attempt: 1 };
 const nothing = () => () => {};
