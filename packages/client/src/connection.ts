@@ -6,7 +6,6 @@ import {
   type AgentInfo,
   type ErrorFrame,
   type EventFrame,
-  type Filter,
   type Method,
   type Params,
   ProtocolError,
@@ -14,8 +13,14 @@ import {
   type RunRecord,
   type ServerFrame,
 } from "@throughline/protocol";
+import type { AgentName, Agents, CustomOf, InputOf, StartOf, StateOf } from "./agents.ts";
+import { Conversation, type ConversationOptions, threadKey } from "./conversation/conversation.ts";
+import type { StorePort } from "./conversation/port.ts";
+import { hold } from "./conversation/store.ts";
+import { Threads, type ThreadsOptions } from "./conversation/threads.ts";
 import { type ConnectionClosedError, ConnectionLostError, UsageError } from "./errors.ts";
 import { type ConnectionState, Link, type TokenSource } from "./link.ts";
+import type { StartParams } from "./params.ts";
 import {
   type Clock,
   defaultWebSocket,
@@ -27,7 +32,7 @@ import {
 import { type AttachOptions, type CancelOptions, Run, type RunHandle, type RunPort } from "./run.ts";
 import type { Socket } from "./socket.ts";
 import { allRuns, Thread } from "./thread.ts";
-import { Watch, type WatchPort, type WatchSink } from "./watch.ts";
+import { Watch, type Watching, type WatchPort, type WatchSink } from "./watch.ts";
 
 export interface ConnectOptions {
   /** A function is asked again when what it gave was refused (close code 4401). */
@@ -54,17 +59,6 @@ export interface ConnectOptions {
   random?: () => number;
 }
 
-/** The params of `run.start`. The run is always subscribed to: `detach()` from one that is not to be followed. */
-export interface StartParams
-  extends Omit<Params<"run.start">, "subscribe" | "pages" | "input" | "config" | "metadata"> {
-  /** Anything that JSON can carry; so are the next two. */
-  input?: unknown;
-  config?: Record<string, unknown>;
-  metadata?: Record<string, unknown>;
-  /** Which parts to follow. It is not sent with the start: the run produces what `modes` says. */
-  filter?: Filter;
-}
-
 /**
  * What becomes of a command whose socket died before the answer: `resend` on the next one; `reject`, for it may have been
  * done, and must not be done twice; `drop`, for it meant that socket only.
@@ -85,18 +79,25 @@ interface Pending {
 /** Commands that must not be sent twice. `run.start` may be: it always carries an idempotency key. */
 const onceOnly: ReadonlySet<Method> = new Set(["thread.update"]);
 
-/** Opens a connection, and keeps it open until `close()`. It answers at once; `state` says how it is going. */
-export function connect(url: string, options: ConnectOptions = {}): Connection {
-  return new Connection(url, options);
+/**
+ * Opens a connection, and keeps it open until `close()`. It answers at once; `state` says how it is going. With the type
+ * of what the worker serves, `connect<typeof agents>(url)`, it knows the agents' names, inputs, states and custom data.
+ */
+export function connect<A extends Agents = Agents>(url: string, options: ConnectOptions = {}): Connection<A> {
+  return new Connection<A>(url, options);
 }
 
-export class Connection {
+/** The conversation with an agent. */
+export type ConversationWith<A> = Conversation<InputOf<A>, StateOf<A>, CustomOf<A>>;
+
+export class Connection<A extends Agents = Agents> {
   readonly #link: Link;
   readonly #clock: Clock;
   readonly #stateListeners = new Set<(state: ConnectionState) => void>();
   readonly #pending = new Map<number, Pending>();
   readonly #runs = new Map<string, RunHandle>();
   readonly #watches = new Map<string | undefined, Watch>();
+  readonly #allSinks = new Set<WatchSink>();
   /** Answers come in any order: a watch must not overtake the end of the one before it. */
   readonly #unwatching = new Set<string | undefined>();
   readonly #port: RunPort;
@@ -168,8 +169,8 @@ export class Connection {
    * caller's or one that is made up here, sees to it that the run starts once.
    * Throws ProtocolError: `no_such_agent`, `thread_busy`, `invalid_argument`, …
    */
-  start(params: StartParams): Promise<Run> {
-    const { filter, ...command } = params;
+  start(params: StartOf<A>): Promise<Run> {
+    const { filter, ...command } = params as StartParams;
     // An implicit subscription has no filter; a filtered run is subscribed to by itself.
     const subscribe = filter === undefined;
     const withKey = {
@@ -218,6 +219,21 @@ export class Connection {
     return this.call("run.cancel", { runId, ...options });
   }
 
+  /**
+   * The store of a conversation: of a thread, or of a new one, which begins with the first message. The same thread is the
+   * same store, for all who ask for it; it is closed when all of them have called `close`.
+   */
+  conversation<N extends AgentName<A>>(options: ConversationOptions<N>): ConversationWith<A[N]> {
+    const key = options.threadId === undefined ? {} : threadKey(options.threadId);
+    return hold(this, key, () => new Conversation(this as StorePort, options) as ConversationWith<A[N]>);
+  }
+
+  /** The store of the owner's threads; shared and closed as that of a conversation. */
+  threads(options: ThreadsOptions = {}): Threads {
+    const key = `threads:${JSON.stringify(options)}`;
+    return hold(this, key, () => new Threads(this as StorePort, options));
+  }
+
   thread(threadId: string): Thread {
     return new Thread(threadId, (method, params) => this.call(method, params));
   }
@@ -248,9 +264,41 @@ export class Connection {
    * Watches a thread, and follows its runs; without an id, all of the owner's threads. It replaces an earlier watch of the
    * same. For stores: an application has `conversation` and `threads`.
    */
-  watch(threadId: string | undefined, sink: WatchSink): Watch {
-    const watch: Watch = new Watch(threadId, this.#watchPort, sink);
+  watch(threadId: string | undefined, sink: WatchSink): Watching {
+    if (threadId === undefined) return this.#watchAll(sink);
     this.#watches.get(threadId)?.stop();
+    return this.#watch(threadId, sink);
+  }
+
+  /** There is one watch of all threads on a socket, whoever wants to be told. */
+  #watchAll(sink: WatchSink): Watching {
+    const sinks = this.#allSinks;
+    sinks.add(sink);
+    const known = this.#watches.get(undefined);
+    const each = (tell: (sink: WatchSink) => void) => () => {
+      for (const sink of sinks) tell(sink);
+    };
+    const watch =
+      known ??
+      this.#watch(undefined, {
+        watched: () => {},
+        event: (event) => each((sink) => sink.event(event, undefined))(),
+        reset: each((sink) => sink.reset()),
+        deleted: () => {},
+        failed: (error) => each((sink) => sink.failed(error))(),
+      });
+    return {
+      get isLive() {
+        return watch.isLive;
+      },
+      stop: () => {
+        if (sinks.delete(sink) && sinks.size === 0) watch.stop();
+      },
+    };
+  }
+
+  #watch(threadId: string | undefined, sink: WatchSink): Watch {
+    const watch: Watch = new Watch(threadId, this.#watchPort, sink);
     this.#watches.set(threadId, watch);
     if (this.#port.isOnline && !this.#unwatching.has(threadId)) watch.online();
     return watch;

@@ -47,7 +47,15 @@ export interface WatchSink {
   failed(error: ProtocolError): void;
 }
 
-export class Watch {
+/** A watch, for whom it tells. */
+export interface Watching {
+  /** Whether runs that come now are subscribed to on this socket. */
+  readonly isLive: boolean;
+  /** Watches no more; the runs are followed no more. */
+  stop(): void;
+}
+
+export class Watch implements Watching {
   readonly threadId: string | undefined;
   readonly #port: WatchPort;
   readonly #sink: WatchSink;
@@ -66,7 +74,6 @@ export class Watch {
     this.#sink = sink;
   }
 
-  /** Whether runs that come now are subscribed to on this socket. */
   get isLive(): boolean {
     return this.#phase === "live";
   }
@@ -80,7 +87,6 @@ export class Watch {
     if (this.#phase !== "done") this.#toPhase("down");
   }
 
-  /** Watches no more; the runs are followed no more. */
   stop(): void {
     if (this.#phase === "done") return;
     const tell = this.#phase !== "down";

@@ -106,6 +106,7 @@ export class Fold {
   #last: OpenMessage | undefined;
   /** The messages when they were last asked for, and where each is among them; undefined: to be made anew. */
   #list: FoldedMessage[] | undefined;
+  #values: Record<string, unknown> | undefined;
   readonly #places = new Map<string, number>();
   readonly #told = new Map<string, Told>();
   /** The ids of those that something has come for since. */
@@ -122,6 +123,7 @@ export class Fold {
   restore(snapshot: FoldSnapshot): void {
     this.#base = snapshot;
     this.#list = undefined;
+    this.#values = undefined;
     this.#asked = snapshot.asked ?? [];
     this.#offset = snapshot.offset;
   }
@@ -249,14 +251,16 @@ export class Fold {
     };
   }
 
-  /** The state's keys but `messages`, as updates and states set them. */
+  /** The state's keys but `messages`, as updates and states set them; the same object until one does. */
   values(): Record<string, unknown> {
+    if (this.#values !== undefined) return this.#values;
     const from = this.#changes.findLastIndex((change) => change.whole);
     const values: Record<string, unknown> = from === -1 ? { ...this.#base?.values } : {};
     for (const change of from === -1 ? this.#changes : this.#changes.slice(from)) {
       for (const key in change.values) setOwn(values, key, change.values[key]);
     }
     delete values.messages;
+    this.#values = values;
     return values;
   }
 
@@ -364,6 +368,7 @@ export class Fold {
       const open = id === undefined ? undefined : this.#open.get(id);
       if (open !== undefined) open.fields = {};
     }
+    this.#values = undefined;
     const change = { offset, whole, values };
     this.#changes.push(change);
     if (this.#list !== undefined) this.#tell(change);
@@ -374,6 +379,7 @@ export class Fold {
     if (this.#base !== undefined && to < this.#base.offset) this.#base = undefined;
     this.#changes = this.#changes.filter((change) => change.offset <= to);
     this.#list = undefined;
+    this.#values = undefined;
     this.#last = undefined;
     this.#lastId = undefined;
     for (const [id, open] of this.#open) {

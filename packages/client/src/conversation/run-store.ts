@@ -1,9 +1,10 @@
 /** A run as something to draw. */
 import { isEnding } from "@throughline/protocol";
-import type { Connection, StartParams } from "../connection.ts";
+import type { StartParams } from "../params.ts";
 import { type CancelOptions, Run } from "../run.ts";
 import type { EndingData, OffsetPart } from "../run-event.ts";
-import { hold, Store, type StoreOptions } from "./store.ts";
+import type { StorePort } from "./port.ts";
+import { hold, letGo, Store, type StoreOptions } from "./store.ts";
 
 /** A run by its id, a run to be started, or one that the application follows itself. */
 export type RunTarget = string | StartParams | Run;
@@ -52,7 +53,7 @@ export class RunStore extends Store<RunView> {
   /** A run that the application brought is the application's to detach. */
   readonly #owns: boolean;
 
-  constructor(connection: Connection, target: RunTarget, options: RunStoreOptions = {}) {
+  constructor(connection: StorePort, target: RunTarget, options: RunStoreOptions = {}) {
     super({ ...idleView, status: "starting" }, options);
     this.#keepsParts = options.parts === true;
     this.#owns = !(target instanceof Run);
@@ -130,19 +131,24 @@ export class RunStore extends Store<RunView> {
   }
 }
 
-async function follow(connection: Connection, target: RunTarget): Promise<Run> {
+async function follow(connection: StorePort, target: RunTarget): Promise<Run> {
   if (target instanceof Run) return target;
   return typeof target === "string" ? connection.attach(target) : connection.start(target);
 }
 
 /** The store of this run, the same for everyone who holds it: a connection follows a run once. */
 export function holdStore(
-  connection: Connection,
+  connection: StorePort,
   target: RunTarget,
   options: RunStoreOptions,
 ): { store: RunStore; release: () => void } {
-  const make = () => new RunStore(connection, target, options);
-  return hold<RunStore>(connection, targetKey(target, options), make);
+  const store = hold(connection, targetKey(target, options), () => new RunStore(connection, target, options));
+  let isHeld = true;
+  const release = () => {
+    if (isHeld) letGo(connection, store, () => store.close());
+    isHeld = false;
+  };
+  return { store, release };
 }
 
 /** Equal params mean the same start, so that they may be written in place where a component is rendered. */

@@ -49,50 +49,47 @@ export abstract class Store<View> {
 }
 
 interface Shared {
-  store: { close(): void };
+  store: object;
   keys: Set<unknown>;
   holders: number;
 }
 
 const shared = new WeakMap<object, Set<Shared>>();
 
-/** What is held of `owner` under this key. */
-export function heldStore<S>(owner: object, key: unknown): S | undefined {
-  for (const held of shared.get(owner) ?? []) if (held.keys.has(key)) return held.store as S;
-  return undefined;
+function find(owner: object, is: (held: Shared) => boolean): Shared | undefined {
+  return [...(shared.get(owner) ?? [])].find(is);
+}
+
+/** The store of this key, the same for everyone who holds it. */
+export function hold<S extends object>(owner: object, key: unknown, make: () => S): S {
+  let held = find(owner, ({ keys }) => keys.has(key));
+  if (held === undefined) {
+    const all = shared.get(owner) ?? new Set<Shared>();
+    shared.set(owner, all);
+    held = { store: make(), keys: new Set([key]), holders: 0 };
+    all.add(held);
+  }
+  held.holders += 1;
+  return held.store as S;
 }
 
 /** The store is to be found under this key, too. */
 export function alsoKnownAs(owner: object, store: object, key: unknown): void {
-  for (const held of shared.get(owner) ?? []) if (held.store === store) held.keys.add(key);
+  find(owner, (held) => held.store === store)?.keys.add(key);
 }
 
 /**
- * The store of this key, the same for everyone who holds it. It is closed when nobody has held it for a moment, so that a
- * component that is unmounted and mounted again at once starts nothing twice.
+ * One of those who hold the store lets it go. It is over when nobody has held it for a moment, so that a component that is
+ * unmounted and mounted again at once starts nothing twice.
  */
-export function hold<S extends { close(): void }>(
-  owner: object,
-  key: unknown,
-  make: () => S,
-): { store: S; release: () => void } {
-  const all = shared.get(owner) ?? new Set<Shared>();
-  shared.set(owner, all);
-  let held = [...all].find(({ keys }) => keys.has(key));
+export function letGo(owner: object, store: object, over: () => void): void {
+  const held = find(owner, (each) => each.store === store);
   if (held === undefined) {
-    held = { store: make(), keys: new Set([key]), holders: 0 };
-    all.add(held);
+    over();
+    return;
   }
-  const { store } = held;
-  held.holders += 1;
-  let released = false;
-  const release = () => {
-    if (released) return;
-    released = true;
-    held.holders -= 1;
-    soon(() => {
-      if (held.holders === 0 && all.delete(held)) store.close();
-    });
-  };
-  return { store: store as S, release };
+  held.holders -= 1;
+  soon(() => {
+    if (held.holders <= 0 && shared.get(owner)?.delete(held) === true) over();
+  });
 }
