@@ -13,11 +13,7 @@ import {
   type RunRecord,
   type ServerFrame,
 } from "@throughline/protocol";
-import type { AgentName, Agents, CustomOf, InputOf, StartOf, StateOf } from "./agents.ts";
-import { Conversation, type ConversationOptions, threadKey } from "./conversation/conversation.ts";
-import type { StorePort } from "./conversation/port.ts";
-import { hold } from "./conversation/store.ts";
-import { Threads, type ThreadsOptions } from "./conversation/threads.ts";
+import type { Agents, StartOf } from "./agents.ts";
 import { type ConnectionClosedError, ConnectionLostError, UsageError } from "./errors.ts";
 import { type ConnectionState, Link, type TokenSource } from "./link.ts";
 import type { StartParams } from "./params.ts";
@@ -87,10 +83,9 @@ export function connect<A extends Agents = Agents>(url: string, options: Connect
   return new Connection<A>(url, options);
 }
 
-/** The conversation with an agent. */
-export type ConversationWith<A> = Conversation<InputOf<A>, StateOf<A>, CustomOf<A>>;
-
 export class Connection<A extends Agents = Agents> {
+  /** Of types alone: what `connect` was told of the agents. */
+  declare readonly "~agents": A;
   readonly #link: Link;
   readonly #clock: Clock;
   readonly #stateListeners = new Set<(state: ConnectionState) => void>();
@@ -219,21 +214,6 @@ export class Connection<A extends Agents = Agents> {
     return this.call("run.cancel", { runId, ...options });
   }
 
-  /**
-   * The store of a conversation: of a thread, or of a new one, which begins with the first message. The same thread is the
-   * same store, for all who ask for it; it is closed when all of them have called `close`.
-   */
-  conversation<N extends AgentName<A>>(options: ConversationOptions<N>): ConversationWith<A[N]> {
-    const key = options.threadId === undefined ? {} : threadKey(options.threadId);
-    return hold(this, key, () => new Conversation(this as StorePort, options) as ConversationWith<A[N]>);
-  }
-
-  /** The store of the owner's threads; shared and closed as that of a conversation. */
-  threads(options: ThreadsOptions = {}): Threads {
-    const key = `threads:${JSON.stringify(options)}`;
-    return hold(this, key, () => new Threads(this as StorePort, options));
-  }
-
   thread(threadId: string): Thread {
     return new Thread(threadId, (method, params) => this.call(method, params));
   }
@@ -262,7 +242,7 @@ export class Connection<A extends Agents = Agents> {
 
   /**
    * Watches a thread, and follows its runs; without an id, all of the owner's threads. It replaces an earlier watch of the
-   * same. For stores: an application has `conversation` and `threads`.
+   * same. For stores: an application has `conversation()` and `threads()`.
    */
   watch(threadId: string | undefined, sink: WatchSink): Watching {
     if (threadId === undefined) return this.#watchAll(sink);

@@ -39,7 +39,7 @@ export type RunEvent =
       /** The tool calls that were being streamed, by the id of their message. */
       readonly calls: Record<string, UnfinishedCall[]>;
       /** The messages that the run's input brought. */
-      readonly asked: FlatMessage[];
+      readonly asked?: FlatMessage[];
     }
   | { readonly kind: "reset"; readonly epoch: string; readonly reason: string };
 

@@ -343,8 +343,9 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     for (const [i, info] of infos.entries()) this.#onRun(info, runs[i]);
     for (const turn of this.#turns) {
       const { runId } = turn;
+      if (runId === undefined || turn.ownsRun) continue;
       // It ended while nobody was there to hear it.
-      if (runId !== undefined && !infos.some((info) => info.runId === runId)) turn.end();
+      if (!infos.some((info) => info.runId === runId)) turn.end();
     }
     const isNews = this.#head === undefined || thread?.checkpointId !== this.#head.checkpointId;
     if (isNews || this.#turns.some(({ phase }) => phase === "over")) this.#refresh();
