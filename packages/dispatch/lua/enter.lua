@@ -1,23 +1,39 @@
 -- Lets a run into its thread: first in line, or behind those that are there. Makes the thread if there is none.
--- Idempotent: a run that is in line already keeps its place.
--- KEYS[1] thread hash   KEYS[2] line of active runs   KEYS[3] all runs of the thread, by time
--- ARGV[1] runId   ARGV[2] owner   ARGV[3] '1': only if nobody is in line
--- ARGV[4] how many may be in line   ARGV[5] '1': only into a thread that is there
--- Answers {'none'} there is no thread · {'busy', runId of the first in line} · {'full', the same}
--- · {'in', runIds before this one…}
-local thread, queue, runs = KEYS[1], KEYS[2], KEYS[3]
-local run, owner, only_if_idle, max, only_if_there = ARGV[1], ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), ARGV[5] == '1'
-local exists = redis.call('EXISTS', thread) == 1
+-- Idempotent: a run that is in line already keeps its place, and nothing is told. Uses thread.lua.
+-- KEYS[1…6], ARGV[1…3] as thread.lua has them
+-- ARGV[4] runId   ARGV[5] owner   ARGV[6] '1': only if nobody is in line
+-- ARGV[7] how many may be in line   ARGV[8] '1': only into a thread that is there
+-- ARGV[9] its agent   ARGV[10] the run as JSON
+-- Answers {'none'} there is no thread · {'deleting'} it is being deleted · {'busy', runId of the first in line}
+-- · {'full', the same} · {'in', number in the thread or '', runIds before this one, state}
+local run, owner, only_if_idle, max, only_if_there = ARGV[4], ARGV[5], ARGV[6] == '1', tonumber(ARGV[7]), ARGV[8] == '1'
+local agent, json = ARGV[9], ARGV[10]
+local exists = is_there()
 if only_if_there and not exists then return {'none'} end
-local line = redis.call('LRANGE', queue, 0, -1)
-local before = {'in'}
-for _, each in ipairs(line) do
-  if each == run then return before end
+if is_deleting() then return {'deleting'} end
+local before, is_in = {}, false
+for _, each in ipairs(redis.call('LRANGE', line, 0, -1)) do
+  if each == run then
+    is_in = true
+    break
+  end
   before[#before + 1] = each
 end
-if only_if_idle and #line > 0 then return {'busy', line[1]} end
-if #line >= max then return {'full', line[1]} end
-if not exists then redis.call('HSET', thread, 'owner', owner, 'created', now()) end
-redis.call('RPUSH', queue, run)
-add(runs, run)
-return before
+if not is_in then
+  if only_if_idle and #before > 0 then return {'busy', before[1]} end
+  if #before >= max then return {'full', before[1]} end
+  if exists then complete() else
+    make(owner)
+    tell('created', '')
+  end
+  touch()
+  if not redis.call('ZSCORE', runs, run) then
+    local ordinal = redis.call('HINCRBY', thread, 'runs', 1)
+    redis.call('HSET', thread, 'agent', agent, 'in:' .. run, ordinal .. ' ' .. agent)
+  end
+  redis.call('RPUSH', line, run)
+  add(runs, run)
+  tell('run', ',"run":' .. numbered(run, json))
+end
+local ordinal = string.match(redis.call('HGET', thread, 'in:' .. run) or '', '^%d+') or ''
+return {'in', ordinal, before, state()}

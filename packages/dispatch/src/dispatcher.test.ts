@@ -8,7 +8,7 @@ import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { patienceMs, until } from "../../../test/support/until.ts";
 import { Dispatcher, type StartRequest } from "./dispatcher.ts";
 import { defaultQueue, queuePrefix, type RunJob } from "./queue.ts";
-import { threadKey } from "./threads.ts";
+import { threadKey } from "./thread-keys.ts";
 
 let redis: Redis;
 let prefix: string;
@@ -141,7 +141,7 @@ describe("a crash between two steps", () => {
 
   test("after the thread's line, before the queue: the next one who touches the thread heals it", async () => {
     await dispatcher.runs.open({ ...run, runId: "lost", request });
-    await dispatcher.threadsOf("alice").enter("t", "lost", false);
+    await dispatcher.threadsOf("alice").enter("t", { runId: "lost", agent: "a", status: "queued" });
     expect(await isQueued("lost")).toBe(false);
     await start();
     expect(await isQueued("lost")).toBe(true);
@@ -149,7 +149,7 @@ describe("a crash between two steps", () => {
 
   test("one who is refused because the thread is busy heals it too", async () => {
     await dispatcher.runs.open({ ...run, runId: "lost", request });
-    await dispatcher.threadsOf("alice").enter("t", "lost", false);
+    await dispatcher.threadsOf("alice").enter("t", { runId: "lost", agent: "a", status: "queued" });
     await expect(start({ multitaskStrategy: "reject" })).rejects.toMatchObject({ code: "thread_busy" });
     expect(await isQueued("lost")).toBe(true);
   });

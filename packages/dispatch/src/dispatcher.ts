@@ -13,12 +13,15 @@ import type {
   RunConfig,
   RunRecord,
   RunStatus,
+  ThreadRecord,
+  ThreadRun,
 } from "@throughline/protocol";
 import { isEnding, ProtocolError } from "@throughline/protocol";
 import {
   type Cancelled,
   defaultPrefix,
   defaultRetention,
+  type ListedRun,
   newEpoch,
   type Retention,
   RunStore,
@@ -27,9 +30,22 @@ import {
 import type { Cluster, Redis } from "ioredis";
 import { nanoid } from "nanoid";
 import { AgentRegistry } from "./agents.ts";
-import { digest, type OwnerLimits, Owners } from "./owners.ts";
+import { type CopiesCheckpoints, type CopyThread, copyThread } from "./copy-thread.ts";
+import { type DeletesCheckpoints, deleteThread } from "./delete-thread.ts";
+import { listThreads, type ThreadQuery } from "./list-threads.ts";
+import { type OwnerLimits, Owners } from "./owners.ts";
 import { RunQueue } from "./queue.ts";
-import { defaultMaxInLine, Threads } from "./threads.ts";
+import { digest } from "./thread-keys.ts";
+import { type Metadata, mergeMetadata, metadataJson } from "./thread-metadata.ts";
+import {
+  beingDeleted,
+  defaultMaxInLine,
+  type Entered,
+  noSuchThread,
+  type SettledStatus,
+  Threads,
+  threadRun,
+} from "./threads.ts";
 
 /** A run to start, checked. What is in `request` is for its worker. */
 export interface StartRequest {
@@ -88,6 +104,12 @@ const maxScan = 1_000;
 /** Records that a list reads at once: each may have a megabyte of metadata. */
 const readAtOnce = 16;
 const idempotencyTtlS = 24 * 60 * 60;
+/** How long what is active in a thread that is deleted may take to end, ms. */
+const deleteWaitMs = 10_000;
+/** For how long a thread is being deleted before it is taken for given up, ms: longer than that takes. */
+const givenUpMs = 30_000;
+/** How often a patch is tried where others patch the same thread. */
+const patchTries = 50;
 
 export class Dispatcher {
   readonly runs: RunStore;
@@ -97,10 +119,16 @@ export class Dispatcher {
   readonly #maxInLine: number;
   readonly #redis: Redis | Cluster;
   readonly #prefix: string;
+  readonly #deleteWaitMs: number;
+  readonly #givenUpMs: number;
+  /** Deletions that others gave up, by owner and thread. */
+  readonly #carried = new Set<string>();
 
   /**
    * @param options.maxInLine runs that may wait in one thread. Default 1,000
    * @param options.limits what one owner may have. Default: whatever it wants, and nothing is counted
+   * @param options.deleteWaitMs how long what is active in a thread that is deleted may take to end, ms. Default 10,000
+   * @param options.givenUpMs after how long another's deletion is carried through, ms. Default 30,000
    */
   constructor(
     redis: Redis | Cluster,
@@ -109,9 +137,13 @@ export class Dispatcher {
       retention?: Partial<Retention>;
       maxInLine?: number;
       limits?: OwnerLimits;
+      deleteWaitMs?: number;
+      givenUpMs?: number;
     } = {},
   ) {
     this.#redis = redis;
+    this.#deleteWaitMs = options.deleteWaitMs ?? deleteWaitMs;
+    this.#givenUpMs = options.givenUpMs ?? givenUpMs;
     this.#maxInLine = options.maxInLine ?? defaultMaxInLine;
     this.#prefix = options.prefix ?? defaultPrefix;
     this.runs = new RunStore(redis, options);
@@ -148,36 +180,38 @@ export class Dispatcher {
       request,
       queue: start.request.queue,
       metadata,
+      idempotency:
+        start.idempotencyKey === undefined ? undefined : idempotencyDigest(start.owner, start.idempotencyKey),
     });
     if (!opened.created) {
       // Whoever asks: a run is answered to its owner only.
       if (opened.owner !== start.owner) throw new ProtocolError("no_such_run", `there is no run ${runId}`);
       if (isEnding(opened.status)) return { ...found(opened), runId };
     }
+    let run: ThreadRun;
     try {
       const bytes = Buffer.byteLength(request) + Buffer.byteLength(metadata);
-      await this.#owners.admit(start.owner, runId, bytes, opened.created);
+      const [listed] = await Promise.all([
+        this.runs.look(runId),
+        this.#owners.admit(start.owner, runId, bytes, opened.created),
+      ]);
+      run = coming(runId, start.agent, listed);
     } catch (error) {
       if (opened.created && error instanceof ProtocolError) await this.#takeBack(start, runId);
       throw error;
     }
     const strategy = start.multitaskStrategy ?? "enqueue";
     const threads = this.threadsOf(start.owner);
-    const enter = () => threads.enter(threadId, runId, strategy === "reject", this.#maxInLine);
+    const enter = () => this.#enter(threads, threadId, run, strategy === "reject", opened.created);
     let entered = await enter();
     // Busy with a run that has ended is not busy.
     if (entered.outcome === "busy" && (await this.active(start.owner, threadId)) === null)
       entered = await enter();
     if (entered.outcome !== "in") {
       if (opened.created) await this.#takeBack(start, runId);
-      const { activeRunId } = entered;
-      const what =
-        entered.outcome === "busy" ? "an active run" : `${this.#maxInLine} runs in line, its limit`;
-      throw new ProtocolError("thread_busy", `thread ${threadId} has ${what}`, { activeRunId });
+      throw refused(threadId, entered, this.#maxInLine);
     }
-    await this.#redis.tlIndex(this.#owners.runsKey(start.owner), runId);
-    const [first = runId] = entered.before;
-    await this.#heal(threads, threadId, first);
+    await this.#entered(threads, threadId, runId, entered);
     if (opened.created && (strategy === "interrupt" || strategy === "rollback")) {
       const keep: Keep = strategy === "interrupt" ? "thread" : "discard";
       await Promise.all(
@@ -211,11 +245,21 @@ export class Dispatcher {
     return cancelled;
   }
 
-  /** A run has ended: its thread's next one gets its turn, and its owner's next one its place. */
-  async ended(owner: string, threadId: string, runId: string): Promise<void> {
+  /**
+   * A run has ended: its thread's next one gets its turn, and its owner's next one its place.
+   *
+   * @param known.messages how many the thread's head has. Default: as many as it had
+   */
+  async ended(
+    owner: string,
+    threadId: string,
+    runId: string,
+    known: { messages?: number | undefined } = {},
+  ): Promise<void> {
     const threads = this.threadsOf(owner);
     const moveOn = async () => {
-      const first = await threads.leave(threadId, runId);
+      const run = await this.runs.look(runId);
+      const first = await threads.leave(threadId, runId, run?.record ?? null, known.messages);
       if (first !== null) await this.#heal(threads, threadId, first);
     };
     await Promise.all([moveOn(), this.#owners.ended(owner, runId)]);
@@ -259,10 +303,44 @@ export class Dispatcher {
   async revive(runId: string): Promise<void> {
     const run = await this.runs.look(runId);
     if (run === null || isEnding(run.record.status)) return;
-    const { threadId } = run.record;
+    const { threadId, agent } = run.record;
     const threads = this.threadsOf(run.owner);
-    const entered = await threads.enter(threadId, runId, false);
-    if (entered.outcome === "in") await this.#heal(threads, threadId, entered.before[0] ?? runId);
+    const entered = await this.#enter(threads, threadId, coming(runId, agent, run), false, false);
+    if (entered.outcome === "in") await this.#entered(threads, threadId, runId, entered);
+  }
+
+  /** @param isNew whether the run's record was made just now: else its thread is made only if that was not deleted */
+  async #enter(
+    threads: Threads,
+    threadId: string,
+    run: ThreadRun,
+    onlyIfIdle: boolean,
+    isNew: boolean,
+  ): Promise<Entered> {
+    const maxInLine = this.#maxInLine;
+    if (isNew) return await threads.enter(threadId, run, { onlyIfIdle, maxInLine });
+    // A thread that was deleted took its runs' records with it before.
+    const mayMake = async () => (await this.runs.statuses([run.runId]))[0] !== null;
+    return await threads.enter(threadId, run, { onlyIfIdle, maxInLine, mayMake });
+  }
+
+  /** A run is in line: it is numbered and listed, its thread is shown, and the first in line gets its turn. */
+  async #entered(
+    threads: Threads,
+    threadId: string,
+    runId: string,
+    { before, ordinal, state }: Entered & { outcome: "in" },
+  ): Promise<void> {
+    const index = this.#owners.runsKey(threads.owner);
+    const list = async () => {
+      const [isThere] = await Promise.all([
+        ordinal === null ? true : this.runs.number(runId, ordinal),
+        this.#redis.tlIndex(index, runId),
+      ]);
+      if (!isThere) await this.#redis.zrem(index, runId);
+      await this.#heal(threads, threadId, before[0] ?? runId);
+    };
+    await Promise.all([list(), threads.index.show(threadId, state)]);
   }
 
   /**
@@ -271,9 +349,11 @@ export class Dispatcher {
    */
   async #heal(threads: Threads, threadId: string, first: string): Promise<string | null> {
     let next: string | null = first;
-    while (next !== null && !(await this.#enqueue(next))) {
+    while (next !== null) {
+      const run = await this.runs.look(next);
+      if (run !== null && (await this.#enqueue(run))) return next;
       await this.#owners.ended(threads.owner, next);
-      next = await threads.leave(threadId, next);
+      next = await threads.leave(threadId, next, run?.record ?? null);
     }
     return next;
   }
@@ -357,6 +437,125 @@ export class Dispatcher {
     await this.#queue.bringBack(queue);
   }
 
+  /**
+   * Makes a thread without runs; one that is there stays as it is.
+   *
+   * @throws ProtocolError thread_busy (it is being deleted), payload_too_large (the metadata, or what its owner has stored)
+   */
+  async createThread(
+    owner: string,
+    { threadId = `thread_${nanoid()}`, metadata = {} }: { threadId?: string; metadata?: Metadata },
+  ): Promise<{ thread: ThreadRecord; created: boolean }> {
+    const json = metadataJson(metadata);
+    const bytes = Buffer.byteLength(json);
+    const make = () => this.threadsOf(owner).create(threadId, json);
+    const made = await this.keeping(owner, threadId, bytes, make);
+    if (!made.created) await this.#owners.giveBack(owner, threadId, bytes);
+    return made;
+  }
+
+  /** A thread's record; null: the owner has none by that id, or it is being deleted. */
+  async threadRecord(owner: string, threadId: string): Promise<ThreadRecord | null> {
+    const threads = this.threadsOf(owner);
+    const look = await threads.look(threadId);
+    if (look === null || look.deletingForMs !== null) return null;
+    // What a crash kept from its owner's index.
+    await threads.index.show(threadId, look.state);
+    return look.record;
+  }
+
+  /** Those of a thread's runs that have not ended, in the order of their turns; at most 100 of them. */
+  async activeRuns(owner: string, threadId: string): Promise<ThreadRun[]> {
+    const line = await this.threadsOf(owner).line(threadId);
+    const listed = await this.runs.listed(line.slice(0, 100));
+    const active = listed.filter((run) => run !== null && !isEnding(run.record.status)) as ListedRun[];
+    return (await Promise.all(active.map((run) => this.describe(run)))).map(threadRun);
+  }
+
+  /**
+   * An owner's threads, the one that something last happened to first. With `metadata` it looks at so many at most.
+   *
+   * @throws ProtocolError invalid_argument: `before` is no page's `next`
+   */
+  async listThreads(query: ThreadQuery): Promise<{ threads: ThreadRecord[]; next?: string }> {
+    return await listThreads(this.threadsOf(query.owner), query, (threadId, forMs) => {
+      if (forMs >= this.#givenUpMs) this.#carryOn(query.owner, threadId);
+    });
+  }
+
+  /**
+   * Puts keys in the place of those that a thread's metadata have; null takes one away.
+   *
+   * @throws ProtocolError no_such_thread, thread_busy (it is being deleted, or others patch it all the time),
+   * payload_too_large (the metadata, or what its owner has stored)
+   */
+  async patchThread(owner: string, threadId: string, patch: Metadata): Promise<ThreadRecord> {
+    const threads = this.threadsOf(owner);
+    const bytes = Buffer.byteLength(JSON.stringify(patch));
+    let grown = 0;
+    const write = async () => {
+      let known = (await threads.look(threadId))?.metadata ?? "{}";
+      for (let tries = 0; tries < patchTries; tries++) {
+        const json = metadataJson(mergeMetadata(JSON.parse(known) as Metadata, patch));
+        grown = Buffer.byteLength(json) - Buffer.byteLength(known);
+        const answer = await threads.patch(threadId, known, json);
+        if ("thread" in answer) return answer.thread;
+        known = answer.other;
+      }
+      throw new ProtocolError("thread_busy", `thread ${threadId} is patched by others all the time`);
+    };
+    const thread = await this.keeping(owner, threadId, bytes, write);
+    // What took another's place, or away, does not count.
+    if (grown < bytes) await this.#owners.giveBack(owner, threadId, bytes - grown);
+    return thread;
+  }
+
+  /**
+   * A thread's head moved without a run.
+   *
+   * @throws ProtocolError no_such_thread, thread_busy (it is being deleted): what was written to it is to be deleted
+   */
+  async headMoved(
+    owner: string,
+    threadId: string,
+    { status, messages }: { status: SettledStatus; messages: number },
+  ): Promise<void> {
+    await this.threadsOf(owner).headMoved(threadId, status, messages);
+  }
+
+  /**
+   * Deletes a thread with its runs and its checkpoints. What is active is cancelled, and waited for up to 10 s.
+   *
+   * @throws ProtocolError no_such_thread
+   */
+  async deleteThread(owner: string, threadId: string, checkpoints: DeletesCheckpoints): Promise<void> {
+    if (!(await this.#delete(owner, threadId, checkpoints))) throw noSuchThread(threadId);
+  }
+
+  /**
+   * Copies a thread, without its runs.
+   *
+   * @throws ProtocolError no_such_thread, thread_busy (it has an active run), invalid_argument (there is one by the id
+   * `to`), payload_too_large; what `checkpoints` throw
+   */
+  async copyThread(
+    owner: string,
+    threadId: string,
+    copy: CopyThread,
+    checkpoints: CopiesCheckpoints,
+  ): Promise<ThreadRecord> {
+    const threads = this.threadsOf(owner);
+    const activeRunId = await this.active(owner, threadId);
+    if (activeRunId !== null) {
+      throw new ProtocolError("thread_busy", `thread ${threadId} has an active run`, { activeRunId });
+    }
+    const to = copy.to ?? `thread_${nanoid()}`;
+    const remove = async (copyId: string) => {
+      await this.#delete(owner, copyId);
+    };
+    return await copyThread(threads, threadId, to, copy, checkpoints, remove);
+  }
+
   threadsOf(owner: string): Threads {
     return new Threads(this.#redis, owner, this.#prefix);
   }
@@ -386,16 +585,18 @@ export class Dispatcher {
     await this.#redis.del(this.#idempotencyKey(start.owner, start.idempotencyKey));
   }
 
-  /** Puts a run on its queue. false: it has ended and there is nothing left to do, or its record has expired. */
-  async #enqueue(runId: string): Promise<boolean> {
-    const run = await this.runs.look(runId);
-    if (run === null) return false;
+  /** Puts a run on its queue. false: it has ended and there is nothing left to do. */
+  async #enqueue(run: ListedRun): Promise<boolean> {
     const { record, owner } = run;
+    const { runId, threadId } = record;
     if (isEnding(record.status)) {
       const whole = await this.runs.get(runId);
       if (whole === null || !keepsInput(whole)) return false;
     }
-    await this.#queue.add(await this.#queueOf(run), { runId, threadId: record.threadId, owner });
+    const queue = await this.#queueOf(run);
+    await this.#queue.add(queue, { runId, threadId, owner });
+    // Its thread may have been deleted meanwhile, and its job would be left over.
+    if ((await this.runs.statuses([runId]))[0] === null) await this.#queue.remove(queue, runId);
     return true;
   }
 
@@ -404,8 +605,55 @@ export class Dispatcher {
   }
 
   #idempotencyKey(owner: string, key: string): string {
-    return `${this.#prefix}:{${digest(JSON.stringify([owner, key]))}}:idempotency`;
+    return this.#idempotencyKeyOf(idempotencyDigest(owner, key));
   }
+
+  #idempotencyKeyOf(keyDigest: string): string {
+    return `${this.#prefix}:{${keyDigest}}:idempotency`;
+  }
+
+  #carryOn(owner: string, threadId: string): void {
+    const name = JSON.stringify([owner, threadId]);
+    if (this.#carried.has(name)) return;
+    this.#carried.add(name);
+    // Where it fails the next who lists the thread tries.
+    this.#delete(owner, threadId)
+      .catch(() => {})
+      .finally(() => this.#carried.delete(name));
+  }
+
+  async #delete(owner: string, threadId: string, checkpoints?: DeletesCheckpoints): Promise<boolean> {
+    const parts = {
+      redis: this.#redis,
+      runs: this.runs,
+      queue: this.#queue,
+      owners: this.#owners,
+      waitMs: this.#deleteWaitMs,
+      cancel: (runId: string, ask: { keep: Keep; reason: string }) => this.cancel(runId, ask),
+      idempotencyKey: (keyDigest: string) => this.#idempotencyKeyOf(keyDigest),
+    };
+    return await deleteThread(parts, this.threadsOf(owner), threadId, checkpoints);
+  }
+}
+
+function idempotencyDigest(owner: string, key: string): string {
+  return digest(JSON.stringify([owner, key]));
+}
+
+/** A run that comes into line, as its thread's watchers are told of it. */
+function coming(runId: string, agent: string, run: ListedRun | null): ThreadRun {
+  return { ...(run === null ? { runId, agent } : threadRun(run.record)), status: "queued" };
+}
+
+function refused(
+  threadId: string,
+  entered: Exclude<Entered, { outcome: "in" }>,
+  maxInLine: number,
+): ProtocolError {
+  if (entered.outcome === "deleting") return beingDeleted(threadId);
+  const { activeRunId } = entered;
+  const what = entered.outcome === "busy" ? "an active run" : `${maxInLine} runs in line, its limit`;
+  return new ProtocolError("thread_busy", `thread ${threadId} has ${what}`, { activeRunId });
 }
 
 /** Whether a run was cancelled before any worker had it, and its input is to be kept. */

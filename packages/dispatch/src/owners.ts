@@ -8,12 +8,11 @@
  * - times say when it is worth to look at a run again; what is there of it is what counts;
  * - what a crash left counted is found out where it would shut its owner out, and with later starts once it has expired.
  */
-import { createHash } from "node:crypto";
 import { luaCommands } from "@throughline/kit/lua";
 import { isEnding, ProtocolError, type RunStatus } from "@throughline/protocol";
 import type { RunStore } from "@throughline/runlog";
 import type { Cluster, Redis, Result } from "ioredis";
-import { threadKey } from "./threads.ts";
+import { ownerKey, threadKey } from "./thread-keys.ts";
 
 declare module "ioredis" {
   interface RedisCommander<Context> {
@@ -156,6 +155,23 @@ export class Owners {
     if (maxRuns > 0 || maxBytes > 0) await this.#correct(owner, [runId, "gone", 0, 0]);
   }
 
+  /** Runs that are removed: nothing is left of them, in the counts and in the list of all runs. */
+  async forgetAll(owner: string, runIds: readonly string[]): Promise<void> {
+    if (runIds.length === 0) return;
+    await this.#correct(
+      owner,
+      runIds.flatMap((runId) => [runId, "gone", 0, 0]),
+    );
+    await this.#redis.zrem(this.runsKey(owner), ...runIds);
+  }
+
+  /** A thread that is removed gives back what was written to it by hand. */
+  async forgetThread(owner: string, threadId: string): Promise<void> {
+    const [, bytes, due, threads] = this.#keys(owner);
+    const size = await this.#redis.hget(threads, `thread:${threadId}`);
+    if (size !== null) await this.#redis.tlKeep(bytes, due, threads, threadId, -Number(size), 0);
+  }
+
   /** A run of this owner's is about to end: who is refused looks anew. */
   expectEnd(owner: string): void {
     this.#looked.delete(owner);
@@ -197,7 +213,7 @@ export class Owners {
     }
   }
 
-  /** Gives back what was written to threads whose checkpoints have been deleted. */
+  /** Gives back what was written to threads that are no more there. */
   async #healThreads(owner: string): Promise<boolean> {
     const name = `threads of ${owner}`;
     if (!this.#mayLook(name)) return false;
@@ -212,11 +228,14 @@ export class Owners {
       }
       const there = await Promise.all(
         kept.map(({ threadId }) =>
-          this.#redis.exists(threadKey(this.#prefix, owner, threadId, "checkpoints")),
+          this.#redis.exists(
+            threadKey(this.#prefix, owner, threadId, "thread"),
+            threadKey(this.#prefix, owner, threadId, "checkpoints"),
+          ),
         ),
       );
       for (const [i, { threadId, size }] of kept.entries()) {
-        if (there[i] === 1) continue;
+        if (there[i]! > 0) continue;
         await this.#redis.tlKeep(bytes, due, threads, threadId, -Number(size), 0);
         freed = true;
       }
@@ -262,13 +281,8 @@ export class Owners {
   }
 
   #key(owner: string, name: string): string {
-    return `${this.#prefix}:{owner-${digest(owner)}}:${name}`;
+    return ownerKey(this.#prefix, owner, name);
   }
-}
-
-/** A name of one length for a text of any. */
-export function digest(text: string): string {
-  return createHash("sha256").update(text).digest("base64url").slice(0, 32);
 }
 
 function isOver(status: RunStatus | null): boolean {

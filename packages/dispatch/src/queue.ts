@@ -60,9 +60,9 @@ export class RunQueue {
     await this.#queue(queue).add("run", job, { ...jobOptions, jobId: job.runId });
   }
 
-  /** Takes a run that no worker has picked up off its queue, if it is still there. */
-  async remove(queue: string, runId: string): Promise<void> {
-    await this.#queue(queue).remove(runId);
+  /** Takes a run that no worker has picked up off its queue, if it is still there. false: a worker has it. */
+  async remove(queue: string, runId: string): Promise<boolean> {
+    return (await this.#queue(queue).remove(runId)) === 1;
   }
 
   /** Brings back what is parked on a queue, unless somebody else just has. To be called every `bringBackEveryMs`. */

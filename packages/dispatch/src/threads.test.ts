@@ -2,12 +2,15 @@ import { Redis } from "ioredis";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { Dispatcher } from "./dispatcher.ts";
-import { Threads, threadKey } from "./threads.ts";
+import { threadKey } from "./thread-keys.ts";
+import { Threads } from "./threads.ts";
 
 let redis: Redis;
 let prefix: string;
 let threads: Threads;
-const enter = (runId: string, onlyIfIdle = false) => threads.enter("t", runId, onlyIfIdle);
+const coming = (runId: string) => ({ runId, agent: "a", status: "queued" as const });
+const enter = (runId: string, onlyIfIdle = false) => threads.enter("t", coming(runId), { onlyIfIdle });
+const leave = (runId: string, by = threads) => by.leave("t", runId, null);
 
 beforeEach(() => {
   redis = new Redis(testRedisUrl());
@@ -18,11 +21,11 @@ afterEach(() => redis.disconnect());
 
 test("the line is in the order of entering, and a run that is in it keeps its place", async () => {
   expect(await threads.active("t")).toBeNull();
-  expect(await enter("a")).toEqual({ outcome: "in", before: [] });
-  expect(await enter("b")).toEqual({ outcome: "in", before: ["a"] });
-  expect(await enter("c")).toEqual({ outcome: "in", before: ["a", "b"] });
-  expect(await enter("a")).toEqual({ outcome: "in", before: [] });
-  expect(await enter("b", true)).toEqual({ outcome: "in", before: ["a"] });
+  expect(await enter("a")).toMatchObject({ outcome: "in", before: [] });
+  expect(await enter("b")).toMatchObject({ outcome: "in", before: ["a"] });
+  expect(await enter("c")).toMatchObject({ outcome: "in", before: ["a", "b"] });
+  expect(await enter("a")).toMatchObject({ outcome: "in", before: [] });
+  expect(await enter("b", true)).toMatchObject({ outcome: "in", before: ["a"] });
   expect(await threads.active("t")).toBe("a");
 });
 
@@ -36,20 +39,23 @@ test("the list of all runs is in the order of entering, though Redis' clock was 
 });
 
 test("only if idle: in where nobody is, else busy with the first in line", async () => {
-  expect(await enter("a", true)).toEqual({ outcome: "in", before: [] });
+  expect(await enter("a", true)).toMatchObject({ outcome: "in", before: [] });
   expect(await enter("b", true)).toEqual({ outcome: "busy", activeRunId: "a" });
-  await threads.leave("t", "a");
-  expect(await enter("b", true)).toEqual({ outcome: "in", before: [] });
+  await leave("a");
+  expect(await enter("b", true)).toMatchObject({ outcome: "in", before: [] });
 });
 
 test("two owners may both have a thread of one name, and never notice", async () => {
   const bobs = new Threads(redis, "bob", prefix);
   await enter("a");
   expect(await bobs.has("t")).toBe(false);
-  expect(await bobs.enter("t", "b", true)).toEqual({ outcome: "in", before: [] });
+  expect(await bobs.enter("t", coming("b"), { onlyIfIdle: true })).toMatchObject({
+    outcome: "in",
+    before: [],
+  });
   expect(await threads.fence("t", "b", 1)).toBe(false);
   expect(await bobs.fence("t", "b", 1)).toBe(true);
-  expect(await threads.leave("t", "b")).toBe("a");
+  expect(await leave("b")).toBe("a");
   expect([await threads.active("t"), await bobs.active("t")]).toEqual(["a", "b"]);
   expect([await redis.zcard(threads.runsKey("t")), await redis.zcard(bobs.runsKey("t"))]).toEqual([1, 1]);
 });
@@ -61,7 +67,7 @@ test("no name of a thread makes it another owner's, nor an index of theirs", asy
   const mallorys = new Threads(redis, "mallory", prefix);
   for (const threadId of [inside, `../${inside}`, "owner-x"]) {
     expect(await mallorys.has(threadId)).toBe(false);
-    await mallorys.enter(threadId, "m", false);
+    await mallorys.enter(threadId, coming("m"));
   }
   expect(await redis.lrange(alices, 0, -1)).toEqual(["a"]);
   const dispatcher = new Dispatcher(redis, { prefix });
@@ -82,7 +88,7 @@ describe("a thread from before owners' threads were apart", () => {
   test("is brought to where its owner's are, by whatever asks for it first", async () => {
     const asks: (() => Promise<unknown>)[] = [
       async () => expect(await threads.has("t")).toBe(true),
-      async () => expect(await enter("next")).toEqual({ outcome: "in", before: ["waiting"] }),
+      async () => expect(await enter("next")).toMatchObject({ outcome: "in", before: ["waiting"] }),
       async () => expect(await threads.fence("t", "waiting", 1)).toBe(true),
     ];
     const dumps = await Promise.all(
@@ -105,7 +111,7 @@ describe("a thread from before owners' threads were apart", () => {
   test("is nobody else's, and takes no other's place", async () => {
     const bobs = new Threads(redis, "bob", prefix);
     expect(await bobs.has("t")).toBe(false);
-    expect(await bobs.enter("t", "b", false)).toEqual({ outcome: "in", before: [] });
+    expect(await bobs.enter("t", coming("b"))).toMatchObject({ outcome: "in", before: [] });
     expect(await redis.llen(old("line"))).toBe(1);
     await Promise.all([threads.has("t"), enter("n"), threads.has("t")]);
     expect(await redis.lrange(threadKey(prefix, "alice", "t", "line"), 0, -1)).toEqual(["waiting", "n"]);
@@ -121,10 +127,10 @@ test("many enter at once: one line, everybody in it once", async () => {
 
 test("leave moves the line on, from wherever the run was in it, and twice is once", async () => {
   for (const runId of ["a", "b", "c"]) await enter(runId);
-  expect(await threads.leave("t", "b")).toBe("a");
-  expect(await threads.leave("t", "a")).toBe("c");
-  expect(await threads.leave("t", "a")).toBe("c");
-  expect(await threads.leave("t", "c")).toBeNull();
+  expect(await leave("b")).toBe("a");
+  expect(await leave("a")).toBe("c");
+  expect(await leave("a")).toBe("c");
+  expect(await leave("c")).toBeNull();
 });
 
 test("P4: the fence is given to attempts of the first in line alone, and never goes back", async () => {
@@ -141,10 +147,10 @@ test("P4: the fence is given to attempts of the first in line alone, and never g
   expect(await threads.fence("t", "a", 10)).toBe(true);
   expect(await threads.fence("t", "a", 9)).toBe(false);
   expect(await fence()).toBe("a:10");
-  await threads.leave("t", "b");
+  await leave("b");
   expect(await fence()).toBe("a:10");
   // With the run its right to write goes, and nobody has it until it is asked for.
-  await threads.leave("t", "a");
+  await leave("a");
   expect(await fence()).toBeNull();
   expect(await threads.fence("t", "a", 11)).toBe(false);
   await enter("c");
@@ -154,8 +160,8 @@ test("P4: the fence is given to attempts of the first in line alone, and never g
 test("P4: a run whose id begins like another's does not take its fence away", async () => {
   await enter("run");
   await threads.fence("t", "run", 1);
-  await threads.leave("t", "ru");
-  await threads.leave("t", "run:1");
+  await leave("ru");
+  await leave("run:1");
   await enter("next");
   expect(await threads.fence("t", "run", 1)).toBe(true);
 });

@@ -22,3 +22,4 @@ export {
   type StoredSize,
 } from "./run.ts";
 export { type EndingFields, RunWriter } from "./run-writer.ts";
+export { incarnationLua, publishing } from "./scripts.ts";

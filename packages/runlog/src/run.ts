@@ -31,6 +31,8 @@ export interface NewRun {
   queue?: string;
   /** JSON of `metadata`. */
   metadata?: string;
+  /** A digest of the idempotency key that it was started with. */
+  idempotency?: string | undefined;
 }
 
 export type Opened =
@@ -121,6 +123,7 @@ const listedFields = [
   "interrupts",
   "final",
   "earlier",
+  "ordinal",
 ];
 
 export class RunStore {
@@ -164,6 +167,8 @@ export class RunStore {
       run.queue ?? "",
       "metadata",
       run.metadata ?? "",
+      "idempotency",
+      run.idempotency ?? "",
     );
     if (created === 1) return { created: true };
     return {
@@ -179,6 +184,17 @@ export class RunStore {
   async remove(runId: string): Promise<void> {
     const keys = runKeys(this.#prefix, runId);
     await this.#redis.del(keys.run, keys.log, keys.snapshot);
+  }
+
+  /** Notes a run's number in its thread: the first one that is noted. false: there is no such run any more. */
+  async number(runId: string, ordinal: number): Promise<boolean> {
+    return (await this.#redis.tlNote(runKeys(this.#prefix, runId).run, "ordinal", ordinal)) === 1;
+  }
+
+  /** The digests of the idempotency keys that these runs were started with; null: without one, or it has expired. */
+  async idempotencyDigests(runIds: readonly string[]): Promise<(string | null)[]> {
+    const digests = runIds.map((runId) => this.#redis.hget(runKeys(this.#prefix, runId).run, "idempotency"));
+    return (await Promise.all(digests)).map((digest) => digest || null);
   }
 
   async get(runId: string): Promise<StoredRun | null> {
@@ -289,6 +305,7 @@ export function storedRun(runId: string, fields: Record<string, string>): Stored
   };
   if (fields.started) record.startedAt = isoTime(fields.started);
   if (fields.ended) record.endedAt = isoTime(fields.ended);
+  if (fields.ordinal) record.ordinal = Number(fields.ordinal);
   if (fields.metadata) record.metadata = JSON.parse(fields.metadata);
   if (fields.cancel) {
     record.cancel = {

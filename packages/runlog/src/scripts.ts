@@ -2,7 +2,8 @@
  * The Lua scripts: one file, one transition, one typed call; what several of them use is put before them. What each takes and answers stands at the head of its file in lua/. Channels are arguments, not keys: during a
  * slot's move a Cluster takes no command that names several keys of which one is missing, as a channel always is.
  */
-import { luaCommands } from "@throughline/kit/lua";
+import { readFileSync } from "node:fs";
+import { type LuaOptions, luaCommands } from "@throughline/kit/lua";
 import { endings } from "@throughline/protocol";
 import type { Result } from "ioredis";
 import { isCluster } from "./cluster.ts";
@@ -23,18 +24,26 @@ declare module "ioredis" {
     tlTry(...keysAndArgs: Argument[]): Result<number, Context>;
     tlTrim(...keysAndArgs: Argument[]): Result<number, Context>;
     tlStored(...keysAndArgs: Argument[]): Result<[] | [string, number, number], Context>;
+    tlNote(...keysAndArgs: Argument[]): Result<number, Context>;
   }
 }
 
 /** `endings[status]`: whether a run with that status has ended. */
 const prelude = `local endings = { ${endings.map((each) => `${each} = true`).join(", ")} }\n`;
 
-/**
- * Makes the scripts callable on this connection. On a Cluster what they publish stays on its shard; a single Redis has
- * SPUBLISH only since version 7, and no use for it.
- */
+const folder = new URL("../lua/", import.meta.url);
+
+/** For others' logs: what asks whether Redis is still the one that it was. To be put before a script. */
+export const incarnationLua = readFileSync(new URL("incarnation.lua", folder), "utf8");
+
+/** On a Cluster what scripts publish stays on its shard; a single Redis has SPUBLISH only since version 7, and no use for it. */
+export const publishing: LuaOptions = {
+  adapt: (lua, redis) => (isCluster(redis) ? lua.replaceAll("'PUBLISH'", "'SPUBLISH'") : lua),
+};
+
+/** Makes the scripts callable on this connection. */
 export const withScripts = luaCommands(
-  new URL("../lua/", import.meta.url),
+  folder,
   {
     tlOpen: { file: "open", keys: 1, uses: ["clock", "incarnation"] },
     tlClaim: { file: "claim", keys: 2, uses: ["clock", "incarnation"], prelude },
@@ -49,8 +58,7 @@ export const withScripts = luaCommands(
     tlTry: { file: "try", keys: 1 },
     tlTrim: { file: "trim", keys: 3 },
     tlStored: { file: "stored", keys: 3 },
+    tlNote: { file: "note", keys: 1 },
   },
-  {
-    adapt: (lua, redis) => (isCluster(redis) ? lua.replaceAll("'PUBLISH'", "'SPUBLISH'") : lua),
-  },
+  publishing,
 );

@@ -8,9 +8,23 @@
  */
 import type { BaseStore } from "@langchain/langgraph";
 import type { RedisCheckpointSaver } from "@throughline/checkpoint";
-import { type Dispatcher, keepsInput, ownerScope, type RunJob, requestOf } from "@throughline/dispatch";
+import {
+  type Dispatcher,
+  keepsInput,
+  ownerScope,
+  type RunJob,
+  requestOf,
+  threadRun,
+} from "@throughline/dispatch";
 import { isDoneWithin } from "@throughline/kit/timing";
-import { type CheckpointRef, Fold, type Keep, type LifecycleData, lifecycle } from "@throughline/protocol";
+import {
+  type CheckpointRef,
+  Fold,
+  isEnding,
+  type Keep,
+  type LifecycleData,
+  lifecycle,
+} from "@throughline/protocol";
 import {
   type LiveSubscriber,
   type LogReader,
@@ -360,8 +374,12 @@ export class Runner {
   }
 
   /** Lets the attempt, and nobody else, write its thread's checkpoints. false: the thread has another active run. */
-  async #fence({ owner, record: { threadId, runId } }: StoredRun, { writer }: Attempt): Promise<boolean> {
-    return await this.#parts.dispatcher.threadsOf(owner).fence(threadId, runId, writer.fence);
+  async #fence({ owner, record }: StoredRun, { writer }: Attempt): Promise<boolean> {
+    const { threadId, runId } = record;
+    const threads = this.#parts.dispatcher.threadsOf(owner);
+    if (isEnding(record.status)) return await threads.fence(threadId, runId, writer.fence);
+    const begun = { ...threadRun(record), status: "running" } as const;
+    return await threads.fence(threadId, runId, writer.fence, begun);
   }
 
   #saverOf(owner: string): RedisCheckpointSaver {

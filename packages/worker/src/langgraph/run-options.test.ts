@@ -1,7 +1,7 @@
 /** What a run may ask of its graph beside its input: where to wait, how long to take, where to go. */
 import { Annotation, Command, interrupt, MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
 import { findSubgraph, RedisCheckpointSaver, readState } from "@throughline/checkpoint";
-import type { RunRequest } from "@throughline/dispatch";
+import { type RunRequest, threadRun } from "@throughline/dispatch";
 import type { Part } from "@throughline/protocol";
 import { runKeys } from "@throughline/runlog";
 import { type AgentContext, agent, type Graph } from "@throughline/worker";
@@ -90,7 +90,7 @@ async function beforeItsEnd(runId: string, threadId: string): Promise<void> {
   await shop.redis.call("XSETID", log, last);
   await shop.redis.hset(run, { status: "running", head, fence });
   await shop.redis.hdel(run, "endedBy", "ended", "interrupts", "final");
-  await shop.dispatcher.threadsOf("alice").enter(threadId, runId, false);
+  await shop.dispatcher.threadsOf("alice").enter(threadId, threadRun(await shop.record(runId)));
 }
 
 describe("a run that loses its worker where it was told to wait", () => {
