@@ -1,4 +1,4 @@
-/** The worker of the long thread: a function agent and a graph that say the same. */
+/** The worker of the long thread: a function agent and two graphs that say the same. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { CallbackManagerForLLMRun } from "@langchain/core/callbacks/manager";
 import { BaseChatModel } from "@langchain/core/language_models/chat_models";
@@ -44,12 +44,23 @@ const graph = new StateGraph(MessagesAnnotation)
   .addEdge("llm", "__end__")
   .compile();
 
+const steps = new StateGraph(MessagesAnnotation)
+  .addNode("llm", async ({ messages }) => ({ messages: [await model.invoke(messages)] }))
+  .addNode("check", () => ({}))
+  .addEdge("__start__", "llm")
+  .addEdge("llm", "check")
+  .addEdge("check", "__end__")
+  .compile();
+
 async function* plain({ messages }: AgentContext) {
   for (const text of answer(messages.length)) yield token(text);
   await sleep(0);
 }
 
-const worker = await serve({ agents: { function: plain, graph }, redis: process.env.REDIS_URL as string });
+const worker = await serve({
+  agents: { function: plain, graph, steps },
+  redis: process.env.REDIS_URL as string,
+});
 process.once("disconnect", () => process.exit(0));
 process.once("SIGTERM", () => void worker.close().then(() => process.exit(0)));
 reportReady();

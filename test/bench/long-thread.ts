@@ -4,6 +4,10 @@
  * turns stand the first ones: the ratio is what counts.
  *
  *     node test/dist/bench/long-thread.js [--turns 1000] [--agents function,graph]
+ *
+ * `steps` is a graph of two nodes: four checkpoints a turn. What its history costs, with values and without:
+ *
+ *     node test/dist/bench/long-thread.js --turns 250 --agents steps
  */
 import { parseArgs } from "node:util";
 import { startPrivateRedis } from "@throughline/local";
@@ -70,6 +74,33 @@ for (const agent of options.agents.split(",")) {
     return median(times);
   }
 
+  interface Page {
+    checkpoints: { checkpointId: string }[];
+    next?: string;
+  }
+
+  /** A history in as many answers as it takes: how many checkpoints, answers, ms and bytes of JSON. */
+  async function paged(params: { limit: number; values?: boolean; isAll?: boolean }): Promise<string> {
+    const { limit, isAll = false, ...others } = params;
+    const times: number[] = [];
+    const answers: Page[] = [];
+    let before: string | undefined;
+    for (let left = limit; left > 0; ) {
+      const began = performance.now();
+      const position = { limit: left, ...others, ...(before === undefined ? {} : { before }) };
+      const page = await line.command<Page>("thread.history", { threadId, ...position });
+      times.push(performance.now() - began);
+      answers.push(page);
+      before = isAll ? page.checkpoints.at(-1)?.checkpointId : page.next;
+      if (before === undefined) break;
+      if (!isAll) left -= page.checkpoints.length;
+    }
+    const count = answers.reduce((sum, { checkpoints }) => sum + checkpoints.length, 0);
+    const size = answers.reduce((sum, page) => sum + Buffer.byteLength(JSON.stringify(page)), 0);
+    const total = times.reduce((sum, each) => sum + each, 0);
+    return `${count} checkpoints, ${answers.length} answers, ${ms(total)}, ${mb(size)}`;
+  }
+
   const threadId = "long";
   for (let i = 0; i < 30; i++) await turn("warm-up", i);
   await connection.flushall();
@@ -101,6 +132,16 @@ for (const agent of options.agents.split(",")) {
   console.log(
     `  first token at turn 10: ${ms(early)}; at turn ${turns}: ${ms(late)} (× ${(late / early).toFixed(2)})`,
   );
+  // The first reader finds nothing of the thread in the gateway's memory; what it read is there for the next.
+  for (const reader of ["first", "next"]) {
+    console.log(
+      `  without values, ${reader} reader, limit 200: ${await paged({ limit: 200, values: false })}`,
+    );
+  }
+  console.log(`  without values, all: ${await paged({ limit: 200, values: false, isAll: true })}`);
+  for (const reader of ["first", "next"]) {
+    console.log(`  with values, ${reader} reader, limit 200: ${await paged({ limit: 200 })}`);
+  }
   const history = (limit: number) => timed(() => line.command("thread.history", { threadId, limit }));
   console.log(`  thread.history, 1 state: ${ms(await history(1))}; 10 states: ${ms(await history(10))}`);
   console.log(`  thread.get: ${ms(await timed(() => line.command("thread.get", { threadId })))}`);

@@ -2,6 +2,7 @@
 import {
   type RedisCheckpointSaver,
   readHistoryPage,
+  readOutlinePage,
   readState,
   refuseSerialised,
 } from "@throughline/checkpoint";
@@ -245,12 +246,13 @@ function makeHandlers(deps: CommandDeps): Handlers {
       throw new ProtocolError("no_such_checkpoint", `thread ${threadId} has no checkpoint yet`);
     },
 
-    "thread.history": async (connection, { threadId, limit = defaultHistoryLimit, before, ns }) => {
+    "thread.history": async (connection, { threadId, limit = defaultHistoryLimit, before, ns, values }) => {
+      const readPage = values === false ? readOutlinePage : readHistoryPage;
       await ownThread(connection, threadId);
       const { states: checkpoints, next } = await reads.turns.take(connection, async () => {
         const saver = readsOf(connection);
         const path = await subgraphOf(saver, { threadId, checkpointId: before, ns });
-        return await readHistoryPage(saver, { threadId, limit, before, ns: path }, answerSize);
+        return await readPage(saver, { threadId, limit, before, ns: path }, answerSize);
       });
       return { checkpoints, ...(next === undefined ? {} : { next }) };
     },

@@ -11,6 +11,7 @@ export {
 export { ForkView } from "./fork-view.ts";
 export { GraphSaver } from "./graph-saver.ts";
 export { type HiddenError, hideError } from "./hidden-error.ts";
+export { messageCount, type PagePosition, readHistory, readHistoryPage, readOutlinePage } from "./history.ts";
 export * from "./langgraph.ts";
 export { type Marks, marksOf, type Stop } from "./marks.ts";
 export {
@@ -22,6 +23,7 @@ export {
   toBaseMessage,
 } from "./messages.ts";
 export {
+  type CopyOptions,
   type Fence,
   type PutOptions,
   RedisCheckpointSaver,
@@ -36,8 +38,6 @@ export {
   graphOf,
   newCheckpointId,
   type Position,
-  readHistory,
-  readHistoryPage,
   readState,
   refuseSerialised,
   type StateUpdate,

@@ -17,6 +17,9 @@ const internalChannel = /^(__|branch:|join:)/;
 /** How a state graph names what triggers a node: `branch:to:node`, or `join:one+other:node`. */
 const triggerChannel = /^(?:branch:to|join:(.*)):([^:]*)$/s;
 
+/** How the names of channels begin that say which nodes are to run. */
+export const NEXT_NODES: readonly string[] = ["branch:to:", "join:", SENDS];
+
 export function isStateKey(channel: string): boolean {
   return !internalChannel.test(channel);
 }

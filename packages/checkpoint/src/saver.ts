@@ -25,6 +25,7 @@ import {
   WRITES_IDX_MAP,
 } from "@langchain/langgraph-checkpoint";
 import type { Cluster, Redis } from "ioredis";
+import { partOf } from "./copy.ts";
 import { Elements } from "./elements.ts";
 import {
   HeadMovedError,
@@ -37,6 +38,7 @@ import {
 import { checkpointBounds, everyThread, segment, type ThreadKeys, threadKeys } from "./keys.ts";
 import { SENDS } from "./langgraph.ts";
 import { type DumpedList, inline, Lists, type Reference } from "./lists.ts";
+import { Outlines } from "./outline.ts";
 import { type RawTuple, type RawWalk, withScripts } from "./scripts.ts";
 import { dump, loadTuple, loadWrites } from "./stored.ts";
 
@@ -83,6 +85,11 @@ export interface WriteToCome {
 export interface PutOptions {
   /** Put only while the head is this id (null: while there is none), else throw HeadMovedError. @default no condition */
   ifHead?: string | null;
+}
+
+export interface CopyOptions {
+  /** The copy's head; only what leads to it is copied. @default all, with the heads as they are */
+  checkpointId?: string | undefined;
 }
 
 /** Checkpoints, and ancestors, that one script reads: few enough not to block Redis for long. */
@@ -166,6 +173,12 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
         if (left === 0) return;
       }
     }
+  }
+
+  /** A thread's checkpoints in one namespace, without their state. */
+  outlines(threadId: string, ns = ""): Outlines {
+    const [redis, keys] = [this.#redis, this.#keys(threadId)];
+    return new Outlines({ redis, serde: this.serde, lists: this.#lists, keys, threadId, ns: segment(ns) });
   }
 
   /**
@@ -352,19 +365,29 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
   }
 
   /**
-   * Copies a thread's checkpoints, ids and heads to a thread that has none. Each side is atomic, both together are not,
-   * for they may be in different slots: what is written to `from` in between is not in the copy. A fence is checked on
-   * `to`, which is what is written.
-   * @throws NoSuchThreadError, ThreadExistsError, StaleAttemptError
+   * Copies a thread's checkpoints, ids and heads to a thread that has none; with `checkpointId` only what leads to that
+   * checkpoint of the root, which is the copy's head (copy.ts). Each side is atomic, both together are not, for they may
+   * be in different slots: what is written to `from` in between is not in the copy. A fence is checked on `to`, which is
+   * what is written.
+   * @throws NoSuchThreadError, NoSuchCheckpointError, ThreadExistsError, StaleAttemptError
    */
-  async copyThread(from: string, to: string): Promise<void> {
-    const dumps = await this.#redis.tlCheckpointDumpBuffer(...this.#keys(from));
+  async copyThread(from: string, to: string, { checkpointId }: CopyOptions = {}): Promise<void> {
+    if (checkpointId === "") throw new NoSuchCheckpointError(from, checkpointId);
+    const raw = await this.#redis.tlCheckpointDumpBuffer(...this.#keys(from), segment(checkpointId ?? ""));
+    const [dumps] = raw;
     if (dumps.every((dump) => dump === null)) throw new NoSuchThreadError(from);
+    const part = checkpointId === undefined ? undefined : await partOf(this.serde, raw);
+    if (checkpointId !== undefined && part === undefined) throw new NoSuchCheckpointError(from, checkpointId);
+    const counted = (list: string[]) => [list.length, ...list];
     const answer = await this.#redis.tlCheckpointRestore(
       ...this.#keys(to),
       this.#token(),
       randomUUID(),
       ...dumps.map((dump) => dump ?? ""),
+      part === undefined ? "0" : "1",
+      part === undefined
+        ? []
+        : [[...part.heads].flat(), part.otherRuns, part.fields].flatMap((list) => counted(list)),
     );
     if (answer === -4) throw new ThreadExistsError(to);
     this.#check(answer, to);

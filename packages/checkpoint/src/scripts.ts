@@ -23,6 +23,16 @@ export type RawTuple = [
 ];
 /** As put.lua answers it. */
 export type RawPut = [outcome: number, generation: string, ...firsts: number[]] | [refused: number];
+/** As dump.lua answers it. */
+export type RawDump = [
+  dumps: (Buffer | null)[],
+  line: [id: Buffer, run: Buffer, metadata: Buffer][],
+  runs: Buffer[],
+  below: [ns: Buffer, id: Buffer, parent: Buffer, run: Buffer, metadata: Buffer][],
+  heads: Buffer[],
+];
+/** As outline.lua answers it. */
+export type RawOutline = [generation: Buffer, more: Buffer, fields: Buffer[], ...tuples: RawTuple[]];
 /** As walk.lua answers it. */
 export type RawWalk = [
   elements: RawElements,
@@ -38,10 +48,12 @@ declare module "ioredis" {
       ...keysAndArgs: KeysAndArgs
     ): Result<[elements: RawElements, ...tuples: RawTuple[]], Context>;
     tlCheckpointWalkBuffer(...keysAndArgs: KeysAndArgs): Result<RawWalk, Context>;
+    tlCheckpointOutlineBuffer(...keysAndArgs: KeysAndArgs): Result<RawOutline, Context>;
+    tlCheckpointElementsBuffer(...keysAndArgs: KeysAndArgs): Result<RawElements, Context>;
     tlCheckpointSetHead(...keysAndArgs: KeysAndArgs): Result<number, Context>;
     tlCheckpointDiscard(...keysAndArgs: KeysAndArgs): Result<number, Context>;
     tlCheckpointDelete(...keysAndArgs: KeysAndArgs): Result<number, Context>;
-    tlCheckpointDumpBuffer(...keysAndArgs: KeysAndArgs): Result<(Buffer | null)[], Context>;
+    tlCheckpointDumpBuffer(...keysAndArgs: KeysAndArgs): Result<RawDump, Context>;
     tlCheckpointRestore(...keysAndArgs: KeysAndArgs): Result<number, Context>;
   }
 }
@@ -53,10 +65,12 @@ export const withScripts = luaCommands(new URL("../lua/", import.meta.url), {
   tlCheckpointPut: script("put", ["lists"]),
   tlCheckpointPutWrites: script("put-writes", ["lists"]),
   tlCheckpointRead: script("read", ["lists"]),
+  tlCheckpointOutline: script("outline", ["lists"]),
+  tlCheckpointElements: script("elements", ["lists"]),
   tlCheckpointWalk: script("walk", ["lists"]),
   tlCheckpointDiscard: script("discard", ["lists"]),
   tlCheckpointSetHead: script("set-head"),
   tlCheckpointDelete: script("delete"),
   tlCheckpointDump: script("dump"),
-  tlCheckpointRestore: script("restore"),
+  tlCheckpointRestore: script("restore", ["lists"]),
 });

@@ -5,9 +5,10 @@ import { Redis } from "ioredis";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { HeadMovedError, InvalidArgumentError, NoSuchCheckpointError, StaleAttemptError } from "./errors.ts";
+import { readHistory, readHistoryPage } from "./history.ts";
 import { flattenMessage } from "./messages.ts";
 import { RedisCheckpointSaver } from "./saver.ts";
-import { childCheckpoint, readHistory, readHistoryPage, readState, writeState } from "./thread-state.ts";
+import { childCheckpoint, readState, writeState } from "./thread-state.ts";
 
 const redis = new Redis(testRedisUrl());
 afterAll(() => redis.disconnect());

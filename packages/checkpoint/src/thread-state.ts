@@ -99,55 +99,8 @@ export async function readState(saver: BaseCheckpointSaver, position: Position):
   return tuple ? await threadState(reader, threadId, tuple) : null;
 }
 
-function flatReader(saver: BaseCheckpointSaver): BaseCheckpointSaver {
+export function flatReader(saver: BaseCheckpointSaver): BaseCheckpointSaver {
   return saver instanceof RedisCheckpointSaver ? saver.flat() : saver;
-}
-
-/** The states of all lines of a thread, branches included, newest first; `before` is a checkpoint's id. */
-export async function readHistory(
-  saver: BaseCheckpointSaver,
-  { threadId, limit, before, ns }: Position & { limit?: number | undefined; before?: string | undefined },
-): Promise<ThreadState[]> {
-  const options = {
-    ...(limit !== undefined && { limit }),
-    ...(before && { before: at(threadId, before, ns) }),
-  };
-  const states: ThreadState[] = [];
-  const reader = flatReader(saver);
-  for await (const tuple of reader.list(at(threadId, undefined, ns), options)) {
-    states.push(await threadState(reader, threadId, tuple));
-  }
-  return states;
-}
-
-/**
- * The beginning of a history that is about as large as it may be: at least one checkpoint, and no more read at once than
- * the sizes of those before let expect.
- *
- * @param maxSize characters of JSON
- * @returns `next`: the last one's id, where there may be more behind that were to be had
- */
-export async function readHistoryPage(
-  saver: BaseCheckpointSaver,
-  { threadId, limit, before, ns }: Position & { limit: number; before?: string | undefined },
-  maxSize: number,
-): Promise<{ states: ThreadState[]; next?: string }> {
-  const states: ThreadState[] = [];
-  let size = 0;
-  while (states.length < limit) {
-    const typical = size / states.length;
-    const fits = states.length === 0 ? 1 : Math.max(1, Math.floor((maxSize - size) / typical));
-    const wanted = Math.min(limit - states.length, fits);
-    const last = states.at(-1)?.checkpointId ?? before;
-    const more = await readHistory(saver, { threadId, limit: wanted, before: last, ns });
-    for (const state of more) {
-      states.push(state);
-      size += JSON.stringify(state).length;
-    }
-    if (more.length < wanted) return { states };
-    if (size >= maxSize && states.length < limit) return { states, next: states.at(-1)!.checkpointId };
-  }
-  return { states };
 }
 
 /**
@@ -199,7 +152,8 @@ export async function writeState(
   }
 }
 
-function at(threadId: string, checkpointId?: string, ns: readonly string[] = []): RunnableConfig {
+/** Where LangGraph finds a checkpoint. */
+export function at(threadId: string, checkpointId?: string, ns: readonly string[] = []): RunnableConfig {
   return {
     configurable: {
       thread_id: threadId,
@@ -209,7 +163,7 @@ function at(threadId: string, checkpointId?: string, ns: readonly string[] = [])
   };
 }
 
-async function threadState(
+export async function threadState(
   saver: BaseCheckpointSaver,
   threadId: string,
   tuple: CheckpointTuple,
@@ -218,14 +172,22 @@ async function threadState(
   const ns = pathOf(String(tuple.config.configurable?.checkpoint_ns ?? ""));
   // A fork stands before the step that goes on: until that is over the thread shows what it showed when it was stopped.
   const seen = shown === undefined ? undefined : await saver.getTuple(at(threadId, shown, ns));
+  return stateOf(threadId, tuple, valuesOf(seen ?? tuple));
+}
+
+export function stateOf(
+  threadId: string,
+  tuple: CheckpointTuple,
+  values: Record<string, unknown>,
+): ThreadState {
   const parentId: unknown = tuple.parentConfig?.configurable?.checkpoint_id;
   const tasks = tasksOf(tuple);
   return {
     threadId,
     checkpointId: tuple.checkpoint.id,
     parentId: typeof parentId === "string" ? parentId : null,
-    ns,
-    values: valuesOf(seen ?? tuple),
+    ns: pathOf(String(tuple.config.configurable?.checkpoint_ns ?? "")),
+    values,
     next: nextOf(tuple, tasks),
     interrupts: openInterrupts(tuple),
     tasks,

@@ -110,6 +110,37 @@ export const records: ConformanceTest[] = [
     assert.deepEqual(await page({ before: ids[0], limit: 1 }), [ids[1]]);
   }),
 
+  test("R143", "answers thread.history without values: counts and new ids of messages", [], async (t) => {
+    const socket = await t.connect();
+    const { threadId } = await t.run(socket);
+    const [first] = (await socket.call("thread.history", { threadId })).checkpoints;
+    await t.run(socket, { threadId });
+    // A branch, on which one message has another text, and one is new.
+    const [said] = first!.values.messages as { id: string }[];
+    const messages = [
+      { ...said, content: "edited" },
+      { type: "human", id: "note-1", content: "noted" },
+    ];
+    const { checkpointId } = first!;
+    await socket.call("thread.update", { threadId, values: { messages }, asNode: "editor", checkpointId });
+    const { checkpoints: states } = await socket.call("thread.history", { threadId });
+    const idsAt = (id: string | null) => {
+      const state = states.find((each) => each.checkpointId === id);
+      return ((state?.values.messages ?? []) as { id: string }[]).map((message) => message.id);
+    };
+    const expected = states.map((state) => {
+      const [own, before] = [idsAt(state.checkpointId), idsAt(state.parentId)];
+      const added = own.filter((id) => !before.includes(id));
+      return { ...state, values: {}, messages: { count: own.length, added } };
+    });
+    assert.deepEqual(expected[0]?.messages.added, ["note-1"]);
+    const page = async (params: object) =>
+      (await socket.call("thread.history", { threadId, values: false, ...params })).checkpoints;
+    assert.deepEqual(await page({}), expected);
+    assert.deepEqual(await page({ before: states[0]!.checkpointId, limit: 1 }), expected.slice(1, 2));
+    assert.deepEqual((await socket.call("thread.history", { threadId, values: true })).checkpoints, states);
+  }),
+
   test("R68", "writes a new checkpoint for thread.update", [], async (t) => {
     const socket = await t.connect();
     const { threadId } = await t.run(socket);
