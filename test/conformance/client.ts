@@ -13,6 +13,7 @@ import {
   type ServerFrame,
   subprotocol,
   successFrame,
+  type ThreadEvent,
 } from "@throughline/protocol";
 import { WebSocket } from "ws";
 
@@ -28,6 +29,12 @@ export interface SocketOptions {
 export interface Seen {
   offset: number;
   part: Part | null;
+}
+
+/** What a watch has brought at an offset; null: left out. */
+export interface Told {
+  offset: number;
+  event: ThreadEvent | null;
 }
 
 /** When a gateway is held to hang, ms: no bound on what is tested, but far longer than anything takes. */
@@ -145,6 +152,32 @@ export class Socket {
       for (const [i, part] of all.entries()) seen.push({ offset: offset + i, part });
     }
     return seen;
+  }
+
+  /**
+   * What thread.events brought of a thread, or of all of the owner's where none is named, from frame number `from` on.
+   * Fails where frames do not follow on each other; a reset begins anew.
+   */
+  told(threadId?: string, from = 0): Told[] {
+    const told: Told[] = [];
+    let next: number | undefined;
+    for (const frame of this.frames.slice(from)) {
+      if (
+        frame.type !== "event" ||
+        !("threadId" in frame.params ? frame.params.threadId === threadId : threadId === undefined)
+      )
+        continue;
+      if (frame.method === "thread.reset") next = frame.params.offset + 1;
+      if (frame.method !== "thread.events") continue;
+      const { offset, events: list, skipped } = frame.params;
+      if (next !== undefined) assert.equal(offset, next, `frames of ${threadId} are not contiguous`);
+      assert.ok(skipped === undefined || list.length === 0, "`skipped` stands in place of events");
+      const all = skipped === undefined ? list : Array.from({ length: skipped }, () => null);
+      assert.ok(all.length > 0, "a frame of thread.events brought nothing");
+      for (const [i, event] of all.entries()) told.push({ offset: offset + i, event });
+      next = offset + all.length;
+    }
+    return told;
   }
 
   /** What came of a run until its subscription ended. */

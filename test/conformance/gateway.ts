@@ -8,6 +8,7 @@ import { records } from "./rules/records.ts";
 import { closes, errors } from "./rules/refusals.ts";
 import { start } from "./rules/start.ts";
 import { events, subscribe } from "./rules/subscribe.ts";
+import { threads } from "./rules/threads.ts";
 import type { ConformanceTest, GatewayTarget, Hooks } from "./suite.ts";
 
 export type { ConformanceTest, GatewayTarget, Hooks } from "./suite.ts";
@@ -21,6 +22,7 @@ export const gatewayTests: readonly ConformanceTest[] = [
   ...subscribe,
   ...cancel,
   ...records,
+  ...threads,
   ...events,
   ...errors,
   ...closes,

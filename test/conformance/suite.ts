@@ -166,6 +166,12 @@ function tokens(socket: Socket, runId: string): number {
   return socket.parts(runId).filter(({ part }) => part?.type === "messages").length;
 }
 
+/** The state at a thread's head, without the thread's record: that changes also where the state does not. */
+export async function headState(socket: Socket, threadId: string) {
+  const { thread: _, ...state } = await socket.call("thread.get", { threadId });
+  return state;
+}
+
 /** The text that `messages` parts streamed. */
 export function streamedText(parts: readonly (Part | null)[]): string {
   let streamed = "";

@@ -78,7 +78,7 @@ async function expectStopped(run: Transcript, answer: Result<"run.cancel">, keep
 }
 
 async function thread(threadId: string, checkpointId?: string) {
-  const state = await client.call("thread.get", {
+  const { thread: _, ...state } = await client.call("thread.get", {
     threadId,
     ...(checkpointId === undefined ? {} : { checkpointId }),
   });

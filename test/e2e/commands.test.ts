@@ -183,7 +183,7 @@ test("run.get and run.list: records, newest first, by thread and status, page by
 test("thread.get, thread.history and thread.update", async () => {
   const threadId = newThread();
   await told({ threadId, input: user("one") });
-  const first = await client.call("thread.get", { threadId });
+  const first = await client.state(threadId);
   expect(first).toMatchObject({ threadId, parentId: null, next: [], interrupts: [] });
   const updated = await client.call("thread.update", {
     threadId,
@@ -194,7 +194,7 @@ test("thread.get, thread.history and thread.update", async () => {
   expect(second).toMatchObject({ checkpointId: updated.checkpointId, parentId: first.checkpointId });
   expect(second.values).toMatchObject({ mood: "good", seen: 1 });
   expect(second.metadata).toMatchObject({ source: "update", as_node: "editor" });
-  expect(await client.call("thread.get", { threadId, checkpointId: first.checkpointId })).toEqual(first);
+  expect(await client.state(threadId, first.checkpointId)).toEqual(first);
   // A run sees it; one that goes on from the checkpoint before it does not.
   expect((await told({ threadId })).messages).toEqual(["human:one", "ai:seen", "human:by hand"]);
   const off = await told({ threadId, checkpointId: first.checkpointId, input: user("instead") });

@@ -1,6 +1,6 @@
 /** The example graphs through gateways and sockets: what `npm run cli` does with them, part by part. */
 import { chatGraph, defaultStory, research, tokens } from "@throughline/examples";
-import type { FlatMessage, Part, Result } from "@throughline/protocol";
+import type { FlatMessage, Part, ThreadState } from "@throughline/protocol";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { TestClient } from "../support/client.ts";
 import { type Line, startLine } from "../support/line.ts";
@@ -19,7 +19,7 @@ beforeAll(async () => {
 });
 afterAll(() => line.stop());
 
-type State = Result<"thread.get">;
+type State = ThreadState;
 const texts = ({ values }: State) =>
   (values.messages as FlatMessage[]).map(({ type, content }) => `${type}: ${content}`);
 const custom = (parts: Part[]) => parts.flatMap((part) => (part.type === "custom" ? [part.data] : []));
@@ -54,7 +54,7 @@ describe("chat-graph", () => {
     const run = await turn(threadId, "Tell me a story");
     const said = run.parts.flatMap((part) => (part.type === "messages" ? [part.data[0].content] : []));
     expect(said.filter((text) => text !== "")).toEqual([...tokens(defaultStory)]);
-    const state = await client.call("thread.get", { threadId });
+    const state = await client.state(threadId);
     expect(texts(state)).toEqual(["human: Tell me a story", `ai: ${defaultStory}`]);
     expect(state.next).toEqual([]);
   });
@@ -62,7 +62,7 @@ describe("chat-graph", () => {
   test("P3: stopped, its partial is in the thread, and the story goes on with its next word", async () => {
     const threadId = newThread();
     const { run, checkpointId } = await stopped(threadId, "thread");
-    const state = await other.call("thread.get", { threadId });
+    const state = await other.state(threadId);
     expect(state.checkpointId).toBe(checkpointId);
     expect(texts(state)).toEqual(["human: Tell me a story", `ai: ${run.text}`]);
     const rest = await turn(threadId, "Please continue the story");
@@ -72,15 +72,15 @@ describe("chat-graph", () => {
   test("P3: stopped and kept on a branch, the thread is as before; the branch can be gone on with, and is in the tree", async () => {
     const threadId = newThread();
     await turn(threadId, "Tell me a story");
-    const before = await client.call("thread.get", { threadId });
+    const before = await client.state(threadId);
     const { run, checkpointId } = await stopped(threadId, "branch");
-    expect(await other.call("thread.get", { threadId })).toEqual(before);
-    const branch = await other.call("thread.get", { threadId, checkpointId });
+    expect(await other.state(threadId)).toEqual(before);
+    const branch = await other.state(threadId, checkpointId);
     expect(texts(branch)).toEqual([...texts(before), "human: Tell me a story", `ai: ${run.text}`]);
 
     const rest = await turn(threadId, "Go on", checkpointId);
     expect(run.text + rest.text).toBe(defaultStory);
-    const onBranch = await client.call("thread.get", { threadId });
+    const onBranch = await client.state(threadId);
     expect(texts(onBranch)).toEqual([...texts(branch), "human: Go on", `ai: ${rest.text}`]);
 
     // A third line, from where the thread was before: the tree has all three, and every parent is in it.
@@ -94,7 +94,7 @@ describe("chat-graph", () => {
     const tips = checkpoints
       .filter(({ checkpointId }) => !parents.includes(checkpointId))
       .map(({ checkpointId }) => checkpointId);
-    const head = await client.call("thread.get", { threadId });
+    const head = await client.state(threadId);
     expect(tips.sort()).toEqual([onBranch.checkpointId, head.checkpointId].sort());
     // Lines part where the thread was before the second turn.
     expect(parents.filter((id) => id === before.checkpointId)).toHaveLength(2);
@@ -120,7 +120,7 @@ describe("research", () => {
         value: expect.objectContaining({ kind: "approval", sources: ["bees", "cats", "both"] }),
       },
     ]);
-    const waiting = await other.call("thread.get", { threadId });
+    const waiting = await other.state(threadId);
     expect(waiting).toMatchObject({ next: ["approve"], interrupts: ending.interrupts });
 
     const run = await other.start({
@@ -144,7 +144,7 @@ describe("research", () => {
     const readers = run.parts.filter(({ type }) => type === "tools").map(({ ns }) => ns.join("|"));
     expect(new Set(readers).size).toBe(2);
     expect(readers.every((ns) => ns.startsWith("reader:"))).toBe(true);
-    const state = await client.call("thread.get", { threadId });
+    const state = await client.state(threadId);
     expect(state).toMatchObject({ next: [], interrupts: [] });
     expect(texts(state)).toEqual(["human: Why do bees dance?", `ai: ${run.text}`]);
   });
@@ -152,7 +152,7 @@ describe("research", () => {
   test("what was asked and answered is asked anew from the checkpoint where it was asked, and answered otherwise", async () => {
     const threadId = newThread();
     await (await client.start({ agent: "research", threadId, input })).ended();
-    const asked = await client.call("thread.get", { threadId });
+    const asked = await client.state(threadId);
     const answer = async (resume: boolean) => {
       const run = await client.start({ agent: "research", threadId, command: { resume } });
       expect(await run.ended()).toMatchObject({ event: "completed" });
@@ -184,7 +184,7 @@ describe("research", () => {
     await until(() => run.text.length > 20);
     await client.call("run.cancel", { runId: run.runId });
     expect(await run.ended()).toMatchObject({ event: "cancelled", keep: "thread" });
-    const state = await other.call("thread.get", { threadId });
+    const state = await other.state(threadId);
     expect(state.values.findings).toHaveLength(2);
     expect(texts(state)).toEqual(["human: Why do bees dance?", `ai: ${run.text}`]);
   });

@@ -1,6 +1,6 @@
 /** The state of a graph's thread, read and written by hand, over any gateway. */
 import { Annotation, interrupt, MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
-import type { FlatMessage, Result } from "@throughline/protocol";
+import type { FlatMessage, ThreadState } from "@throughline/protocol";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Gate } from "../support/agents.ts";
 import type { TestClient } from "../support/client.ts";
@@ -38,14 +38,12 @@ beforeAll(async () => {
 });
 afterAll(() => line.stop());
 
-type ThreadState = Result<"thread.get">;
-
 /** A thread that waits for its review. */
 async function asked(topic = "cats"): Promise<ThreadState> {
   const threadId = `thread-${threads++}`;
   const run = await client.start({ agent: "graph", threadId, input: { topic } });
   expect(await run.ended()).toMatchObject({ event: "interrupted" });
-  const state = await other.call("thread.get", { threadId });
+  const state = await other.state(threadId);
   expect(state).toMatchObject({
     next: ["review"],
     interrupts: [{ value: "fine?" }],
@@ -57,7 +55,7 @@ async function asked(topic = "cats"): Promise<ThreadState> {
 async function goOn(threadId: string, more: object = {}): Promise<ThreadState> {
   const run = await client.start({ agent: "graph", threadId, ...more });
   await run.ended();
-  return await other.call("thread.get", { threadId });
+  return await other.state(threadId);
 }
 
 test("thread.update as a node: its reducers hold, and what its edges say is next", async () => {
@@ -99,7 +97,7 @@ test("from an earlier checkpoint it is a branch, and the thread's head follows i
     asNode: "review",
   });
   expect((await goOn(threadId)).values.log).toEqual(["draft", "instead", "publish"]);
-  expect(await client.call("thread.get", { threadId, checkpointId: done.checkpointId })).toEqual(done);
+  expect(await client.state(threadId, done.checkpointId)).toEqual(done);
   const { checkpoints } = await client.call("thread.history", { threadId, limit: 200 });
   expect(checkpoints.filter(({ parentId }) => parentId === checkpointId)).toHaveLength(2);
   const tips = checkpoints.filter(
@@ -123,7 +121,7 @@ test("it is refused where there is no such node or checkpoint, and nothing is wr
   expect(await refusal({ checkpointId: "1ef00000-none" })).toMatchObject({ code: "no_such_checkpoint" });
   const lc = { lc: 1, type: "constructor", id: ["langchain_core", "messages", "AIMessage"], kwargs: {} };
   expect(await refusal({ values: { topic: lc } })).toMatchObject({ code: "invalid_argument" });
-  expect(await client.call("thread.get", { threadId })).toEqual(before);
+  expect(await client.state(threadId)).toEqual(before);
 });
 
 test("it waits for nobody: a busy thread refuses it, also when two come at once", async () => {

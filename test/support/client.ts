@@ -12,6 +12,7 @@ import {
   type Result,
   type ServerFrame,
   successFrame,
+  type ThreadState,
 } from "@throughline/protocol";
 import { type ClientOptions, WebSocket } from "ws";
 import { Transcript } from "./transcript.ts";
@@ -87,6 +88,13 @@ export class TestClient {
     onResult?: (result: Result<M>) => void,
   ): Promise<Result<M>> {
     return (await this.#send(method, params, method, onResult as never)) as Result<M>;
+  }
+
+  /** The state at a thread's head, which it must have, or at a checkpoint; without the record that a head comes with. */
+  async state(threadId: string, checkpointId?: string): Promise<ThreadState> {
+    const { thread: _, ...state } = await this.call("thread.get", { threadId, checkpointId });
+    if (state.checkpointId === null) throw new Error(`thread ${threadId} has no checkpoint`);
+    return state as ThreadState;
   }
 
   /** Sends a command that need not be one. */

@@ -277,13 +277,14 @@ export class ClientSocket implements Outlet {
     return this.#subscriptions?.length ?? 0;
   }
 
-  subscription(runId: string): Subscription | undefined {
-    return this.#subscriptions?.find((each) => each.feed.runId === runId);
+  /** @param id a log's: a run's is the run's id */
+  subscription(id: string): Subscription | undefined {
+    return this.#subscriptions?.find((each) => each.feed.log.id === id);
   }
 
-  /** Adds one; the one that there was for the run goes. */
+  /** Adds one; the one that there was for the log goes. */
   addSubscription(subscription: Subscription): void {
-    const before = this.subscription(subscription.feed.runId);
+    const before = this.subscription(subscription.feed.log.id);
     if (before !== undefined) {
       before.close();
       this.removeSubscription(before);

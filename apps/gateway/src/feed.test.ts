@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { ScriptedRun } from "../../../test/support/run.ts";
 import { Feed, type FeedDeps, type FeedPage } from "./feed.ts";
+import { RunLog } from "./followed-log.ts";
 import { PageCache } from "./page-cache.ts";
 import { Semaphore } from "./semaphore.ts";
 
@@ -26,12 +27,12 @@ afterAll(() => {
 });
 
 function feedOf(runId: string, deps: Partial<FeedDeps> = {}): Feed {
-  return new Feed(runId, {
+  return new Feed(new RunLog(prefix, runId), {
     reader: new LogReader(redis, prefix),
     live,
     reads: new Semaphore(4),
     cache: new PageCache<FeedPage>(100_000),
-    options: { prefix, pageBytes: 1_000 },
+    options: { pageBytes: 1_000 },
     onIdle: () => {},
     ...deps,
   });

@@ -1,17 +1,18 @@
 /**
- * One run in this gateway: what is known of its log, its live batches, and the pages that its readers share.
+ * One log in this gateway, a run's or a thread's: what is known of it, its live batches, and the pages that its readers
+ * share.
  *
  * Invariants:
  * - `head` is the highest offset that anything has told us of: a message, or a page;
  * - a live batch is a hint. It is never needed: whoever misses one finds `head` ahead of it and reads the log;
  * - a page that one reader fetched may be ahead of the batches that the others wait for: those batches still go to
- *   them when they come, and where none will come any more (the run has ended) they are told at once;
+ *   them when they come, and where none will come any more (it has ended) they are told at once;
  * - what is known is of one epoch. A batch or a page of another one is the first that is known of another log;
- * - a feed that someone uses has an acknowledged subscription to the run's channel, or knows that the run has ended.
+ * - a feed that someone uses has an acknowledged subscription to the log's channel, or knows that it has ended.
  */
-import { isEnding, type RunStatus } from "@throughline/protocol";
-import { type LiveSubscriber, type LogReader, type Page, runKeys } from "@throughline/runlog";
+import type { LiveSubscriber, LogReader, Page } from "@throughline/runlog";
 import { Batch } from "./batch.ts";
+import type { FollowedLog } from "./followed-log.ts";
 import type { PageCache } from "./page-cache.ts";
 import type { Semaphore } from "./semaphore.ts";
 import { Silence } from "./silence.ts";
@@ -28,7 +29,6 @@ export interface FeedReader {
 }
 
 export interface FeedOptions {
-  prefix: string;
   /** Bytes of log that one read answers at the most (one batch is always read). */
   pageBytes: number;
 }
@@ -55,10 +55,8 @@ export type LogBeginning = Pick<Page, "epoch" | "logFirst">;
 const maxPages = 64;
 
 export class Feed {
-  readonly runId: string;
+  readonly log: FollowedLog;
   readonly #deps: FeedDeps;
-  /** Where its live batches come from. */
-  readonly channel: string;
   readonly #readers = new Set<FeedReader>();
   #head = 0;
   #headAtTick = 0;
@@ -73,13 +71,12 @@ export class Feed {
   /** Of snapshots, by what they are pages of. */
   readonly #snapshotPages = new Map<string, SnapshotPage>();
   readonly #readingSnapshot = new Map<string, Promise<SnapshotPage | null>>();
-  /** What the run has not broken yet: how long, and how often it was looked at since. */
+  /** What nothing has broken yet: how long, and how often it was looked at since. */
   readonly silence = new Silence();
 
-  constructor(runId: string, deps: FeedDeps) {
-    this.runId = runId;
+  constructor(log: FollowedLog, deps: FeedDeps) {
+    this.log = log;
     this.#deps = deps;
-    this.channel = runKeys(deps.options.prefix, runId).live;
   }
 
   /** Of the log that `head` and `ended` are about; undefined: nothing is known yet. */
@@ -91,12 +88,12 @@ export class Feed {
     return this.#head;
   }
 
-  /** The run has ended, and `head` is the offset of its ending. */
+  /** Nothing comes any more: `head` is the offset of a run's ending, or of the last event. */
   get ended(): boolean {
     return this.#ended;
   }
 
-  /** Keeps the feed until `release`. Resolves when live batches come in, or the run is known to have ended. */
+  /** Keeps the feed until `release`. Resolves when live batches come in, or the log is known to have ended. */
   async acquire(): Promise<void> {
     this.#users++;
     if (this.#ended) return;
@@ -109,7 +106,7 @@ export class Feed {
   }
 
   #listen(): Promise<void> {
-    this.#ready ??= this.#deps.live.subscribe(this.channel, this.#onMessage).catch((error: unknown) => {
+    this.#ready ??= this.#deps.live.subscribe(this.log.channel, this.#onMessage).catch((error: unknown) => {
       this.#ready = undefined;
       throw error;
     });
@@ -130,14 +127,14 @@ export class Feed {
     this.#readers.delete(reader);
   }
 
-  /** What a record or a page says of the run. */
-  learn({ epoch, head, status }: { epoch: string; head: number; status: RunStatus }): void {
+  /** What a record or a page says of the log. */
+  learn({ epoch, head, status }: { epoch: string; head: number; status: string }): void {
     this.#epoch ??= epoch;
     // Which of the two is the later, the next read of the log will say.
     if (epoch !== this.#epoch) return;
     if (head > this.#head) this.#head = head;
-    // An ended run's head does not move: whoever reads both in one go has them both.
-    if (!isEnding(status) || head !== this.#head || this.#ended) return;
+    // The head of what has ended does not move: whoever reads both in one go has them both.
+    if (!this.log.isOver(status) || head !== this.#head || this.#ended) return;
     this.#end();
     this.#tell(head);
   }
@@ -160,7 +157,7 @@ export class Feed {
     for (const reader of this.#readers) reader.onWake();
   }
 
-  /** A page that holds the offset after `after`, or says that there is none yet. null: the run has expired. */
+  /** A page that holds the offset after `after`, or says that there is none yet. null: the log has expired. */
   async page(after: number): Promise<FeedPage | null> {
     const cached = this.#find(after);
     if (cached !== undefined) return cached;
@@ -188,9 +185,10 @@ export class Feed {
     const { reads, reader, cache } = this.#deps;
     await reads.acquire();
     try {
-      const slice = await reader.snapshotSlice(this.runId, ...sliceOf(page));
+      const { runId } = this.log;
+      const slice = runId === undefined ? null : await reader.snapshotSlice(runId, ...sliceOf(page));
       if (slice === null || slice.epoch !== log.epoch || slice.first !== log.logFirst) return null;
-      const framed = framePage(this.runId, page, slice);
+      const framed = framePage(runId!, page, slice);
       if (this.#behind > 0) {
         this.#snapshotPages.set(key, framed);
         cache.add(framed, framed.frame.length, () => this.#snapshotPages.delete(key));
@@ -207,19 +205,13 @@ export class Feed {
   }
 
   async #read(after: number): Promise<FeedPage | null> {
-    const { reads, reader, options } = this.#deps;
+    const { reads, options } = this.#deps;
     await reads.acquire();
     try {
       // While this one waited its turn another reader may have read the same.
       const cached = this.#find(after);
       if (cached !== undefined) return cached;
-      let known = this.#epoch;
-      let page = await reader.page(this.runId, after, options.pageBytes);
-      // A message told of a new epoch while this page was on its way: it may be from before that.
-      while (page !== null && page.epoch !== this.#epoch && known !== this.#epoch) {
-        known = this.#epoch;
-        page = await reader.page(this.runId, after, options.pageBytes);
-      }
+      const page = await this.#fetch(after, options.pageBytes);
       if (page === null) return null;
       const { first, last, body, ...rest } = page;
       const batch = first === 0 ? undefined : new Batch(first, last, page.epoch, false, body);
@@ -231,6 +223,32 @@ export class Feed {
       }
       this.learn(page);
       return read;
+    } finally {
+      reads.release();
+    }
+  }
+
+  async #fetch(after: number, maxBytes: number): Promise<Page | null> {
+    const { reader } = this.#deps;
+    for (;;) {
+      const known = this.#epoch;
+      const page = (await this.log.page(reader, after, maxBytes)) ?? this.log.missing(known);
+      // Where a message told of a new epoch while it was on its way, it may be from before that.
+      if (page === null || page.epoch === this.#epoch || known === this.#epoch) return page;
+    }
+  }
+
+  /** What the log is now, as Redis has it. null: it has expired. */
+  async look(): Promise<Pick<Page, "epoch" | "earlier" | "head" | "logFirst"> | null> {
+    const { reads } = this.#deps;
+    await reads.acquire();
+    try {
+      // What it may hold beyond is not wanted: one batch of it is always read.
+      const page = await this.#fetch(this.#head, 0);
+      if (page === null) return null;
+      this.#follow(page.epoch);
+      this.learn(page);
+      return page;
     } finally {
       reads.release();
     }
@@ -305,6 +323,6 @@ export class Feed {
   #leaveChannel(): void {
     if (this.#ready === undefined) return;
     this.#ready = undefined;
-    this.#deps.live.unsubscribe(this.channel, this.#onMessage);
+    this.#deps.live.unsubscribe(this.log.channel, this.#onMessage);
   }
 }

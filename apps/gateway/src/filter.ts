@@ -1,8 +1,9 @@
-/** Which parts a subscription wants: see PROTOCOL.md, run.subscribe. */
+/** Which parts a subscription wants, and which events a watch: see PROTOCOL.md, run.subscribe and thread.watch. */
 
 import { isNamed } from "@throughline/checkpoint";
-import type { Filter, Part } from "@throughline/protocol";
+import type { Filter, Part, ThreadEvent, ThreadEventName } from "@throughline/protocol";
 import { isRecord } from "@throughline/protocol";
+import type { Passes } from "./batch.ts";
 
 /** Whether a part goes to a subscription with this filter. All that the filter names must match. */
 export function matches(filter: Filter, part: Part): boolean {
@@ -14,6 +15,17 @@ export function matches(filter: Filter, part: Part): boolean {
   if (filter.nodes !== undefined && !nodesOf(part).some((node) => filter.nodes?.includes(node))) return false;
   if (filter.tags !== undefined && !tagsOf(part).some((tag) => filter.tags?.includes(tag))) return false;
   return true;
+}
+
+/** What a filter lets through of a run's parts; undefined: all of it. */
+export function passingParts(filter: Filter | undefined): Passes | undefined {
+  return filter === undefined ? undefined : (part: Part) => matches(filter, part);
+}
+
+/** What a list of their names lets through of a thread's events; undefined: all of it. The last event always passes. */
+export function passingEvents(names: readonly ThreadEventName[] | undefined): Passes | undefined {
+  if (names === undefined) return undefined;
+  return ({ event }: ThreadEvent) => event === "deleted" || names.includes(event);
 }
 
 /** The nodes that a part is about: that of its metadata, or the keys of an update, or the name of a task. */

@@ -23,11 +23,10 @@ export function eventFrame<E extends EventMethod>(method: E, params: EventParams
   return textFrame(`{"type":"event","method":"${method}","params":${JSON.stringify(params)}}`);
 }
 
-/** The frame of a `run.parts` event around a body that is JSON already: its bytes go through as they are. */
-export function partsFrame(runId: string, offset: number, body: Buffer): Buffer {
-  // A runId is ours: it needs no escaping.
-  const before = `{"type":"event","method":"run.parts","params":{"runId":"${runId}","offset":${offset},"parts":`;
-  return joinFrame(before, body, "}}");
+/** A text as JSON, in ASCII. */
+export function asciiJson(text: string): string {
+  const escaped = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return JSON.stringify(text).replace(/[^\x20-\x7e]/g, escaped);
 }
 
 /** A text frame of these bytes, as they are, between two texts in ASCII. */
@@ -41,7 +40,7 @@ export function joinFrame(before: string, body: Buffer, after: string): Buffer {
   return frame;
 }
 
-/** The body in a frame that `partsFrame` made, as a view of it. */
+/** The body in a frame of a batch, as a view of it: two braces stand behind it. */
 export function bodyOf(frame: Buffer, bodyLength: number): Buffer {
   const end = frame.length - 2;
   return frame.subarray(end - bodyLength, end);

@@ -1,5 +1,5 @@
 /**
- * All runs that this gateway follows: one feed each, one subscriber for all of them.
+ * All logs that this gateway follows, of runs and of threads: one feed each, one subscriber for all of them.
  *
  * Invariant: silence is never taken for nothing to say. After a subscription was lost, and is there again, its feed reads
  * its log's head; a feed that has been quiet for long does so by itself; and the gateway proves every few seconds, by
@@ -9,11 +9,13 @@ import type { RedisConnection } from "@throughline/kit";
 import { LiveSubscriber, LogReader, publish } from "@throughline/runlog";
 import type { Logger } from "pino";
 import { Feed, type FeedOptions, type FeedPage } from "./feed.ts";
+import { type FollowedLog, RunLog, ThreadLog } from "./followed-log.ts";
 import { PageCache } from "./page-cache.ts";
 import { Semaphore } from "./semaphore.ts";
 import type { SnapshotPage } from "./snapshot.ts";
 
 export interface HubOptions extends FeedOptions {
+  prefix: string;
   gatewayId: string;
   /** Bytes of pages that all feeds together keep for readers that are behind. */
   cacheBytes: number;
@@ -55,7 +57,7 @@ export class Hub {
     this.#probing = setInterval(() => void this.probe(), options.probeMs);
   }
 
-  /** How many runs are followed. */
+  /** How many logs are followed. */
   get size(): number {
     return this.#feeds.size;
   }
@@ -67,20 +69,27 @@ export class Hub {
 
   /** The run's feed. Acquire it before it is used. */
   feed(runId: string): Feed {
-    let feed = this.#feeds.get(runId);
-    if (feed === undefined) {
-      feed = new Feed(runId, {
-        reader: this.reader,
-        live: this.#live,
-        reads: this.#reads,
-        cache: this.#cache,
-        options: this.#options,
-        onIdle: (idle) => {
-          if (this.#feeds.get(runId) === idle) this.#feeds.delete(runId);
-        },
-      });
-      this.#feeds.set(runId, feed);
-    }
+    return this.#feeds.get(runId) ?? this.#add(new RunLog(this.#options.prefix, runId));
+  }
+
+  /** The feed of what happens to a thread, or to all of an owner's. Acquire it before it is used. */
+  threadFeed(owner: string, threadId: string | undefined): Feed {
+    const log = new ThreadLog(this.#options.prefix, owner, threadId);
+    return this.#feeds.get(log.id) ?? this.#add(log);
+  }
+
+  #add(log: FollowedLog): Feed {
+    const feed = new Feed(log, {
+      reader: this.reader,
+      live: this.#live,
+      reads: this.#reads,
+      cache: this.#cache,
+      options: this.#options,
+      onIdle: (idle) => {
+        if (this.#feeds.get(log.id) === idle) this.#feeds.delete(log.id);
+      },
+    });
+    this.#feeds.set(log.id, feed);
     return feed;
   }
 
@@ -107,7 +116,7 @@ export class Hub {
   refresh(channels: readonly string[]): void {
     const gap = new Set(channels);
     for (const feed of this.#feeds.values()) {
-      if (gap.has(feed.channel)) this.#refresh(feed);
+      if (gap.has(feed.log.channel)) this.#refresh(feed);
     }
   }
 
@@ -131,17 +140,16 @@ export class Hub {
     this.#lostAt ??= now;
   }
 
+  /** Nothing that a thread's log says is waited for: what a run of it waits for is seen to by the run's own feed. */
   async #revive(feed: Feed): Promise<void> {
-    if (this.#reviving.has(feed)) return;
+    const { runId } = feed.log;
+    if (runId === undefined || this.#reviving.has(feed)) return;
     this.#reviving.add(feed);
     await this.#revivals.acquire();
     try {
-      await this.#options.revive(feed.runId);
+      await this.#options.revive(runId);
     } catch (error) {
-      this.#logger.debug(
-        { err: error, runId: feed.runId },
-        "could not see to a quiet run; a later probe does",
-      );
+      this.#logger.debug({ err: error, runId }, "could not see to a quiet run; a later probe does");
     } finally {
       this.#revivals.release();
       this.#reviving.delete(feed);
@@ -154,8 +162,8 @@ export class Hub {
     feed.refresh().catch((error) => {
       feed.silence.failed();
       this.#logger.debug(
-        { err: error, runId: feed.runId },
-        "could not look at a run's head; the next probe does",
+        { err: error, log: feed.log.id },
+        "could not look at a log's head; the next probe does",
       );
     });
   }

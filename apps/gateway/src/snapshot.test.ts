@@ -8,6 +8,7 @@ import { ScriptedRun } from "../../../test/support/run.ts";
 import { Transcript } from "../../../test/support/transcript.ts";
 import { until } from "../../../test/support/until.ts";
 import { Feed, type FeedPage } from "./feed.ts";
+import { RunLog } from "./followed-log.ts";
 import { PageCache } from "./page-cache.ts";
 import { Semaphore } from "./semaphore.ts";
 import { framePage, type SnapshotPage, sliceOf } from "./snapshot.ts";
@@ -179,12 +180,12 @@ describe("a snapshot of many frames", () => {
       }
     }
     const cache = new PageCache<FeedPage | SnapshotPage>(8 * maxFrame);
-    const feed = new Feed(run.runId, {
+    const feed = new Feed(new RunLog(line.prefix, run.runId), {
       reader: new Counting(line.redis, line.prefix),
       live: undefined as never,
       reads: new Semaphore(4),
       cache,
-      options: { prefix: line.prefix, pageBytes: 1_000 },
+      options: { pageBytes: 1_000 },
       onIdle: () => {},
     });
     const log = { epoch: `e-${run.runId}`, logFirst: 2 };

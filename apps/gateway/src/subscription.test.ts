@@ -12,12 +12,15 @@ import {
 import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Gate } from "../../../test/support/agents.ts";
+import { Notebook } from "../../../test/support/notebook.ts";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { until } from "../../../test/support/until.ts";
 import { Feed, type FeedPage } from "./feed.ts";
+import { passingParts } from "./filter.ts";
+import { RunLog } from "./followed-log.ts";
 import { PageCache } from "./page-cache.ts";
 import { Semaphore } from "./semaphore.ts";
-import { type Outlet, Subscription } from "./subscription.ts";
+import { Subscription } from "./subscription.ts";
 
 let redis: Redis;
 let subscriber: Redis;
@@ -94,60 +97,7 @@ class Run {
   }
 }
 
-/** A socket's place: it notes what it is sent, and takes more or not as a test says. */
-class Notebook implements Outlet {
-  readonly turns = new Semaphore(2);
-  closed = false;
-  removed = 0;
-  /** In words: offset:text of each part, and the name of any other event with what tells it. */
-  readonly seen: string[] = [];
-  #writable = true;
-  #drained: (() => void)[] = [];
-
-  get writable(): boolean {
-    return this.#writable;
-  }
-
-  set writable(writable: boolean) {
-    this.#writable = writable;
-    if (writable) for (const drained of this.#drained.splice(0)) drained();
-  }
-
-  drained(): Promise<void> {
-    if (this.writable) return Promise.resolve();
-    return new Promise((resolve) => this.#drained.push(resolve));
-  }
-
-  get isWaitedFor(): boolean {
-    return this.#drained.length > 0;
-  }
-
-  send(frame: Buffer): void {
-    const { method, params } = JSON.parse(payload(frame));
-    if (method !== "run.parts") {
-      this.seen.push(`${method.slice(4)} ${params.epoch ?? params.offset ?? params.reason}`);
-      return;
-    }
-    const parts = (params.parts ?? []) as (Part | null)[];
-    for (const [i, part] of parts.entries()) this.seen.push(`${params.offset + i}:${word(part)}`);
-    if (params.skipped !== undefined) this.seen.push(`${params.offset} skips ${params.skipped}`);
-  }
-
-  removeSubscription(): void {
-    this.removed++;
-  }
-}
-
-function word(part: Part | null): string {
-  if (part === null) return "-";
-  return part.type === "lifecycle" ? part.data.event : String(part.data);
-}
-
-/** What is in an unmasked text frame. */
-function payload(frame: Buffer): string {
-  const length = frame[1]!;
-  return frame.toString("utf8", length < 126 ? 2 : length === 126 ? 4 : 10);
-}
+const newNotebook = () => new Notebook(new Semaphore(2));
 
 /** Answers what Redis has, when it is let, and as often as it may. */
 class HeldReader extends LogReader {
@@ -191,12 +141,12 @@ afterEach(() => {
 });
 
 function feedOf({ runId }: Run): Feed {
-  return new Feed(runId, {
+  return new Feed(new RunLog(prefix, runId), {
     reader,
     live,
     reads: new Semaphore(4),
     cache: new PageCache<FeedPage>(100_000),
-    options: { prefix, pageBytes: 1_000 },
+    options: { pageBytes: 1_000 },
     onIdle: () => idle++,
   });
 }
@@ -208,16 +158,20 @@ async function follow(
     after = 0,
     epoch = "e1",
     filter,
-    outlet = new Notebook(),
+    outlet = newNotebook(),
   }: {
     after?: number;
     epoch?: string;
     filter?: Filter;
-    outlet?: Notebook;
+    outlet?: Notebook<Semaphore>;
   } = {},
-): Promise<{ outlet: Notebook; subscription: Subscription; sees: (...seen: string[]) => Promise<void> }> {
+): Promise<{
+  outlet: Notebook<Semaphore>;
+  subscription: Subscription;
+  sees: (...seen: string[]) => Promise<void>;
+}> {
   await feed.acquire();
-  const subscription = new Subscription(feed, after, epoch, { filter }, outlet);
+  const subscription = new Subscription(feed, { after, epoch }, { passes: passingParts(filter) }, outlet);
   opened.push(subscription);
   subscription.start();
   const sees = async (...seen: string[]) => {
@@ -354,7 +308,7 @@ describe("P8: a socket that takes no more", () => {
   test("and goes meanwhile is sent nothing any more, and gives its turn back", async () => {
     const run = await Run.open();
     await run.write("a", "b");
-    const outlet = new Notebook();
+    const outlet = newNotebook();
     outlet.writable = false;
     const { subscription } = await follow(feedOf(run), { outlet });
     await until(() => outlet.isWaitedFor);
@@ -422,7 +376,7 @@ describe("P1: a log that is replaced", () => {
     const run = await Run.open();
     await run.write("a", "b", "c");
     const feed = feedOf(run);
-    const behind = new Notebook();
+    const behind = newNotebook();
     behind.writable = false;
     const { sees } = await follow(feed, { after: 1, outlet: behind });
     await until(() => behind.isWaitedFor);
@@ -443,7 +397,7 @@ describe("P1: a log that is replaced", () => {
     const run = await Run.open();
     await run.write("a", "b");
     const feed = feedOf(run);
-    const outlet = new Notebook();
+    const outlet = newNotebook();
     const { sees } = await follow(feed, { outlet });
     await sees("1:a", "2:b");
     outlet.writable = false;

@@ -7,6 +7,7 @@
 import {
   graphOf,
   HeadMovedError,
+  messageCount,
   type RedisCheckpointSaver,
   refuseSerialised,
   writeState,
@@ -54,10 +55,20 @@ async function write(deps: UpdateDeps, owner: string, update: ThreadUpdate): Pro
   // Each would move the head from under all others, which would have to read it again.
   const done = await deps.updates.run(JSON.stringify([owner, update.threadId]), async () => {
     await refuseBusy(deps.dispatcher, owner, update.threadId);
-    return await deps.inTurn(() => writeUnlessGraph(deps.saver, update));
+    return await deps.inTurn(async () => {
+      const done = await writeUnlessGraph(deps.saver, update);
+      if ("written" in done) await tellHead(deps, owner, update.threadId);
+      return done;
+    });
   });
   if ("written" in done) return done.written;
   return await updateGraph(deps, owner, done.agent, { ...update, ns: done.ns });
+}
+
+/** Tells the thread's watchers. Nobody waits at a checkpoint that was written by hand: it has no tasks. */
+async function tellHead({ dispatcher, saver }: UpdateDeps, owner: string, threadId: string): Promise<void> {
+  const messages = await messageCount(saver, threadId);
+  await dispatcher.headMoved(owner, threadId, { status: "idle", messages });
 }
 
 async function refuseBusy(dispatcher: Dispatcher, owner: string, threadId: string): Promise<void> {

@@ -78,6 +78,40 @@ const state = {
   createdAt: "2026-01-01T00:00:00.000Z",
 };
 
+const thread = {
+  threadId: "t",
+  status: "idle",
+  createdAt: "2026-01-01T00:00:00.000Z",
+  updatedAt: "2026-01-01T00:00:01.000Z",
+  metadata: {},
+  checkpointId: null,
+  messages: 0,
+  runs: 0,
+  active: [],
+};
+const busyThread = {
+  ...thread,
+  status: "busy",
+  agent: "a",
+  metadata: { title: "Hello", tags: ["x"], nothing: null },
+  checkpointId: "c",
+  messages: 3,
+  runs: 2,
+  active: ["r"],
+};
+const threadRun = { runId: "r", agent: "a", status: "running" };
+const endedRun = {
+  ...threadRun,
+  status: "failed",
+  ordinal: 2,
+  from: null,
+  input: { messages: [] },
+  inputCut: true,
+  error: { name: "Error", message: "m" },
+  interrupts: [{ id: "i", value: 1 }],
+  checkpoint,
+};
+
 interface Examples {
   good: unknown[];
   bad: unknown[];
@@ -153,6 +187,71 @@ const params: Record<Method, Examples> = {
     good: [{}, { threadId: "t", status: "running", limit: 1, before: "r" }],
     bad: [{ limit: 0 }, { limit: 201 }, { limit: 1.5 }, { status: "active" }, { threadId: "a b" }],
   },
+  "thread.create": {
+    good: [{}, { threadId: "t", metadata: { title: "Hello", at: { depth: [1] } } }],
+    bad: [{ threadId: "" }, { threadId: "a b" }, { metadata: [] }, { metadata: "x" }],
+  },
+  "thread.list": {
+    good: [{}, { status: "busy", agent: "a", metadata: { a: null }, limit: 1, before: "b" }],
+    bad: [
+      { status: "running" },
+      { agent: "" },
+      { metadata: [] },
+      { limit: 0 },
+      { limit: 201 },
+      { before: "" },
+      { before: "b".repeat(401) },
+    ],
+  },
+  "thread.patch": {
+    good: [
+      { threadId: "t", metadata: {} },
+      { threadId: "t", metadata: { gone: null } },
+    ],
+    bad: [{}, { threadId: "t" }, { threadId: "t", metadata: null }, { threadId: "{t}", metadata: {} }],
+  },
+  "thread.delete": { good: [{ threadId: "t" }], bad: [{}, { threadId: "" }, { threadId: 1 }] },
+  "thread.copy": {
+    good: [{ threadId: "t" }, { threadId: "t", checkpointId: "c", to: "u", metadata: { a: 1 } }],
+    bad: [
+      {},
+      { threadId: "t", to: "" },
+      { threadId: "t", to: "a b" },
+      { threadId: "t", checkpointId: "" },
+      { threadId: "t", metadata: [] },
+    ],
+  },
+  "thread.watch": {
+    good: [
+      {},
+      { threadId: "t" },
+      { threadId: "t", after: 0 },
+      { threadId: "t", after: "head", epoch: "e", events: ["created", "run", "head", "metadata", "deleted"] },
+      { threadId: "t", runs: {} },
+      {
+        threadId: "t",
+        runs: { filter: { depth: 0 }, pages: true, known: { r: { after: 7, epoch: "e" }, q: { after: 0 } } },
+      },
+    ],
+    bad: [
+      { threadId: "" },
+      { after: -1 },
+      { after: "tail" },
+      { epoch: 1 },
+      { events: [] },
+      { events: ["ended"] },
+      { threadId: "t", runs: true },
+      { threadId: "t", runs: { known: { r: {} } } },
+      { threadId: "t", runs: { known: { r: { after: "head" } } } },
+      { threadId: "t", runs: { known: { "a b": { after: 0 } } } },
+      {
+        threadId: "t",
+        runs: { known: Object.fromEntries(Array.from({ length: 101 }, (_, i) => [`r${i}`, { after: 0 }])) },
+      },
+      { threadId: "t", runs: { filter: { depth: -1 } } },
+    ],
+  },
+  "thread.unwatch": { good: [{}, { threadId: "t" }], bad: [{ threadId: "" }, { threadId: null }] },
   "thread.get": {
     good: [{ threadId: "t" }, { threadId: "t", checkpointId: "c" }],
     bad: [{}, { threadId: "" }, { threadId: "t", checkpointId: 1 }],
@@ -212,7 +311,53 @@ const results: Record<Method, Examples> = {
     bad: [{}, { ...record, attempt: -1 }, { ...record, first: 0 }, { ...record, status: "done" }],
   },
   "run.list": { good: [{ runs: [] }, { runs: [record] }], bad: [{}, { runs: [{}] }] },
-  "thread.get": { good: [state], bad: [{}, { ...state, parentId: undefined }, { ...state, values: [] }] },
+  "thread.create": {
+    good: [
+      { thread, created: true },
+      { thread: busyThread, created: false },
+    ],
+    bad: [{}, { thread }, { thread: { ...thread, status: "running" }, created: true }],
+  },
+  "thread.list": {
+    good: [{ threads: [] }, { threads: [thread, busyThread], next: "n" }],
+    bad: [{}, { threads: [{}] }, { threads: [{ ...thread, messages: -1 }] }, { threads: [], next: 1 }],
+  },
+  "thread.patch": {
+    good: [thread, busyThread],
+    bad: [
+      {},
+      { ...thread, metadata: undefined },
+      { ...thread, checkpointId: undefined },
+      { ...thread, active: undefined },
+      { ...thread, runs: -1 },
+    ],
+  },
+  "thread.delete": { good: [{}], bad: [null] },
+  "thread.copy": { good: [thread], bad: [{}, { ...thread, createdAt: 1 }] },
+  "thread.watch": {
+    good: [
+      { first: 1, head: 0, epoch: "" },
+      { threadId: "t", thread: busyThread, runs: [threadRun, endedRun], first: 3, head: 7, epoch: "e" },
+    ],
+    bad: [
+      {},
+      { first: 0, head: 0, epoch: "e" },
+      { first: 1, head: 0 },
+      { first: 1, head: 0, epoch: "e", runs: [{ runId: "r" }] },
+      { first: 1, head: 0, epoch: "e", thread: {} },
+    ],
+  },
+  "thread.unwatch": { good: [{}], bad: [null] },
+  "thread.get": {
+    good: [state, { ...state, thread: busyThread }, { ...state, checkpointId: null, values: {}, thread }],
+    bad: [
+      {},
+      { ...state, parentId: undefined },
+      { ...state, values: [] },
+      { ...state, checkpointId: undefined },
+      { ...state, thread: {} },
+    ],
+  },
   "thread.history": { good: [{ checkpoints: [state] }], bad: [{}, { checkpoints: [checkpoint] }] },
   "thread.update": { good: [checkpoint], bad: [{}, { threadId: "t" }] },
   "agent.list": {
@@ -353,6 +498,50 @@ const eventParams: Record<EventMethod, Examples> = {
     ],
   },
   "run.unsubscribed": { good: [{ runId: "r", reason: "ended" }], bad: [{ runId: "r" }, {}] },
+  "thread.events": {
+    good: [
+      {
+        threadId: "t",
+        offset: 1,
+        events: [
+          { event: "created", thread },
+          null,
+          { event: "run", thread: busyThread, run: threadRun },
+          { event: "run", thread, run: endedRun },
+          { event: "head", thread },
+          { event: "metadata", thread },
+          { event: "deleted", threadId: "t" },
+        ],
+      },
+      { offset: 7, skipped: 3, events: [] },
+    ],
+    bad: [
+      { threadId: "t", offset: 0, events: [] },
+      { threadId: "t", events: [] },
+      { threadId: "t", offset: 1 },
+      { threadId: "t", offset: 1, events: [], skipped: 0 },
+      { threadId: "t", offset: 1, events: [{ event: "ended", thread }] },
+      { threadId: "t", offset: 1, events: [{ event: "created" }] },
+      { threadId: "t", offset: 1, events: [{ event: "run", thread }] },
+      { threadId: "t", offset: 1, events: [{ event: "run", thread, run: { runId: "r" } }] },
+      { threadId: "t", offset: 1, events: [{ event: "deleted" }] },
+    ],
+  },
+  "thread.reset": {
+    good: [
+      { threadId: "t", epoch: "e", offset: 7, reason: "why" },
+      { epoch: "", offset: 0, reason: "why" },
+    ],
+    bad: [
+      { threadId: "t", epoch: "e", reason: "why" },
+      { offset: 0, reason: "why" },
+      { epoch: "e", offset: -1, reason: "" },
+    ],
+  },
+  "thread.unwatched": {
+    good: [{ threadId: "t", reason: "deleted" }, { reason: "expired" }],
+    bad: [{ threadId: "t" }, {}],
+  },
 };
 
 function check(schema: z.ZodType, { good, bad }: Examples): void {

@@ -1,7 +1,7 @@
 export type { LiveListener } from "./channels.ts";
 export { publish, slotOf } from "./cluster.ts";
 export { LostWritesError, NoSuchRunError, PartTooLargeError, StaleAttemptError } from "./errors.ts";
-export { defaultPrefix, type RunKeys, runKeys } from "./keys.ts";
+export { defaultPrefix, type LogKeys, type RunKeys, runKeys } from "./keys.ts";
 export { LiveSubscriber } from "./live.ts";
 export { type Claimed, LogWriter, type WriterOptions } from "./log-writer.ts";
 export { dropLines, LogReader, type Page, type SnapshotSlice } from "./reader.ts";

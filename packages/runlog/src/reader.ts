@@ -7,7 +7,7 @@
  */
 import type { FoldSnapshot, Part, RunStatus } from "@throughline/protocol";
 import type { Cluster, Redis } from "ioredis";
-import { defaultPrefix, runKeys } from "./keys.ts";
+import { defaultPrefix, type LogKeys, runKeys } from "./keys.ts";
 import { type EarlierEpoch, earlierEpoch } from "./run.ts";
 import { withScripts } from "./scripts.ts";
 
@@ -54,7 +54,11 @@ export class LogReader {
    * there is no such run.
    */
   async page(runId: string, after: number, maxBytes: number): Promise<Page | null> {
-    const keys = runKeys(this.#prefix, runId);
+    return await this.pageOf(runKeys(this.#prefix, runId), after, maxBytes);
+  }
+
+  /** As `page`, of any log. null: there is no such log. */
+  async pageOf(keys: LogKeys, after: number, maxBytes: number): Promise<Page | null> {
     const reply = await this.#redis.tlReadBuffer(keys.run, keys.log, after, maxBytes);
     if (reply.length === 0) return null;
     const [status, epoch, earlier, head, logFirst, first, last, ...bodies] = reply as [

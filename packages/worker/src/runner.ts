@@ -7,7 +7,7 @@
  * - an attempt that lost its run writes nothing more, anywhere, and says nothing of an ending.
  */
 import type { BaseStore } from "@langchain/langgraph";
-import type { RedisCheckpointSaver } from "@throughline/checkpoint";
+import { messageCount, type RedisCheckpointSaver } from "@throughline/checkpoint";
 import {
   type Dispatcher,
   keepsInput,
@@ -110,7 +110,7 @@ export class Runner {
       if (claimed.outcome !== "claimed") {
         await this.#keepInput(job.runId);
         owner ??= (await dispatcher.runs.get(job.runId))?.owner;
-        if (owner !== undefined) await dispatcher.ended(owner, job.threadId, job.runId);
+        if (owner !== undefined) await this.#ended(owner, job);
         return "done";
       }
       const { run, writer } = claimed;
@@ -127,7 +127,7 @@ export class Runner {
       if (this.#leaving) attempt.stop(new WorkerStoppingError());
       timeout = stopInTime(attempt, run);
       const outcome = await this.#attempt(run, attempt);
-      if (outcome === "done") await dispatcher.ended(owner, job.threadId, job.runId);
+      if (outcome === "done") await this.#ended(owner, job);
       return outcome;
     } catch (error) {
       if (attempt !== undefined && isLostWrites(error)) {
@@ -146,7 +146,7 @@ export class Runner {
         }
         this.#logger(job.runId, attempt).warn({ err: error }, "the run cannot go on");
         await this.#finish(attempt, { event: "failed", error: tellTrouble(error) }, null);
-        await dispatcher.ended(owner as string, job.threadId, job.runId);
+        await this.#ended(owner as string, job);
         return "done";
       }
       this.#logger(job.runId, attempt).warn({ err: error }, "lost the run to another attempt");
@@ -380,6 +380,12 @@ export class Runner {
     if (isEnding(record.status)) return await threads.fence(threadId, runId, writer.fence);
     const begun = { ...threadRun(record), status: "running" } as const;
     return await threads.fence(threadId, runId, writer.fence, begun);
+  }
+
+  /** A run is over: its thread goes on, and is told to have as many messages as its head has. */
+  async #ended(owner: string, { threadId, runId }: RunJob): Promise<void> {
+    const messages = await messageCount(this.#saverOf(owner), threadId);
+    await this.#parts.dispatcher.ended(owner, threadId, runId, { messages });
   }
 
   #saverOf(owner: string): RedisCheckpointSaver {

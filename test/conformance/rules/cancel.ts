@@ -6,6 +6,7 @@ import {
   type ConformanceTest,
   type Context,
   ending,
+  headState,
   longInput,
   streamedText,
   test,
@@ -16,11 +17,11 @@ import {
 async function cancelMidway(t: Context, keep?: Keep) {
   const socket = await t.connect();
   const { threadId } = await t.run(socket);
-  const before = await socket.call("thread.get", { threadId });
+  const before = await headState(socket, threadId);
   const { runId } = await t.startLong(socket, { threadId });
   const answer = await socket.call("run.cancel", { runId, ...(keep === undefined ? {} : { keep }) });
   const parts = (await socket.ended(runId)).map(({ part }) => part);
-  const after = await socket.call("thread.get", { threadId });
+  const after = await headState(socket, threadId);
   return { socket, before, after, runId, threadId, answer, parts };
 }
 

@@ -81,10 +81,16 @@ export const errors: ConformanceTest[] = [
 
   test("R82", "answers no_such_thread for a thread that is not there", [], async (t) => {
     const socket = await t.connect();
-    const params = { threadId: "none", values: {}, agent: t.agent, checkpointId: "none" };
-    for (const method of ["thread.get", "thread.history", "thread.update", "run.list", "run.start"]) {
-      assert.equal((await socket.refused(method, params)).error, "no_such_thread", method);
+    const params = { threadId: "none", agent: t.agent, checkpointId: "none" };
+    const methods = ["get", "history", "patch", "delete", "copy", "watch"].map((each) => `thread.${each}`);
+    for (const method of [...methods, "run.list", "run.start"]) {
+      const { error } = await socket.refused(method, {
+        ...params,
+        ...(method === "thread.patch" && { metadata: {} }),
+      });
+      assert.equal(error, "no_such_thread", method);
     }
+    assert.equal((await socket.refused("thread.update", { ...params, values: {} })).error, "no_such_thread");
   }),
 
   test("R83", "answers no_such_checkpoint for a checkpoint that is not there", [], async (t) => {
@@ -318,10 +324,15 @@ export const errors: ConformanceTest[] = [
       assert.equal((await theirs.refused(method, { runId })).error, "no_such_run", method);
     }
     assert.deepEqual(await theirs.call("run.unsubscribe", { runId }), {});
-    const params = { threadId, values: {} };
-    for (const method of ["thread.get", "thread.history", "thread.update", "run.list"]) {
-      assert.equal((await theirs.refused(method, params)).error, "no_such_thread", method);
+    const methods = ["get", "history", "delete", "copy", "watch"].map((each) => `thread.${each}`);
+    for (const method of [...methods, "run.list"]) {
+      assert.equal((await theirs.refused(method, { threadId })).error, "no_such_thread", method);
     }
+    const update = { threadId, values: {} };
+    assert.equal((await theirs.refused("thread.update", update)).error, "no_such_thread");
+    const patch = { threadId, metadata: {} };
+    assert.equal((await theirs.refused("thread.patch", patch)).error, "no_such_thread");
+    assert.ok((await theirs.call("thread.list")).threads.every((thread) => thread.threadId !== threadId));
     const { runs } = await theirs.call("run.list", {});
     assert.ok(!runs.some((run) => run.runId === runId));
     const same = await t.run(theirs, { idempotencyKey });
