@@ -52,6 +52,20 @@ Winter
 `;
 
 describe("a digest", () => {
+  it("goes on behind the sections that a worker had read that was lost", async () => {
+    const whole = await read({ text: handbook });
+    const { sections } = whole.state.digest as Digest;
+    for (let done = 1; done <= sections.length; done++) {
+      const digest = { sections: sections.slice(0, done), of: sections.length, words: 1, complete: false };
+      const partial = { messages: [], values: { digest } };
+      const rest = await read({ text: handbook }, { attempt: 2, partial });
+      expect(rest.custom).toEqual(whole.custom.slice(done));
+      expect(rest.text).toBe(whole.text);
+    }
+    const steps = whole.parts.filter((part) => typeof part === "object" && part.type === ("step" as string));
+    expect(steps).toHaveLength(sections.length);
+  });
+
   it("goes through the text section by section, and says so", async () => {
     const { custom, state, text, parts } = await read({ text: handbook });
     expect(custom).toEqual([

@@ -2,7 +2,7 @@
  * Reads a text section by section and tells its key sentences. It needs no model: the work is real, takes as long as
  * the text is, reports its progress, and gives way to every other run of the process.
  */
-import { type AgentContext, agent, custom, update, type Yielded } from "@throughline/worker";
+import { type AgentContext, agent, custom, step, update, type Yielded } from "@throughline/worker";
 import { z } from "zod";
 import { InputError, parseInput, textOf } from "./input.ts";
 import { sectionsOf } from "./markdown.ts";
@@ -41,13 +41,16 @@ async function* summarize(context: AgentContext): AsyncGenerator<Yielded, void, 
   const sectionsWith = await spread(analyzed, turn);
   const words = analyzed.reduce((sum, section) => sum + section.words, 0);
 
-  const digest: Digest = { sections: [], of: analyzed.length, words, complete: false };
+  const digest: Digest = { sections: alreadyRead(context), of: analyzed.length, words, complete: false };
   for (const [i, section] of analyzed.entries()) {
     const { title } = section;
+    if (i < digest.sections.length) continue;
     yield custom({ kind: "progress", section: i + 1, of: analyzed.length, title });
     const sentences = await keySentences(section, sectionsWith, analyzed.length, most, turn);
     digest.sections.push({ title, sentences });
     yield update({ digest: { ...digest, sections: [...digest.sections] } }, "digest");
+    // Should this worker be lost, the next one goes on with the section that follows.
+    yield step();
   }
 
   const pace = new Pace(0, context.signal);
@@ -57,6 +60,12 @@ async function* summarize(context: AgentContext): AsyncGenerator<Yielded, void, 
     yield piece;
   }
   yield update({ digest: { ...digest, complete: true } }, "digest");
+}
+
+/** The sections that a worker had read that was lost: of what it told, all up to its last step is there. */
+function alreadyRead({ partial }: AgentContext): Digest["sections"] {
+  const before = partial?.values.digest as Digest | undefined;
+  return [...(before?.sections ?? [])];
 }
 
 function request({ input, messages }: AgentContext): { text: string; most: number } {

@@ -14,6 +14,7 @@ export function contextOf(given: Partial<AgentContext> = {}): AgentContext {
     checkpoint: null,
     command: null,
     partial: null,
+    step: null,
     metadata: {},
     config: {},
     store: null,

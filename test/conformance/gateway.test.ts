@@ -4,12 +4,13 @@ import { connect } from "node:net";
 import { DynamicStructuredTool } from "@langchain/core/tools";
 import { FakeListChatModel } from "@langchain/core/utils/testing";
 import { Annotation, interrupt, START, StateGraph } from "@langchain/langgraph";
+import { Dispatcher } from "@throughline/dispatch";
 import { agents } from "@throughline/examples";
 import { type Gateway, gatewayConfig, startGateway } from "@throughline/gateway";
 import { createLogger } from "@throughline/kit";
 import { Fold, type FoldSnapshot, lifecycle, type Part } from "@throughline/protocol";
 import { body, LogWriter, RunStore, type RunWriter, runKeys } from "@throughline/runlog";
-import { serve, type WorkerHandle } from "@throughline/worker";
+import { type AgentContext, serve, step, type WorkerHandle } from "@throughline/worker";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startPrivateRedis, testPrefix, testRedisUrl } from "../support/redis.ts";
@@ -182,6 +183,33 @@ function trail() {
     .compile();
 }
 
+/** Its first worker dies in its second step, and is gone before the second one comes. */
+async function steppedRun() {
+  const queue = "steps";
+  async function* stepper({ step: last }: AgentContext) {
+    if (last === null) {
+      yield "one ";
+      yield step({ done: 1 });
+    }
+    yield "two";
+  }
+  const dispatcher = new Dispatcher(redis, { prefix });
+  const { runId } = await dispatcher.start({ agent: "stepper", owner, request: { queue } });
+  await dispatcher.close();
+  const claimed = await new LogWriter(redis, { prefix }).claim(runId);
+  if (claimed.outcome !== "claimed") throw new Error(`the run is ${claimed.outcome}`);
+  const { writer } = claimed;
+  const say = (text: string) => writer.write(chunk(text, "stepper"));
+  await writer.write(lifecycle({ event: "started", attempt: 1 }));
+  await say("one ");
+  await writer.keepStep(JSON.stringify({ done: 1 }), 0);
+  await writer.write(lifecycle({ event: "stepped", attempt: 1 }));
+  await say("lost");
+  await writer.flush();
+  opened.push(await serve({ agents: { stepper }, queue, redis: testRedisUrl(), prefix, logger }));
+  return { runId };
+}
+
 async function cutOff() {
   const own = await startPrivateRedis();
   const { url } = await gateway({}, own.url);
@@ -205,6 +233,7 @@ const offers: (keyof Hooks)[] = [
   "hungRun",
   "graph",
   "lossyRun",
+  "steppedRun",
   "variedRun",
 ];
 
@@ -254,6 +283,7 @@ beforeAll(async () => {
     hungRun: async () => ({ runId: (await scriptedRun("hung")).runId }),
     graph: "trail",
     lossyRun,
+    steppedRun: once(steppedRun),
     variedRun: once(variedRun),
   };
 });

@@ -2,6 +2,7 @@
  * Conformance: one test for each rule that PROTOCOL.md has for a gateway. It needs nothing but a URL, and says what it
  * could not look at for want of more.
  */
+import { asked } from "./rules/asked.ts";
 import { cancel } from "./rules/cancel.ts";
 import { connection, frames, parts } from "./rules/connection.ts";
 import { records } from "./rules/records.ts";
@@ -23,6 +24,7 @@ export const gatewayTests: readonly ConformanceTest[] = [
   ...cancel,
   ...records,
   ...threads,
+  ...asked,
   ...events,
   ...errors,
   ...closes,

@@ -50,6 +50,8 @@ export interface Hooks {
    * does not end before its run is cancelled.
    */
   graph: string;
+  /** A run of an agent that has ended a step, lost its worker behind it, and ended. */
+  steppedRun: () => Promise<{ runId: string }>;
   /** A run that has ended, with parts of several modes, namespaces, nodes and tags. */
   variedRun: () => Promise<{ runId: string; parts: Part[] }>;
 }

@@ -33,6 +33,8 @@ export interface CommandDeps {
   authenticator: Authenticator;
   logger: Logger;
   maxSubscriptions: number;
+  /** How long nobody may read a run that ends then, ms. */
+  disconnectGraceMs: number;
   /** How long `run.cancel` waits for the run's end, ms. */
   cancelWaitMs: number;
 }

@@ -99,6 +99,8 @@ const schema = z
     RUN_TTL_S: z.coerce.number().int().min(86_400, "a day (86400) at least").default(604_800),
     /** How long runs are kept while nothing happens, s. @default 604_800 */
     RUN_IDLE_TTL_S: z.coerce.number().int().min(86_400, "a day (86400) at least").default(604_800),
+    /** How long nobody may read a run that was started with onDisconnect "cancel", before it is cancelled. @default 2_500 */
+    DISCONNECT_GRACE_MS: ms.default(2_500),
     /** Within which clients are told to leave when the gateway stops. @default 3_000 */
     DRAIN_MS: z.coerce
       .number()

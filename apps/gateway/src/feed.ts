@@ -14,6 +14,7 @@ import type { LiveSubscriber, LogReader, Page } from "@throughline/runlog";
 import { Batch } from "./batch.ts";
 import type { FollowedLog } from "./followed-log.ts";
 import type { PageCache } from "./page-cache.ts";
+import type { ReaderLeases } from "./reader-leases.ts";
 import type { Semaphore } from "./semaphore.ts";
 import { Silence } from "./silence.ts";
 import { framePage, type SnapshotPage, sliceOf } from "./snapshot.ts";
@@ -39,6 +40,7 @@ export interface FeedDeps {
   reads: Semaphore;
   cache: PageCache<FeedPage | SnapshotPage>;
   options: FeedOptions;
+  leases?: ReaderLeases | undefined;
   /** Called when nobody uses the feed any more. */
   onIdle: (feed: Feed) => void;
 }
@@ -62,6 +64,8 @@ export class Feed {
   #headAtTick = 0;
   #ended = false;
   #epoch: string | undefined;
+  /** The run ends when nobody reads it. */
+  #needsReaders = false;
   #users = 0;
   #behind = 0;
   #ready: Promise<void> | undefined;
@@ -121,14 +125,33 @@ export class Feed {
 
   join(reader: FeedReader): void {
     this.#readers.add(reader);
+    if (this.#readers.size === 1) this.#sayRead();
   }
 
   leave(reader: FeedReader): void {
-    this.#readers.delete(reader);
+    const { runId } = this.log;
+    if (!this.#readers.delete(reader) || this.#readers.size > 0 || runId === undefined) return;
+    this.#deps.leases?.leave(runId);
+  }
+
+  #sayRead(): void {
+    const { runId } = this.log;
+    if (this.#needsReaders && !this.#ended && runId !== undefined) this.#deps.leases?.arrive(runId);
   }
 
   /** What a record or a page says of the log. */
-  learn({ epoch, head, status }: { epoch: string; head: number; status: string }): void {
+  learn({
+    epoch,
+    head,
+    status,
+    onDisconnect,
+  }: {
+    epoch: string;
+    head: number;
+    status: string;
+    onDisconnect?: string | undefined;
+  }): void {
+    this.#needsReaders ||= onDisconnect === "cancel";
     this.#epoch ??= epoch;
     // Which of the two is the later, the next read of the log will say.
     if (epoch !== this.#epoch) return;
@@ -269,6 +292,7 @@ export class Feed {
       this.dropPages();
       if (this.#ended) {
         this.#ended = false;
+        if (this.#readers.size > 0) this.#sayRead();
         this.#listen().catch(() => {}); // The subscriber listens again when its connection is back.
       }
     }
@@ -317,6 +341,7 @@ export class Feed {
   #end(): void {
     if (this.#ended) return;
     this.#ended = true;
+    if (this.log.runId !== undefined) this.#deps.leases?.end(this.log.runId);
     this.#leaveChannel();
   }
 

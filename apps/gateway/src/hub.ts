@@ -11,6 +11,7 @@ import type { Logger } from "pino";
 import { Feed, type FeedOptions, type FeedPage } from "./feed.ts";
 import { type FollowedLog, RunLog, ThreadLog } from "./followed-log.ts";
 import { PageCache } from "./page-cache.ts";
+import type { ReaderLeases } from "./reader-leases.ts";
 import { Semaphore } from "./semaphore.ts";
 import type { SnapshotPage } from "./snapshot.ts";
 
@@ -25,6 +26,8 @@ export interface HubOptions extends FeedOptions {
   probeMs: number;
   /** Puts back what a run waits for, where it was lost. Called for runs that are quiet, a few at a time. */
   revive: (runId: string) => Promise<void>;
+  /** Where it is said which runs are read here. */
+  leases?: ReaderLeases;
 }
 
 /** Quiet runs that are seen to at once. */
@@ -85,6 +88,7 @@ export class Hub {
       reads: this.#reads,
       cache: this.#cache,
       options: this.#options,
+      leases: this.#options.leases,
       onIdle: (idle) => {
         if (this.#feeds.get(log.id) === idle) this.#feeds.delete(log.id);
       },

@@ -15,6 +15,7 @@ import { commandHandler } from "./commands.ts";
 import { type GatewayEnv, warningsOf } from "./config.ts";
 import { FairTurns } from "./fair-turns.ts";
 import { Hub } from "./hub.ts";
+import { ReaderLeases } from "./reader-leases.ts";
 import { Sockets } from "./sockets.ts";
 
 export interface Gateway {
@@ -36,6 +37,9 @@ const maxReads = 32;
 /** Lists, states, histories and updates that are under way at once, and that wait for their turn. */
 const maxHeavyReads = 2;
 const maxHeavyWaiting = 1_024;
+
+/** How long a gateway that stops waits for Redis to hear who reads, ms: it may be out of reach. */
+const leasesMs = 1_000;
 
 /** Times that tests change. */
 export interface GatewayTimes {
@@ -94,6 +98,7 @@ export async function startGateway(
     limits: { maxRuns: env.MAX_RUNS_PER_OWNER, maxBytes: env.MAX_STORED_BYTES_PER_OWNER },
     retention: { endedMs: env.RUN_TTL_S * 1000, idleMs: env.RUN_IDLE_TTL_S * 1000 },
   });
+  const leases = new ReaderLeases(dispatcher.runs, { gatewayId, graceMs: env.DISCONNECT_GRACE_MS }, logger);
   const hub = new Hub(
     commands,
     subscriber,
@@ -105,6 +110,7 @@ export async function startGateway(
       maxReads,
       probeMs,
       revive: (runId) => dispatcher.revive(runId),
+      leases,
     },
     logger,
   );
@@ -121,6 +127,7 @@ export async function startGateway(
     authenticator,
     logger,
     maxSubscriptions: env.MAX_SUBSCRIPTIONS,
+    disconnectGraceMs: env.DISCONNECT_GRACE_MS,
     cancelWaitMs,
   });
   const sockets = new Sockets(env, logger, authenticator, handle);
@@ -141,6 +148,7 @@ export async function startGateway(
     await listen(server, env.PORT, env.HOST);
   } catch (error) {
     hub.close();
+    await leases.close();
     disconnect();
     throw error;
   }
@@ -152,10 +160,12 @@ export async function startGateway(
   let closing: Promise<void> | undefined;
   const close = async () => {
     // Health checks go on being answered: not ready.
+    leases.drain();
     await sockets.drain();
     server.close();
     server.closeAllConnections();
     hub.close();
+    await isDoneWithin(leases.close(), leasesMs);
     await dispatcher.close();
     await lists.close();
     disconnect();

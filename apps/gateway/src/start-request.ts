@@ -9,7 +9,7 @@ import { short } from "./short.ts";
 
 /** Checks what a new run names, before anything is written. */
 export async function startRequest(
-  { dispatcher, reads }: Pick<CommandDeps, "dispatcher" | "reads">,
+  { dispatcher, reads, disconnectGraceMs }: Pick<CommandDeps, "dispatcher" | "reads" | "disconnectGraceMs">,
   caller: Taker,
   params: Params<"run.start">,
 ): Promise<StartRequest> {
@@ -35,7 +35,17 @@ export async function startRequest(
   if (params.command !== undefined && params.input !== undefined) {
     throw new ProtocolError("invalid_argument", "run.start: give input or command, not both");
   }
-  const { input, modes, subgraphs, config, command, interruptBefore, interruptAfter, timeoutMs } = params;
+  const {
+    input,
+    modes,
+    subgraphs,
+    config,
+    command,
+    interruptBefore,
+    interruptAfter,
+    timeoutMs,
+    onDisconnect,
+  } = params;
   refuseSerialised([input, config, command]);
   const asked = {
     input,
@@ -48,6 +58,8 @@ export async function startRequest(
     interruptBefore,
     interruptAfter,
     timeoutMs,
+    onDisconnect,
+    disconnectGraceMs: onDisconnect === "cancel" ? disconnectGraceMs : undefined,
   };
   const given = Object.entries(asked).filter(([, value]) => value !== undefined);
   const request = { queue, ...Object.fromEntries(given) } as RunRequest;

@@ -23,23 +23,35 @@ export class GraphSaver extends ForkView {
   #failed = false;
   readonly #underWay = new Set<Promise<void>>();
   #head: CheckpointTuple | undefined;
+  readonly #isSeen: (head: CheckpointTuple) => boolean;
 
   /**
    * @param onError hears of the first write that was refused, and has to stop the run
-   * @param head the thread's head, if it was read: LangGraph begins with it, and need not read it again
+   * @param options.head the thread's head, if it was read: LangGraph begins with it, and need not read it again
+   * @param options.isSeen whether the graph is to find this head, of a namespace. @default all of them
    */
-  constructor(saver: BaseCheckpointSaver, onError: (error: unknown) => void, head?: CheckpointTuple) {
+  constructor(
+    saver: BaseCheckpointSaver,
+    onError: (error: unknown) => void,
+    {
+      head,
+      isSeen = () => true,
+    }: { head?: CheckpointTuple; isSeen?: (head: CheckpointTuple) => boolean } = {},
+  ) {
     super(saver);
     this.#onError = onError;
     this.#head = head;
+    this.#isSeen = isSeen;
   }
 
   override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
     const head = this.#head;
     const { thread_id, checkpoint_ns = "" } = config.configurable ?? {};
-    const isHead = checkpoint_ns === "" && getCheckpointId(config) === "";
+    const isAnyHead = getCheckpointId(config) === "";
+    const isHead = checkpoint_ns === "" && isAnyHead;
     if (head === undefined || !isHead || thread_id !== head.config.configurable?.thread_id) {
-      return await super.getTuple(config);
+      const tuple = await super.getTuple(config);
+      return isAnyHead && tuple !== undefined && !this.#isSeen(tuple) ? undefined : tuple;
     }
     this.#head = undefined;
     return this.seen(head);

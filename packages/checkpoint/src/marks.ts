@@ -37,6 +37,8 @@ export interface Marks {
   log_offset?: number;
   /** Where the thread's head was before the run. */
   head_before?: string | null;
+  /** Of a run that began from nothing: where the heads of the thread's lasting subgraphs were before it. */
+  heads_before?: Record<string, string>;
   /** Why the run did not come to its end: it was stopped here, or this is kept aside of a try that was lost. */
   partial?: "cancelled" | "failed" | "taken-over";
   /** The tasks of the next step, in their order: [id, node]. */
@@ -53,7 +55,7 @@ export interface Marks {
 }
 
 /** Not for readers. */
-const inner = new Set(["tasks", "stop", "beside", "as", "shown", "prepares"]);
+const inner = new Set(["heads_before", "tasks", "stop", "beside", "as", "shown", "prepares"]);
 
 export function marksOf({ metadata }: { metadata?: CheckpointMetadata | undefined }): Marks {
   return (metadata ?? {}) as Marks;

@@ -10,6 +10,7 @@ import type {
   GraphCommand,
   Keep,
   MultitaskStrategy,
+  OnDisconnect,
   RunConfig,
   RunRecord,
   RunStatus,
@@ -30,6 +31,7 @@ import {
 import type { Cluster, Redis } from "ioredis";
 import { nanoid } from "nanoid";
 import { AgentRegistry } from "./agents.ts";
+import { briefOf } from "./brief.ts";
 import { type CopiesCheckpoints, type CopyThread, copyThread } from "./copy-thread.ts";
 import { type DeletesCheckpoints, deleteThread } from "./delete-thread.ts";
 import { listThreads, type ThreadQuery } from "./list-threads.ts";
@@ -75,6 +77,10 @@ export interface RunRequest {
   interruptAfter?: "*" | string[];
   /** How long the run may take from its first attempt on, ms. */
   timeoutMs?: number;
+  /** "cancel": the run ends when nobody has read it for longer than its grace. Default: it goes on. */
+  onDisconnect?: OnDisconnect;
+  /** How long nobody may read it then, ms. */
+  disconnectGraceMs?: number;
   /** In place of running the agent: what is to be written to its thread's state. */
   update?: StateUpdate;
 }
@@ -171,6 +177,7 @@ export class Dispatcher {
     const epoch = newEpoch();
     const request = JSON.stringify(start.request);
     const metadata = start.metadata === undefined ? "" : JSON.stringify(start.metadata);
+    const brief = JSON.stringify(briefOf(start.request));
     const opened = await this.runs.open({
       runId,
       threadId,
@@ -182,6 +189,7 @@ export class Dispatcher {
       metadata,
       idempotency:
         start.idempotencyKey === undefined ? undefined : idempotencyDigest(start.owner, start.idempotencyKey),
+      brief,
     });
     if (!opened.created) {
       // Whoever asks: a run is answered to its owner only.
@@ -190,7 +198,7 @@ export class Dispatcher {
     }
     let run: ThreadRun;
     try {
-      const bytes = Buffer.byteLength(request) + Buffer.byteLength(metadata);
+      const bytes = Buffer.byteLength(request) + Buffer.byteLength(metadata) + Buffer.byteLength(brief);
       const [listed] = await Promise.all([
         this.runs.look(runId),
         this.#owners.admit(start.owner, runId, bytes, opened.created),

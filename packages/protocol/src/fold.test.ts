@@ -751,6 +751,42 @@ describe("a state that brings a message anew", () => {
   });
 });
 
+describe("the messages that the run's input brings", () => {
+  const question: FlatMessage[] = [{ type: "human", id: "q", content: "Why?" }];
+  const begun = lifecycle({ event: "started", attempt: 1, messages: question });
+  const stepped = lifecycle({ event: "stepped", attempt: 1 });
+
+  it("are known beside what the run says, and no rewind takes them", () => {
+    const folded = fold([begun, chunk("a", "Be"), rewound(0), chunk("a", "Because")]);
+    expect(folded.asked).toEqual(question);
+    expect(contents(folded)).toEqual(["Because"]);
+    expect(fold([lifecycle({ event: "started", attempt: 1 })]).asked).toEqual([]);
+  });
+
+  it("are in a snapshot, wherever it is cut, and stay when a rewind drops the rest of it", () => {
+    const parts = [begun, chunk("a", "one "), stepped, chunk("a", "two"), rewound(3), chunk("a", "three")];
+    for (let cut = 1; cut <= parts.length; cut++) {
+      const snapshot = JSON.parse(JSON.stringify(fold(parts.slice(0, cut)).snapshot())) as FoldSnapshot;
+      expect(snapshot.asked).toEqual(question);
+      const rest = Fold.from(snapshot);
+      for (const [i, part] of [...parts.slice(cut), rewound(0)].entries()) rest.add(part, cut + 1 + i);
+      expect(rest.asked).toEqual(question);
+      expect(rest.snapshot().asked).toEqual(question);
+      expect(contents(rest)).toEqual([]);
+    }
+    expect(fold([chunk("a", "one")]).snapshot()).not.toHaveProperty("asked");
+  });
+
+  it("and a step changes nothing of what parts add up to", () => {
+    const parts = [begun, chunk("a", "one "), chunk("a", "two"), update({ k: 1 })];
+    const withSteps = parts.flatMap((part) => [part, stepped]);
+    expect({ ...fold(withSteps).snapshot(), offset: 0 }).toEqual({ ...fold(parts).snapshot(), offset: 0 });
+    expect(contents(fold([begun, chunk("a", "one "), stepped, chunk("a", "two"), rewound(3)]))).toEqual([
+      "one ",
+    ]);
+  });
+});
+
 describe("rewinds", () => {
   it("drop a snapshot that holds what they take back", () => {
     const snapshot: FoldSnapshot = {

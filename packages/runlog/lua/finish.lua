@@ -16,6 +16,7 @@ if tonumber(offset) ~= tonumber(run[2]) + 1 then return -3 end
 redis.call('XADD', log, offset .. '-0', 'n', 1, 'b', terminal)
 redis.call('HSET', key, 'head', offset, 'status', status, 'ended', now(), 'fence', '', 'endedBy', fence,
   unpack(ARGV, 7))
+redis.call('HDEL', key, 'step', 'stepBefore')
 for _, each in ipairs(KEYS) do redis.call('PEXPIRE', each, retention) end
 redis.call('PUBLISH', live, offset .. ':1:' .. run[4] .. ':e\n' .. terminal)
 return 1

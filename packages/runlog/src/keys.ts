@@ -20,6 +20,11 @@ export interface RunKeys extends LogKeys {
   readonly control: string;
   /** String: what the trimmed part of the log added up to. */
   readonly snapshot: string;
+  /**
+   * Sorted set: the gateways that somebody reads the run on, by until when that holds. Only of a run that ends when nobody
+   * reads it. It expires with the last of them.
+   */
+  readonly readers: string;
 }
 
 export function runKeys(prefix: string, runId: string): RunKeys {
@@ -30,5 +35,6 @@ export function runKeys(prefix: string, runId: string): RunKeys {
     live: `${base}live`,
     control: `${base}control`,
     snapshot: `${base}snapshot`,
+    readers: `${base}readers`,
   };
 }

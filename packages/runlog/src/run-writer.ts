@@ -205,6 +205,20 @@ export class RunWriter {
     if (status !== 1) throw this.#refusal(status);
   }
 
+  /**
+   * Keeps what an agent wants back of the step that is the next part, and that of the last one in the log.
+   *
+   * @param state JSON
+   * @param last the offset of the last step in the log; 0: there is none
+   */
+  async keepStep(state: string, last: number): Promise<void> {
+    const { run } = this.#keys;
+    const status = await this.#log.persist((redis) =>
+      redis.tlStep(run, this.fence, this.#taken + 1, last, state),
+    );
+    if (status !== 1) throw this.#refusal(status);
+  }
+
   /** Drops the log up to `upTo`, the last offset of a batch, and keeps `snapshot` in its place. */
   async trim(upTo: number, snapshot: string): Promise<void> {
     const { run, log, snapshot: key } = this.#keys;

@@ -33,6 +33,8 @@ export interface NewRun {
   metadata?: string;
   /** A digest of the idempotency key that it was started with. */
   idempotency?: string | undefined;
+  /** JSON of what its record tells of what it was asked. */
+  brief?: string;
 }
 
 export type Opened =
@@ -78,8 +80,18 @@ export interface StoredRun {
   trials: number;
   /** From its first claim to its last, by Redis' clock, ms. */
   elapsedMs: number;
+  /** What its agent wants back of its last steps, and maybe of one that never came to be in the log. */
+  steps: StoredStep[];
   /** The epoch that its log had before. */
   earlier: EarlierEpoch | undefined;
+}
+
+/** What an agent wants back of a step. */
+export interface StoredStep {
+  /** Of the step in the log. */
+  offset: number;
+  /** JSON. */
+  state: string;
 }
 
 /** A run without what it was asked. */
@@ -116,6 +128,7 @@ const listedFields = [
   "started",
   "ended",
   "metadata",
+  "brief",
   "cancel",
   "cancelAt",
   "cancelReason",
@@ -169,6 +182,8 @@ export class RunStore {
       run.metadata ?? "",
       "idempotency",
       run.idempotency ?? "",
+      "brief",
+      run.brief ?? "",
     );
     if (created === 1) return { created: true };
     return {
@@ -183,7 +198,7 @@ export class RunStore {
   /** Deletes a run that was opened and never entered its thread's line. */
   async remove(runId: string): Promise<void> {
     const keys = runKeys(this.#prefix, runId);
-    await this.#redis.del(keys.run, keys.log, keys.snapshot);
+    await this.#redis.del(keys.run, keys.log, keys.snapshot, keys.readers);
   }
 
   /** Notes a run's number in its thread: the first one that is noted. false: there is no such run any more. */
@@ -272,6 +287,20 @@ export class RunStore {
     };
   }
 
+  /**
+   * Says that somebody reads a run on this gateway, and that this holds for so many ms, whatever becomes of the gateway.
+   * false: the run has ended.
+   */
+  async lease(runId: string, gatewayId: string, ms: number): Promise<boolean> {
+    const { run, readers } = runKeys(this.#prefix, runId);
+    return (await this.#redis.tlReaders(run, readers, gatewayId, ms)) === 1;
+  }
+
+  /** Whether somebody reads the run, as far as any gateway's word for it still holds. */
+  async isRead(runId: string): Promise<boolean> {
+    return (await this.#redis.exists(runKeys(this.#prefix, runId).readers)) === 1;
+  }
+
   /** The record of a run. @throws NoSuchRunError */
   async must(runId: string): Promise<StoredRun> {
     const run = await this.get(runId);
@@ -302,6 +331,7 @@ export function storedRun(runId: string, fields: Record<string, string>): Stored
     head: Number(fields.head),
     epoch: fields.epoch as string,
     createdAt: isoTime(fields.created),
+    ...(fields.brief ? (JSON.parse(fields.brief) as Partial<RunRecord>) : {}),
   };
   if (fields.started) record.startedAt = isoTime(fields.started);
   if (fields.ended) record.endedAt = isoTime(fields.ended);
@@ -325,8 +355,16 @@ export function storedRun(runId: string, fields: Record<string, string>): Stored
     blamed: fields.blamed === "1",
     trials: Number(fields.trials ?? 0),
     elapsedMs: Math.max(0, Number(fields.claimed ?? 0) - Number(fields.started ?? 0)),
+    steps: [fields.step, fields.stepBefore].flatMap(storedStep),
     earlier: earlierEpoch(fields.earlier),
   };
+}
+
+/** From the field of a run's hash, `<offset>:<state>`. */
+function storedStep(field: string | undefined): StoredStep[] {
+  if (!field) return [];
+  const colon = field.indexOf(":");
+  return [{ offset: Number(field.slice(0, colon)), state: field.slice(colon + 1) }];
 }
 
 function isoTime(ms: string | undefined): string {

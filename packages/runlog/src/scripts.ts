@@ -23,6 +23,8 @@ declare module "ioredis" {
     tlRelease(...keysAndArgs: Argument[]): Result<number, Context>;
     tlTry(...keysAndArgs: Argument[]): Result<number, Context>;
     tlTrim(...keysAndArgs: Argument[]): Result<number, Context>;
+    tlReaders(...keysAndArgs: Argument[]): Result<number, Context>;
+    tlStep(...keysAndArgs: Argument[]): Result<number, Context>;
     tlStored(...keysAndArgs: Argument[]): Result<[] | [string, number, number], Context>;
     tlNote(...keysAndArgs: Argument[]): Result<number, Context>;
   }
@@ -57,6 +59,8 @@ export const withScripts = luaCommands(
     tlRelease: { file: "release", keys: 1 },
     tlTry: { file: "try", keys: 1 },
     tlTrim: { file: "trim", keys: 3 },
+    tlReaders: { file: "readers", keys: 2, uses: ["clock"], prelude },
+    tlStep: { file: "step", keys: 1 },
     tlStored: { file: "stored", keys: 3 },
     tlNote: { file: "note", keys: 1 },
   },

@@ -33,11 +33,16 @@ export interface AgentContext<Input = unknown> {
     readonly checkpointId: string;
     readonly values: Readonly<Record<string, unknown>>;
   } | null;
-  /** What an earlier attempt of this run had streamed, for an agent that takes over with `resume`. */
+  /**
+   * What earlier attempts of this run had streamed, and readers still have: for an agent that takes over with `resume`, all
+   * of it; else up to the last `step`. null where the agent begins at the beginning.
+   */
   readonly partial: {
     readonly messages: readonly FlatMessage[];
     readonly values: Readonly<Record<string, unknown>>;
   } | null;
+  /** What was given to the last `step` of this run that is in its log; null where there was none, or nothing was given. */
+  readonly step: unknown;
   /** `metadata` of `run.start`. */
   readonly metadata: Readonly<Record<string, unknown>>;
   /** `config` of `run.start`. */
@@ -46,8 +51,14 @@ export interface AgentContext<Input = unknown> {
   readonly store: BaseStore | null;
 }
 
-/** What an agent may yield: a part, or a string, which is a token. */
-export type Yielded = Part | string;
+/** The end of a step: see `step`. */
+export interface Step {
+  readonly type: "step";
+  readonly state: unknown;
+}
+
+/** What an agent may yield: a part, a string, which is a token, or the end of a step. */
+export type Yielded = Part | Step | string;
 
 export type AgentFunction<Input = unknown> = (context: AgentContext<Input>) => AsyncIterable<Yielded>;
 
@@ -57,8 +68,8 @@ export interface AgentOptions {
   /** The stream modes that the agent can produce. @default messages, updates, custom; of a graph: all */
   modes?: readonly StreamMode[];
   /**
-   * What the next attempt does when a worker died in the middle of a run. `restart`: readers drop what was streamed and
-   * the agent begins again. `resume`: the agent gets `partial` and goes on after its last token.
+   * What the next attempt does when a worker died in the middle of a run. `restart`: readers drop what was streamed since
+   * the last `step`, and the agent begins again there. `resume`: the agent gets `partial` and goes on after its last token.
    * @default "restart"
    */
   takeover?: "resume" | "restart";
@@ -157,4 +168,14 @@ export function custom(data: unknown): Part {
  */
 export function update(values: Record<string, unknown>, node = "agent"): Part {
   return { type: "updates", ns: [], data: { [node]: values } as never };
+}
+
+/**
+ * A step is done: whatever happens, a later attempt does not do again what came before it. It gets `state` as
+ * `context.step`, and what was streamed up to here as `context.partial`. The agent goes on when that is certain.
+ *
+ * @param state JSON, up to 1 MiB; messages of LangChain's become flat ones. Readers never see it. @default null
+ */
+export function step(state?: unknown): Step {
+  return { type: "step", state };
 }

@@ -7,6 +7,7 @@ import { setMaxListeners } from "node:events";
 import { flattenValues } from "@throughline/checkpoint";
 import { type Fold, lifecycle, type Part } from "@throughline/protocol";
 import type { RunWriter } from "@throughline/runlog";
+import type { ReaderWatch } from "./reader-watch.ts";
 
 /** Someone asked for a cancel: the reason that an agent finds in its signal. */
 export class RunCancelledError extends Error {
@@ -58,6 +59,8 @@ export class Attempt {
   seen = -1;
   /** The fold's snapshot when the log was half as long as it may be: the next trim cuts there. */
   cut: { offset: number; json: string } | undefined;
+  /** Only of a run that ends when nobody reads it. */
+  readers: ReaderWatch | undefined;
   /** As its session has it: see Session.rewindFloor. */
   rewindFloor: () => Promise<number> = async () => Number.POSITIVE_INFINITY;
 

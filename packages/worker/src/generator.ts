@@ -2,7 +2,7 @@
 import { flattenValues, normalizeMessages } from "@throughline/checkpoint";
 import type { Part, StreamMode } from "@throughline/protocol";
 import { isRecord, streamModes } from "@throughline/protocol";
-import type { AgentContext, FunctionAgent, Yielded } from "./agent.ts";
+import type { AgentContext, FunctionAgent, Step, Yielded } from "./agent.ts";
 import type { Attempt } from "./attempt.ts";
 
 /** An agent yielded what is no part. */
@@ -22,6 +22,7 @@ export async function drive(
   context: AgentContext,
   attempt: Attempt,
   modes: ReadonlySet<StreamMode>,
+  endStep: (state: unknown) => Promise<void>,
 ): Promise<void> {
   const messageId = `${context.runId}-answer`;
   const inLog = (part: Part) => modes.has(part.type as StreamMode);
@@ -32,6 +33,10 @@ export async function drive(
   for await (const yielded of parts) {
     // `return` here runs the agent's own `finally`.
     if (attempt.reason !== undefined) return;
+    if (isStep(yielded)) {
+      await endStep(yielded.state);
+      continue;
+    }
     const part =
       typeof yielded === "string"
         ? answerToken(yielded, name, messageId)
@@ -43,6 +48,10 @@ export async function drive(
     const wait = attempt.take(part);
     if (wait !== undefined) await wait;
   }
+}
+
+function isStep(yielded: Yielded): yielded is Step {
+  return isRecord(yielded) && (yielded.type as string) === "step";
 }
 
 function answerToken(content: string, node: string, id: string): Part {
@@ -57,7 +66,7 @@ function answerToken(content: string, node: string, id: string): Part {
 function complete(part: Part, node: string, messageId: string): Part {
   if (!isPart(part)) {
     throw new BadYieldError(
-      `agent ${node} yielded ${describe(part)}: yield a string, token(…), custom(…), update(…), ` +
+      `agent ${node} yielded ${describe(part)}: yield a string, token(…), custom(…), update(…), step(…), ` +
         `or a part {type, ns, data} with one of these types: ${streamModes.join(", ")}`,
     );
   }

@@ -12,6 +12,8 @@ export {
   type GraphOptions,
   isGraph,
   perRun,
+  type Step,
+  step,
   type TokenOptions,
   token,
   update,

@@ -19,6 +19,7 @@ import {
 import { isDoneWithin } from "@throughline/kit/timing";
 import {
   type CheckpointRef,
+  type FlatMessage,
   Fold,
   isEnding,
   type Keep,
@@ -46,6 +47,7 @@ import {
 } from "./attempt.ts";
 import { FunctionSession } from "./function-session.ts";
 import { logAgentError, type PublicErrorHook, tellError, tellTrouble } from "./public-error.ts";
+import { ReaderWatch } from "./reader-watch.ts";
 import type { Assignment, Earlier, Outcome, Session } from "./session.ts";
 import { Trial } from "./trial.ts";
 
@@ -126,6 +128,7 @@ export class Runner {
       }
       if (this.#leaving) attempt.stop(new WorkerStoppingError());
       timeout = stopInTime(attempt, run);
+      attempt.readers = this.#readersOf(run, attempt);
       const outcome = await this.#attempt(run, attempt);
       if (outcome === "done") await this.#ended(owner, job);
       return outcome;
@@ -188,14 +191,31 @@ export class Runner {
 
   /**
    * Call it about once a second. For runs that wrote nothing since the last call it asks the log whether this worker still
-   * holds them, and whether a cancel was asked for whose message was lost. It trims logs that are too long.
+   * holds them, and whether a cancel was asked for whose message was lost. It trims logs that are too long, and looks whether
+   * those are read that end when they are not.
    */
   tick(): void {
     for (const attempt of this.active.values()) {
       if (attempt.seen === attempt.writer.offset) attempt.writer.check();
       attempt.seen = attempt.writer.offset;
+      void attempt.readers?.look();
       if (attempt.writer.untrimmed > this.#options.maxLog / 2) void this.#trim(attempt);
     }
+  }
+
+  /** For a run that ends when nobody reads it. */
+  #readersOf(run: StoredRun, attempt: Attempt): ReaderWatch | undefined {
+    const { onDisconnect, disconnectGraceMs = 0 } = requestOf(run);
+    if (onDisconnect !== "cancel") return undefined;
+    const { dispatcher } = this.#parts;
+    const { runId } = run.record;
+    return new ReaderWatch(attempt, disconnectGraceMs, {
+      isRead: () => dispatcher.runs.isRead(runId),
+      cancel: async () => {
+        this.#logger(runId, attempt).info("nobody reads the run any more: it is cancelled");
+        await dispatcher.cancel(runId, { keep: "thread", reason: "nobody reads it any more" });
+      },
+    });
   }
 
   /**
@@ -277,7 +297,7 @@ export class Runner {
     // The first part of an attempt: started, resumed or rewound.
     const opening: LifecycleData =
       earlier === null
-        ? { event: "started", attempt: writer.attempt }
+        ? started(writer.attempt, session.asked)
         : await this.#persist(() => session.takeOver(earlier));
     // Stopped before it began: nothing of it is in the log yet.
     if (attempt.reason !== undefined)
@@ -395,6 +415,10 @@ export class Runner {
   #logger(runId: string, attempt: Attempt | undefined): Logger {
     return this.#parts.logger.child({ runId, attempt: attempt?.writer.attempt });
   }
+}
+
+function started(attempt: number, asked: readonly FlatMessage[] = []): LifecycleData {
+  return { event: "started", attempt, ...(asked.length === 0 ? {} : { messages: [...asked] }) };
 }
 
 /** Stops an attempt when its run has taken as long as it may. Uses Redis' clock: workers' clocks may differ. */

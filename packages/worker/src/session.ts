@@ -8,6 +8,7 @@ import type { RedisCheckpointSaver } from "@throughline/checkpoint";
 import type { RunRequest } from "@throughline/dispatch";
 import type {
   CheckpointRef,
+  FlatMessage,
   FoldSnapshot,
   InterruptInfo,
   Keep,
@@ -39,6 +40,8 @@ export type Finished = { event: "completed" } | { event: "interrupted"; interrup
 export type Earlier = Pick<FoldSnapshot, "messages" | "values">;
 
 export interface Session {
+  /** The messages that the run's input brings, under the ids that they have in the thread. */
+  readonly asked?: readonly FlatMessage[];
   /** Hears of every part that earlier attempts wrote and that the log still has, in order, before `takeOver`. */
   recall?(part: Part, offset: number): void;
   /**

@@ -13,7 +13,9 @@ import {
   readState,
   writeState,
 } from "@throughline/checkpoint";
-import type { CheckpointRef, FlatMessage, Fold, Keep } from "@throughline/protocol";
+import type { RunRequest } from "@throughline/dispatch";
+import type { CheckpointRef, FlatMessage, FoldedMessage, Keep } from "@throughline/protocol";
+import { isRecord } from "@throughline/protocol";
 import { withAnswers } from "./repair.ts";
 
 /** What the thread was when the run began. */
@@ -22,25 +24,38 @@ export interface Base {
   checkpointId: string | null;
   values: Record<string, unknown>;
   messages: FlatMessage[];
+  /** The thread's head before the run. */
+  headBefore: string | null;
 }
 
 /** What the state is saved for: an ending, or that another attempt goes on. */
 type Occasion = "completed" | "failed" | { cancelled: Keep } | "taken-over";
 
+/** Where a run is to begin: at its thread's head, unless it says otherwise. */
+type Place = Pick<RunRequest, "checkpointId" | "fromNothing">;
+
 /**
- * The thread's state that a run goes on from: its head, or the checkpoint that was asked for. A head of the run's own,
- * from an attempt that died between saving it and ending the run, is not what it began with.
+ * The thread's state that a run goes on from: its head, or the checkpoint that was asked for, or nothing. A head of the
+ * run's own, from an attempt that died between saving it and ending the run, is not what it began with.
  */
 export async function readBase(
   saver: RedisCheckpointSaver,
   runId: string,
   threadId: string,
-  checkpointId: string | undefined,
+  { checkpointId, fromNothing }: Place,
 ): Promise<Base> {
-  let state = await readState(saver, { threadId, ...(checkpointId === undefined ? {} : { checkpointId }) });
-  while (state?.metadata.run_id === runId) {
-    const { parentId } = state;
-    state = parentId === null ? null : await readState(saver, { threadId, checkpointId: parentId });
+  let head = await readState(saver, { threadId });
+  // Of a run that began elsewhere, the parent is not where the head was.
+  let headBefore = head?.metadata.run_id === runId ? head.metadata.head_before : undefined;
+  while (head?.metadata.run_id === runId) {
+    const { parentId } = head;
+    head = parentId === null ? null : await readState(saver, { threadId, checkpointId: parentId });
+  }
+  headBefore ??= head?.checkpointId ?? null;
+  let state = head;
+  if (fromNothing === true) state = null;
+  else if (checkpointId !== undefined && checkpointId !== head?.checkpointId) {
+    state = await readState(saver, { threadId, checkpointId });
   }
   const values = state?.values ?? {};
   return {
@@ -48,21 +63,67 @@ export async function readBase(
     checkpointId: state?.checkpointId ?? null,
     values,
     messages: Array.isArray(values.messages) ? (values.messages as FlatMessage[]) : [],
+    headBefore: headBefore as string | null,
   };
 }
 
-/** The messages that an input brings: a string is one of the user's; `{messages}` are as they are. */
-export function inputMessages(input: unknown, runId: string): FlatMessage[] {
-  let given: unknown;
-  if (typeof input === "string") given = [{ type: "human", content: input }];
-  else if (typeof input === "object" && input !== null && "messages" in input) given = input.messages;
-  if (given === undefined) return [];
-  const list = (Array.isArray(given) ? given : [given]) as MessageLike[];
-  return normalizeMessages(list.map((each, i) => withId(each, `${runId}-input-${i}`))) as FlatMessage[];
+/** The thread's state when a run begins: what it was, with the messages that the input brings. */
+export function beginning(
+  { values, messages }: Base,
+  input: readonly FlatMessage[],
+): Record<string, unknown> {
+  const merged = new Map(messages.map((message) => [message.id, message]));
+  for (const message of input) {
+    if (message.type === "remove") merged.delete(message.id);
+    else merged.set(message.id, message);
+  }
+  return merged.size === 0 ? { ...values } : { ...values, messages: [...merged.values()] };
 }
 
-function withId(message: MessageLike, id: string): MessageLike {
-  return typeof message === "string" ? { type: "human", content: message, id } : { id, ...message };
+/**
+ * What a fold has beyond the state that the run began with, which is in it where the run has the mode `values`: what the
+ * run has said, and what it changed.
+ */
+export function beyond(
+  begun: Record<string, unknown>,
+  fold: { messages: readonly FoldedMessage[]; values: Record<string, unknown> },
+): { messages: FoldedMessage[]; values: Record<string, unknown> } {
+  const { messages = [], ...state } = begun;
+  const known = new Map((messages as FlatMessage[]).map((message) => [message.id, JSON.stringify(message)]));
+  return {
+    messages: fold.messages.filter(({ message }) => known.get(message.id) !== JSON.stringify(message)),
+    values: Object.fromEntries(
+      Object.entries(fold.values).filter(
+        ([key, value]) => JSON.stringify(state[key]) !== JSON.stringify(value),
+      ),
+    ),
+  };
+}
+
+/**
+ * The messages that an input brings: a string is one of the user's; `{messages}` are as they are.
+ *
+ * @throws InvalidArgumentError for what is no message
+ */
+export function inputMessages(input: unknown, runId: string): FlatMessage[] {
+  let given: unknown;
+  if (typeof input === "string") given = input;
+  else if (typeof input === "object" && input !== null && "messages" in input) given = input.messages;
+  if (given === undefined) return [];
+  return normalizeMessages(withIds(given, runId)) as FlatMessage[];
+}
+
+/** One message or many, in any form, each with an id: its own, or the same in every attempt. What is no message stays. */
+export function withIds(messages: unknown, runId: string): MessageLike[] {
+  const list: unknown[] = Array.isArray(messages) ? messages : [messages];
+  return list.map((each, i) => withId(each, `${runId}-input-${i}`)) as MessageLike[];
+}
+
+function withId(message: unknown, id: string): unknown {
+  if (typeof message === "string") return { type: "human", content: message, id };
+  if (Array.isArray(message) && message.length === 2) return { role: message[0], content: message[1], id };
+  if (!isRecord(message)) return message;
+  return typeof message.id === "string" && message.id !== "" ? message : { ...message, id };
 }
 
 /**
@@ -77,23 +138,23 @@ export async function saveOutcome(
   run: { runId: string; attempt: number; fence: number; agent: string },
   base: Base,
   input: readonly FlatMessage[],
-  fold: Fold,
+  folded: { messages: readonly FoldedMessage[]; values: Record<string, unknown> },
   occasion: Occasion,
 ): Promise<CheckpointRef | null> {
   const keep = typeof occasion === "object" ? occasion.cancelled : undefined;
   if (keep === "discard") {
     const now = await readState(saver, { threadId: base.threadId });
-    const head = now?.metadata.run_id === run.runId ? base.checkpointId : (now?.checkpointId ?? null);
+    const head = now?.metadata.run_id === run.runId ? base.headBefore : (now?.checkpointId ?? null);
     await saver.fenced({ runId: run.runId, fence: run.fence }).discardRun(base.threadId, run.runId, { head });
     return null;
   }
   const whole = occasion === "completed";
   const streamed: FlatMessage[] = [];
-  for (const { message, complete } of fold.messages()) {
+  for (const { message, complete } of folded.messages) {
     if (whole || complete) streamed.push(message);
     else if (message.content.length > 0) streamed.push(partial(message, keep !== undefined));
   }
-  const update: Record<string, unknown> = { ...fold.values() };
+  const update: Record<string, unknown> = { ...folded.values };
   if (input.length + streamed.length > 0) {
     // An agent that was done may leave a call to whoever reads it.
     update.messages = whole ? [...input, ...streamed] : withAnswers([...input, ...streamed]);
@@ -111,6 +172,7 @@ export async function saveOutcome(
       run_id: run.runId,
       agent: run.agent,
       attempt: run.attempt,
+      ...(base.headBefore === base.checkpointId ? {} : { head_before: base.headBefore }),
       ...(whole ? {} : { partial: keep === undefined ? occasion : "cancelled" }),
     },
   });

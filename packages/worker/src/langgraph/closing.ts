@@ -59,6 +59,8 @@ export interface ClosingOptions {
   /** What it writes through. A branch leaves the thread's head where it is. */
   saver: RedisCheckpointSaver;
   threadId: string;
+  /** The heads of all namespaces that are of the run's line. */
+  heads: () => Promise<Map<string, string>>;
   /** Of the run that closes, for the metadata of what is written. */
   marks: Marks;
   /** What the run's tasks streamed behind this checkpoint of theirs, in the order in which it began. */
@@ -108,8 +110,8 @@ export class Closing {
    * @returns the id of what is shown: the checkpoint itself where there is no more to show
    */
   async close(tuple: CheckpointTuple): Promise<string> {
-    const { graph, saver, threadId } = this.#options;
-    this.#heads = await saver.heads(threadId);
+    const { graph, heads } = this.#options;
+    this.#heads = await heads();
     return await this.#write(await this.#level(graph, tuple, "", []));
   }
 

@@ -2,6 +2,7 @@
 import { Command, type PregelOptions, Send } from "@langchain/langgraph";
 import {
   END,
+  type GraphInside,
   InvalidArgumentError,
   marksOf,
   type RedisCheckpointSaver,
@@ -12,6 +13,7 @@ import type { RunRequest } from "@throughline/dispatch";
 import type { GraphCommand, RunConfig } from "@throughline/protocol";
 import { type Graph, type GraphAgent, isGraph } from "../agent.ts";
 import type { Assignment } from "../session.ts";
+import { namedInput } from "./asked.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: a graph's channels and context are known to who compiled it.
 type Options = PregelOptions<any, any, any>;
@@ -76,10 +78,7 @@ export function graphInput(graph: Graph, { input, command }: RunRequest, runId: 
     checkTargets(graph, command);
     return new Command(withSends(command));
   }
-  if (typeof input === "string" && "messages" in graph.channels) {
-    return { messages: [{ role: "user", content: input, id: `${runId}-input-0` }] };
-  }
-  return input ?? null;
+  return namedInput(graph as unknown as GraphInside, { input }, runId) ?? null;
 }
 
 /** LangGraph passes over what it does not know, and the run would do nothing. */
@@ -112,10 +111,10 @@ export async function withAnswerNamed(
   saver: RedisCheckpointSaver,
   threadId: string,
 ): Promise<RunRequest> {
-  const { command, checkpointId } = request;
+  const { command, checkpointId, fromNothing } = request;
   if (command === undefined || command.resume === undefined) return request;
   const { resume } = command;
-  const state = await readState(saver, { threadId, checkpointId });
+  const state = fromNothing === true ? null : await readState(saver, { threadId, checkpointId });
   const open = state?.interrupts ?? [];
   if (open.length === 0 && (state?.next ?? []).length === 0) {
     throw new InvalidArgumentError(

@@ -41,7 +41,7 @@ import type { Graph, GraphAgent } from "../agent.ts";
 import { AttemptLostError } from "../attempt.ts";
 import { type Answers, noAnswers } from "../repair.ts";
 import type { Assignment, Finished, Outcome, Session } from "../session.ts";
-import { inputMessages } from "../state.ts";
+import { askedOf, readable } from "./asked.ts";
 import { Closing, type Said } from "./closing.ts";
 import { graphFor, graphInput, requestedConfig, withAnswerNamed } from "./config.ts";
 import { gatesOf, hasGates, isAtGate, requestedGates } from "./gates.ts";
@@ -70,6 +70,8 @@ export class GraphSession implements Session {
   /** The same, where it is a checkpoint that this very run came to. */
   readonly #own: CheckpointTuple | undefined;
   readonly #headBefore: string | null;
+  /** Of a run that begins from nothing: where the heads of lasting subgraphs were before it. */
+  readonly #headsBefore: Readonly<Record<string, string>>;
   readonly #modes: ReadonlySet<string>;
   readonly #intake = new Intake<GraphChunk | GraphEvent>();
   readonly #steps = new Steps();
@@ -107,7 +109,12 @@ export class GraphSession implements Session {
     handleLLMNewToken: () => this.#behind,
   };
 
-  private constructor(made: Made, work: Assignment, head: CheckpointTuple | undefined) {
+  private constructor(
+    made: Made,
+    work: Assignment,
+    head: CheckpointTuple | undefined,
+    heads: ReadonlyMap<string, string>,
+  ) {
     this.#made = made.graph;
     this.#notMade = made.error;
     this.#work = work;
@@ -116,6 +123,7 @@ export class GraphSession implements Session {
     const isOwn = head !== undefined && marks.run_id === work.run.record.runId;
     this.#own = isOwn && marks.prepares !== true ? head : undefined;
     this.#headBefore = isOwn ? (marks.head_before ?? null) : (head?.checkpoint.id ?? null);
+    this.#headsBefore = isOwn ? (marks.heads_before ?? {}) : Object.fromEntries(heads);
     this.#unfinished = this.#own ? new Unfinished(marks.log_offset, marks.attempt) : new Unfinished();
     this.#retries = this.#made && Retries.for(this.#made);
     this.#modes = new Set(work.request.modes ?? defaultModes);
@@ -131,8 +139,16 @@ export class GraphSession implements Session {
   }
 
   static async open(agent: GraphAgent, work: Assignment): Promise<GraphSession> {
-    const [made, head] = await Promise.all([make(agent, work), headOf(work.saver, work.run.record.threadId)]);
-    return new GraphSession(made, work, head);
+    const { saver, request } = work;
+    const { threadId } = work.run.record;
+    const [made, head, heads] = await Promise.all([
+      make(agent, work),
+      headOf(saver, threadId),
+      request.fromNothing === true ? saver.heads(threadId) : new Map<string, string>(),
+    ]);
+    // Those with task ids in them are of one line only.
+    const lasting = new Map([...heads].filter(([ns]) => ns !== "" && !ns.includes(":")));
+    return new GraphSession(made, work, head, lasting);
   }
 
   get #graph(): Graph {
@@ -142,6 +158,11 @@ export class GraphSession implements Session {
 
   get #inside(): GraphInside | undefined {
     return this.#made as unknown as GraphInside | undefined;
+  }
+
+  get asked(): readonly FlatMessage[] {
+    const { request, run } = this.#work;
+    return askedOf(this.#inside, request, run.record.runId);
   }
 
   recall(part: Part, offset: number): void {
@@ -221,6 +242,7 @@ export class GraphSession implements Session {
     const graph = this.#inside!;
     const gates = gatesOf(graph, request);
     if (attempt.writer.attempt === 1 || !hasGates(graph, gates)) return false;
+    if (request.fromNothing === true && this.#own === undefined) return false;
     const tuple = await headOf(saver, threadId);
     if (tuple === undefined) return false;
     return await isAtGate(
@@ -254,6 +276,7 @@ export class GraphSession implements Session {
     await this.drainWrites();
     if (typeof outcome === "object" && outcome.cancelled === "discard") {
       await this.#fenced().discardRun(threadId, runId, { head: this.#headBefore });
+      await this.#restoreHeads();
       return null;
     }
     if (typeof outcome === "object" || outcome === "failed") return await this.#saveUnfinished(outcome);
@@ -276,7 +299,10 @@ export class GraphSession implements Session {
     const fenced = this.#fenced({ before: (write) => this.#beforeWrite(write) });
     const isHead = this.#head?.checkpoint.id === (await this.#work.saver.head(threadId));
     const head = isHead ? this.#head : undefined;
-    this.#saver = new GraphSaver(fenced, (error) => this.#onRefusal(error), head);
+    this.#saver = new GraphSaver(fenced, (error) => this.#onRefusal(error), {
+      ...(head === undefined || !this.#isOnLine(head) ? {} : { head }),
+      isSeen: (each) => this.#isOnLine(each),
+    });
     const graph = withSaver(this.#graph, this.#saver);
     // Nobody is waited for here once the attempt is stopped: a router may have taken its time.
     attempt.signal.throwIfAborted();
@@ -312,12 +338,12 @@ export class GraphSession implements Session {
     if (this.#own !== undefined) return { input: null };
     const { run, request, saver } = this.#work;
     const { runId, threadId } = run.record;
-    const { checkpointId } = request;
-    const isElsewhere = checkpointId !== undefined && checkpointId !== this.#headBefore;
+    const { checkpointId, fromNothing = false } = request;
+    const isElsewhere = fromNothing || (checkpointId !== undefined && checkpointId !== this.#headBefore);
     const head = this.#head;
     const isPrepared = head !== undefined && marksOf(head).run_id === runId;
-    const from = isElsewhere && !isPrepared ? await tupleAt(saver, threadId, checkpointId) : head;
-    const place = isElsewhere && !isPrepared ? { checkpointId } : {};
+    const from = isElsewhere && !isPrepared ? await this.#beginning() : head;
+    const place = isElsewhere && !isPrepared && checkpointId !== undefined ? { checkpointId } : {};
 
     const { stop, as } = from === undefined ? ({} as Marks) : marksOf(from);
     if (isNewTurn(request)) {
@@ -349,6 +375,19 @@ export class GraphSession implements Session {
     this.#goOnFrom(from!);
     // As a command, LangGraph would begin a step of its own with it, and do again what had finished.
     return { input: onlyUpdates ? null : input };
+  }
+
+  /** The checkpoint that the run was asked to begin with; undefined: from nothing. */
+  async #beginning(): Promise<CheckpointTuple | undefined> {
+    const { run, request, saver } = this.#work;
+    const { checkpointId } = request;
+    return checkpointId === undefined ? undefined : await tupleAt(saver, run.record.threadId, checkpointId);
+  }
+
+  /** Whether a head is one that the run goes on from: one that begins from nothing has only its own. */
+  #isOnLine(head: CheckpointTuple): boolean {
+    const { run, request } = this.#work;
+    return request.fromNothing !== true || marksOf(head).run_id === run.record.runId;
   }
 
   #goOnFrom(shown: CheckpointTuple): void {
@@ -511,8 +550,8 @@ export class GraphSession implements Session {
     const head = await headOf(saver, threadId);
     const isOwn = head !== undefined && marksOf(head).run_id === runId;
     const hasBegun = isOwn && marksOf(head).prepares !== true;
-    const isElsewhere = request.checkpointId !== undefined && !isOwn;
-    const from = isElsewhere ? await tupleAt(saver, threadId, request.checkpointId!) : head;
+    const isElsewhere = (request.checkpointId !== undefined || request.fromNothing === true) && !isOwn;
+    const from = isElsewhere ? await this.#beginning() : head;
     const closing = this.#closing({
       saver: this.#fenced({ branch: keep !== "thread" }),
       marks: {
@@ -524,7 +563,7 @@ export class GraphSession implements Session {
     });
     let checkpointId: string | null;
     if (!hasBegun && isNewTurn(request)) {
-      const messages = inputMessages(request.input, runId).map((message) => toBaseMessage(message as never));
+      const messages = readable(request.input, runId).map((message) => toBaseMessage(message as never));
       checkpointId = await closing.keepInput(from, messages, withMessages(request.input, messages));
     } else if (from === undefined) checkpointId = null;
     else if (marksOf(from).stop !== undefined) checkpointId = from.checkpoint.id;
@@ -549,6 +588,28 @@ export class GraphSession implements Session {
       }
       await fenced.setHead(threadId, tuple?.checkpoint.id ?? null, ns);
     }
+    await this.#restoreHeads();
+  }
+
+  /** A lasting subgraph's line of a run that began from nothing leads back to nowhere. */
+  async #restoreHeads(): Promise<void> {
+    const fenced = this.#fenced();
+    for (const [ns, id] of Object.entries(this.#headsBefore)) {
+      await fenced.setHead(this.#work.run.record.threadId, id, ns);
+    }
+  }
+
+  /** The heads of all namespaces that the run goes on from. */
+  async #heads(): Promise<Map<string, string>> {
+    const { run, request, saver } = this.#work;
+    const { threadId } = run.record;
+    const heads = await saver.heads(threadId);
+    if (request.fromNothing !== true) return heads;
+    for (const ns of heads.keys()) {
+      const head = await headOf(saver, threadId, ns);
+      if (head === undefined || !this.#isOnLine(head)) heads.delete(ns);
+    }
+    return heads;
   }
 
   #closing(options: {
@@ -561,6 +622,7 @@ export class GraphSession implements Session {
       ...options,
       graph: this.#inside,
       threadId: this.#work.run.record.threadId,
+      heads: () => this.#heads(),
       isAside: (id) => this.#witness.isAside(id),
       isInTool: (task) => this.#witness.isInTool(task),
       told: (ns) => (this.#isBegun ? [] : this.#unfinished.updates(ns)),
@@ -597,6 +659,7 @@ export class GraphSession implements Session {
       attempt: attempt.writer.attempt,
       log_offset: offset,
       head_before: this.#headBefore,
+      ...(Object.keys(this.#headsBefore).length === 0 ? {} : { heads_before: { ...this.#headsBefore } }),
     };
   }
 
