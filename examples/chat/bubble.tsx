@@ -1,5 +1,6 @@
 /** One message, with what can be done about it. It renders again only when it has changed. */
-import type { Message, ThreadHook } from "@throughline/client/react";
+import type { Message } from "@throughline/client";
+import type { ThreadHook } from "@throughline/client/react";
 import { memo } from "react";
 
 type Props = { message: Message } & Pick<ThreadHook, "edit" | "regenerate" | "select">;

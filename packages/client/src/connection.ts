@@ -6,7 +6,6 @@ import {
   type AgentInfo,
   type ErrorFrame,
   type EventFrame,
-  type Filter,
   type Method,
   type Params,
   ProtocolError,
@@ -14,8 +13,10 @@ import {
   type RunRecord,
   type ServerFrame,
 } from "@throughline/protocol";
+import type { Agents, StartOf } from "./agents.ts";
 import { type ConnectionClosedError, ConnectionLostError, UsageError } from "./errors.ts";
 import { type ConnectionState, Link, type TokenSource } from "./link.ts";
+import type { StartParams } from "./params.ts";
 import {
   type Clock,
   defaultWebSocket,
@@ -27,6 +28,7 @@ import {
 import { type AttachOptions, type CancelOptions, Run, type RunHandle, type RunPort } from "./run.ts";
 import type { Socket } from "./socket.ts";
 import { allRuns, Thread } from "./thread.ts";
+import { Watch, type Watching, type WatchPort, type WatchSink } from "./watch.ts";
 
 export interface ConnectOptions {
   /** A function is asked again when what it gave was refused (close code 4401). */
@@ -53,17 +55,6 @@ export interface ConnectOptions {
   random?: () => number;
 }
 
-/** The params of `run.start`. The run is always subscribed to: `detach()` from one that is not to be followed. */
-export interface StartParams
-  extends Omit<Params<"run.start">, "subscribe" | "pages" | "input" | "config" | "metadata"> {
-  /** Anything that JSON can carry; so are the next two. */
-  input?: unknown;
-  config?: Record<string, unknown>;
-  metadata?: Record<string, unknown>;
-  /** Which parts to follow. It is not sent with the start: the run produces what `modes` says. */
-  filter?: Filter;
-}
-
 /**
  * What becomes of a command whose socket died before the answer: `resend` on the next one; `reject`, for it may have been
  * done, and must not be done twice; `drop`, for it meant that socket only.
@@ -84,18 +75,28 @@ interface Pending {
 /** Commands that must not be sent twice. `run.start` may be: it always carries an idempotency key. */
 const onceOnly: ReadonlySet<Method> = new Set(["thread.update"]);
 
-/** Opens a connection, and keeps it open until `close()`. It answers at once; `state` says how it is going. */
-export function connect(url: string, options: ConnectOptions = {}): Connection {
-  return new Connection(url, options);
+/**
+ * Opens a connection, and keeps it open until `close()`. It answers at once; `state` says how it is going. With the type
+ * of what the worker serves, `connect<typeof agents>(url)`, it knows the agents' names, inputs, states and custom data.
+ */
+export function connect<A extends Agents = Agents>(url: string, options: ConnectOptions = {}): Connection<A> {
+  return new Connection<A>(url, options);
 }
 
-export class Connection {
+export class Connection<A extends Agents = Agents> {
+  /** Of types alone: what `connect` was told of the agents. */
+  declare readonly "~agents": A;
   readonly #link: Link;
   readonly #clock: Clock;
   readonly #stateListeners = new Set<(state: ConnectionState) => void>();
   readonly #pending = new Map<number, Pending>();
   readonly #runs = new Map<string, RunHandle>();
+  readonly #watches = new Map<string | undefined, Watch>();
+  readonly #allSinks = new Set<WatchSink>();
+  /** Answers come in any order: a watch must not overtake the end of the one before it. */
+  readonly #unwatching = new Set<string | undefined>();
   readonly #port: RunPort;
+  readonly #watchPort: WatchPort;
   #lastId = 0;
   #closed: ConnectionClosedError | undefined;
 
@@ -110,6 +111,7 @@ export class Connection {
     this.#clock = options.clock ?? systemClock;
     const random = options.random ?? Math.random;
     this.#port = this.#runPort(random, options.bufferSize ?? 1 << 20, options.maxSnapshotSize ?? 1 << 27);
+    this.#watchPort = this.#makeWatchPort(random);
     this.#link = new Link(
       url,
       {
@@ -162,8 +164,8 @@ export class Connection {
    * caller's or one that is made up here, sees to it that the run starts once.
    * Throws ProtocolError: `no_such_agent`, `thread_busy`, `invalid_argument`, …
    */
-  start(params: StartParams): Promise<Run> {
-    const { filter, ...command } = params;
+  start(params: StartOf<A>): Promise<Run> {
+    const { filter, ...command } = params as StartParams;
     // An implicit subscription has no filter; a filtered run is subscribed to by itself.
     const subscribe = filter === undefined;
     const withKey = {
@@ -238,6 +240,50 @@ export class Connection {
     return new Promise((resolve, reject) => this.#send(method, params, resolve, reject));
   }
 
+  /**
+   * Watches a thread, and follows its runs; without an id, all of the owner's threads. It replaces an earlier watch of the
+   * same. For stores: an application has `conversation()` and `threads()`.
+   */
+  watch(threadId: string | undefined, sink: WatchSink): Watching {
+    if (threadId === undefined) return this.#watchAll(sink);
+    this.#watches.get(threadId)?.stop();
+    return this.#watch(threadId, sink);
+  }
+
+  /** There is one watch of all threads on a socket, whoever wants to be told. */
+  #watchAll(sink: WatchSink): Watching {
+    const sinks = this.#allSinks;
+    sinks.add(sink);
+    const known = this.#watches.get(undefined);
+    const each = (tell: (sink: WatchSink) => void) => () => {
+      for (const sink of sinks) tell(sink);
+    };
+    const watch =
+      known ??
+      this.#watch(undefined, {
+        watched: () => {},
+        event: (event) => each((sink) => sink.event(event, undefined))(),
+        reset: each((sink) => sink.reset()),
+        deleted: () => {},
+        failed: (error) => each((sink) => sink.failed(error))(),
+      });
+    return {
+      get isLive() {
+        return watch.isLive;
+      },
+      stop: () => {
+        if (sinks.delete(sink) && sinks.size === 0) watch.stop();
+      },
+    };
+  }
+
+  #watch(threadId: string | undefined, sink: WatchSink): Watch {
+    const watch: Watch = new Watch(threadId, this.#watchPort, sink);
+    this.#watches.set(threadId, watch);
+    if (this.#port.isOnline && !this.#unwatching.has(threadId)) watch.online();
+    return watch;
+  }
+
   #nextId(): number {
     this.#lastId += 1;
     return this.#lastId;
@@ -287,6 +333,7 @@ export class Connection {
       else if (pending.whenLost === "drop") this.#pending.delete(id);
     }
     for (const { subscription } of this.#runs.values()) subscription.online();
+    for (const watch of this.#watches.values()) watch.online();
   }
 
   #onDown(socket: Socket, current: boolean): void {
@@ -299,6 +346,8 @@ export class Connection {
     }
     if (!current) return;
     for (const { subscription } of this.#runs.values()) subscription.offline();
+    this.#unwatching.clear();
+    for (const watch of this.#watches.values()) watch.offline();
   }
 
   #onClosed(error: ConnectionClosedError): void {
@@ -344,6 +393,15 @@ export class Connection {
       case "run.unsubscribed":
         this.#runs.get(frame.params.runId)?.subscription.onUnsubscribed();
         break;
+      case "thread.events":
+        this.#watches.get(frame.params.threadId)?.onEvents(frame.params);
+        break;
+      case "thread.reset":
+        this.#watches.get(frame.params.threadId)?.onReset(frame.params);
+        break;
+      case "thread.unwatched":
+        this.#watches.get(frame.params.threadId)?.onUnwatched(frame.params);
+        break;
       case "server.draining":
         this.#link.drain(frame.params.retryInMs);
         break;
@@ -377,6 +435,37 @@ export class Connection {
       },
       cancel: (runId, options) => this.cancel(runId, options),
       record: (runId) => this.getRun(runId),
+    };
+  }
+
+  #makeWatchPort(random: () => number): WatchPort {
+    const connection = this;
+    return {
+      clock: this.#clock,
+      random,
+      get isOnline() {
+        return connection.#port.isOnline;
+      },
+      watch: (params, answered) =>
+        this.#send("thread.watch", params, answered, (error) => answered(error as ProtocolError), "drop"),
+      unwatch: (watch, tell) => {
+        const { threadId } = watch;
+        if (this.#watches.get(threadId) === watch) this.#watches.delete(threadId);
+        if (!tell || !this.#port.isOnline) return;
+        this.#unwatching.add(threadId);
+        const answered = () => {
+          if (this.#unwatching.delete(threadId)) this.#watches.get(threadId)?.online();
+        };
+        this.#send("thread.unwatch", threadId === undefined ? {} : { threadId }, answered, answered, "drop");
+      },
+      lead: ({ runId, epoch }, threadId) => {
+        if (!this.#runs.has(runId)) {
+          const options = { isLed: true, threadId, ...(typeof epoch === "string" && { epoch }) };
+          new Run(runId, options, this.#port);
+          this.#runs.get(runId)!.subscription.started();
+        }
+        return this.#runs.get(runId)!;
+      },
     };
   }
 }

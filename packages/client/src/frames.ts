@@ -55,6 +55,10 @@ function isEvent(method: string, params: Record<string, unknown>): boolean {
       );
     case "run.reset":
       return typeof params.epoch === "string";
+    case "thread.events":
+      return isCount(params.offset) && params.offset > 0 && Array.isArray(params.events);
+    case "thread.reset":
+      return typeof params.epoch === "string" && isCount(params.offset);
     default:
       return true;
   }

@@ -1,13 +1,14 @@
 /** What a run's story is told in, and how it ends. */
-import type {
-  Ending,
-  EventParams,
-  FlatMessage,
-  LifecycleData,
-  LifecyclePart,
-  Part,
-  RunRecord,
-  UnfinishedCall,
+import {
+  type Ending,
+  type EventParams,
+  type FlatMessage,
+  isEnding,
+  type LifecycleData,
+  type LifecyclePart,
+  type Part,
+  type RunRecord,
+  type UnfinishedCall,
 } from "@throughline/protocol";
 
 /** A part and its position in the run's log. */
@@ -37,6 +38,8 @@ export type RunEvent =
       readonly complete: string[];
       /** The tool calls that were being streamed, by the id of their message. */
       readonly calls: Record<string, UnfinishedCall[]>;
+      /** The messages that the run's input brought. */
+      readonly asked?: FlatMessage[];
     }
   | { readonly kind: "reset"; readonly epoch: string; readonly reason: string };
 
@@ -51,12 +54,12 @@ export function partEvent(offset: number, part: Part): RunEvent {
 }
 
 export function snapshotEvent(params: EventParams<"run.snapshot">): RunEvent {
-  const { offset, messages, values = {}, complete = [], calls = {} } = params;
-  return { kind: "snapshot", offset, messages, values, complete, calls };
+  const { offset, messages, values = {}, complete = [], calls = {}, asked = [] } = params;
+  return { kind: "snapshot", offset, messages, values, complete, calls, asked };
 }
 
 export function isEndingData(data: LifecycleData): data is EndingData {
-  return data.event !== "started" && data.event !== "resumed" && data.event !== "rewound";
+  return isEnding(data.event);
 }
 
 /** The ending part's data, as the record of an ended run tells it. Undefined: the run has not ended. */

@@ -38,6 +38,12 @@ export interface AttachOptions {
   filter?: Filter;
 }
 
+/** Of a run that is followed because its thread is watched. */
+interface LedOptions extends AttachOptions {
+  isLed?: boolean;
+  threadId?: string;
+}
+
 export interface CancelOptions {
   /** What becomes of the partial answer. @default `thread`, the conversation goes on from it */
   keep?: Keep;
@@ -78,6 +84,7 @@ export class Run implements AsyncIterable<OffsetPart> {
   readonly #handle: RunHandle;
   readonly #subscription: Subscription;
   readonly #listeners = new Set<() => void>();
+  readonly #observers = new Set<(event: RunEvent) => void>();
 
   #threadId: string | undefined;
   #status: RunStatus = "queued";
@@ -99,8 +106,9 @@ export class Run implements AsyncIterable<OffsetPart> {
   /** Where "head" is, the first answer will tell. */
   #fromHead: boolean;
 
-  constructor(runId: string, options: AttachOptions, port: RunPort) {
+  constructor(runId: string, options: LedOptions, port: RunPort) {
     this.runId = runId;
+    this.#threadId = options.threadId;
     this.#port = port;
     this.#fromHead = options.after === "head";
     this.#readTo = this.#offset = options.after === "head" ? 0 : (options.after ?? 0);
@@ -109,8 +117,7 @@ export class Run implements AsyncIterable<OffsetPart> {
     });
     // An application that does not ask how the run ended is not to die of the answer.
     this.ended.catch(() => {});
-    const from = { after: options.after ?? 0, epoch: options.epoch, filter: options.filter };
-    this.#subscription = new Subscription(runId, from, port, {
+    this.#subscription = new Subscription(runId, { ...options, after: options.after ?? 0 }, port, {
       part: (offset, part, size) => this.#take(partEvent(offset, part), size),
       skipped: (offset, to) => this.#take({ kind: "skipped", offset, to }, smallSize),
       snapshot: (snapshot, size) => this.#take(snapshotEvent(snapshot), size),
@@ -190,6 +197,12 @@ export class Run implements AsyncIterable<OffsetPart> {
     return () => this.#listeners.delete(listener);
   }
 
+  /** Calls the observer with every event that the fold takes in, as it does. Answers how to stop that. */
+  onEvent(observer: (event: RunEvent) => void): () => void {
+    this.#observers.add(observer);
+    return () => this.#observers.delete(observer);
+  }
+
   /** Stops the run: see `connection.cancel`. */
   cancel(options: CancelOptions = {}): Promise<Result<"run.cancel">> {
     return this.#port.cancel(this.runId, options);
@@ -249,11 +262,13 @@ export class Run implements AsyncIterable<OffsetPart> {
     if (event.kind === "reset") {
       this.#fold = new Fold();
       this.#offset = 0;
+      for (const observe of this.#observers) observe(event);
       return;
     }
     const to = event.kind === "skipped" ? event.to : event.offset;
     if (to <= this.#offset) return;
     this.#offset = to;
+    for (const observe of this.#observers) observe(event);
     if (event.kind === "snapshot") {
       this.#fold = Fold.from(event);
     } else if (event.kind !== "skipped") {

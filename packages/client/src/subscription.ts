@@ -85,16 +85,24 @@ export class Subscription {
   #fruitless = 0;
   #rest: unknown;
   #unsubscribing = false;
+  /** A watch of the run's thread asks for it on a new socket. */
+  isLed: boolean;
 
   constructor(
     runId: string,
-    from: { after: number | "head"; epoch?: string | undefined; filter?: Filter | undefined },
+    from: {
+      after: number | "head";
+      epoch?: string | undefined;
+      filter?: Filter | undefined;
+      isLed?: boolean | undefined;
+    },
     port: SubscriptionPort,
     sink: SubscriptionSink,
   ) {
     this.runId = runId;
     this.#next = from.after === "head" ? undefined : from.after + 1;
     this.#epoch = from.epoch;
+    this.isLed = from.isLed ?? false;
     this.#filter = from.filter;
     this.#port = port;
     this.#sink = sink;
@@ -113,7 +121,7 @@ export class Subscription {
     return this.#phase === "done";
   }
 
-  /** The answer to `run.start` opened the subscription on the current socket. */
+  /** The answer to `run.start`, or to a watch, opened the subscription on the current socket. */
   started(): void {
     if (this.#phase === "done" || this.#phase === "paused") return;
     this.#toPhase("live");
@@ -123,6 +131,11 @@ export class Subscription {
   online(): void {
     this.#unsubscribing = false;
     this.#fruitless = 0;
+    if (!this.isLed) this.ask();
+  }
+
+  /** Asks for what is due, unless nothing is. */
+  ask(): void {
     if (this.#phase !== "done" && this.#phase !== "paused") this.#ask();
   }
 

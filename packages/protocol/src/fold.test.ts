@@ -695,6 +695,52 @@ describe("properties", () => {
   });
 });
 
+describe("asked in the middle", () => {
+  it("says at every offset what a fold of the parts up to it says, whenever it is asked", () => {
+    const anyPart = fc.oneof(
+      { weight: 9, arbitrary: storyPart },
+      { weight: 1, arbitrary: fc.nat(12).map((to) => rewound(to)) },
+    );
+    fc.assert(
+      fc.property(fc.array(fc.tuple(anyPart, fc.boolean()), { maxLength: 30 }), (steps) => {
+        const folded = new Fold();
+        const parts = steps.map(([part]) => part);
+        for (const [i, [part, asks]] of steps.entries()) {
+          folded.add(part, i + 1);
+          if (!asks) continue;
+          expect(folded.messages()).toEqual(fold(parts.slice(0, i + 1)).messages());
+        }
+      }),
+    );
+  });
+
+  it("makes only those anew that something has come for", () => {
+    const folded = fold([
+      chunk("a", "1"),
+      chunk("b", "2"),
+      update({ messages: [{ type: "ai", id: "c", content: "3" }] }),
+    ]);
+    const before = folded.messages();
+    folded.add(chunk("b", "+"), 4);
+    const after = folded.messages();
+    expect(after.map((each, i) => each === before[i])).toEqual([true, false, true]);
+    expect(contents(folded)).toEqual(["1", "2+", "3"]);
+  });
+
+  it("knows what was said aside", () => {
+    const aside: Part = {
+      type: "messages",
+      ns: [],
+      data: [{ type: "AIMessageChunk", id: "a", content: "x" }, { aside: { tool_call_id: "t" } }],
+    };
+    expect(
+      fold([aside, chunk("b", "y")])
+        .messages()
+        .map((each) => each.aside),
+    ).toEqual([true, undefined]);
+  });
+});
+
 describe("a state that brings a message anew", () => {
   it("leaves none of its fields: what is brought once more is there", () => {
     const whole = { type: "ai", id: "a", content: "x" };

@@ -7,6 +7,7 @@
  * - the text of a message is the concatenation of its chunks' content, code unit for code unit;
  * - `rewound {to}` takes back every non-lifecycle part above `to`;
  * - an unfinished tool call is never in a message: what is streamed of calls stands beside it, in `calls`;
+ * - a message that nothing was added to is the same object as before, and costs nothing to ask for again;
  * - a fold that goes on from a snapshot comes to the same messages and values as one of all parts (messages have ids).
  */
 import { isRecord } from "./is-record.ts";
@@ -24,6 +25,8 @@ interface OpenMessage {
   fields: Record<string, unknown>;
   node: string | undefined;
   ns: readonly string[];
+  /** What its metadata say of it: no message of the conversation. */
+  aside: boolean;
   /** The chunks' strings. `ends` holds (offset, length of `text` then) pairs, of each chunk that is not in `blocks`. */
   text: string;
   ends: number[];
@@ -66,6 +69,17 @@ export interface FoldedMessage {
    * message: it has its `tool_calls` then. They are never in `message`, nor in a checkpoint.
    */
   calls: readonly UnfinishedCall[];
+  /** It was said for a tool's call, or for a router: no message of the conversation. */
+  aside?: true;
+}
+
+/** What the base, updates and states say of a message. `at`: where the newest of them stands. */
+interface Told {
+  message: FlatMessage;
+  complete: boolean;
+  calls: readonly UnfinishedCall[];
+  since: number;
+  at: number;
 }
 
 /** What is stored when a log is trimmed: a fold that later parts can be added to. */
@@ -90,6 +104,13 @@ export class Fold {
   /** The message that the last chunk belonged to: tokens come in long rows of the same id. */
   #lastId: string | undefined;
   #last: OpenMessage | undefined;
+  /** The messages when they were last asked for, and where each is among them; undefined: to be made anew. */
+  #list: FoldedMessage[] | undefined;
+  #values: Record<string, unknown> | undefined;
+  readonly #places = new Map<string, number>();
+  readonly #told = new Map<string, Told>();
+  /** The ids of those that something has come for since. */
+  readonly #dirty = new Set<string>();
 
   /** A fold that goes on from what an earlier one added up to. */
   static from(snapshot: FoldSnapshot): Fold {
@@ -101,6 +122,8 @@ export class Fold {
   /** Makes what an earlier fold added up to the beginning of this one, which must be empty. */
   restore(snapshot: FoldSnapshot): void {
     this.#base = snapshot;
+    this.#list = undefined;
+    this.#values = undefined;
     this.#asked = snapshot.asked ?? [];
     this.#offset = snapshot.offset;
   }
@@ -159,57 +182,94 @@ export class Fold {
    * place of what was streamed of it before; what is streamed after is added to it.
    */
   messages(): FoldedMessage[] {
-    const byId = new Map<string, FoldedMessage & { since: number; at: number }>();
+    if (this.#list === undefined) this.#list = this.#makeList();
+    for (const id of this.#dirty) {
+      const place = this.#places.get(id) ?? this.#list.length;
+      this.#places.set(id, place);
+      this.#list[place] = this.#close(id);
+    }
+    this.#dirty.clear();
+    return [...this.#list];
+  }
+
+  #makeList(): FoldedMessage[] {
+    this.#told.clear();
+    this.#places.clear();
+    this.#dirty.clear();
     const whole = new Set(this.#base?.complete);
     const unfinished = new Map(Object.entries(this.#base?.calls ?? {}));
     for (const message of this.#base?.messages ?? []) {
-      const id = message.id ?? `base-${byId.size}`;
-      const complete = whole.has(id);
+      const id = message.id ?? `base-${this.#told.size}`;
       const calls = unfinished.get(id) ?? none;
-      byId.set(id, { message, node: undefined, ns: [], complete, calls, since: 0, at: 0 });
+      this.#told.set(id, { message, complete: whole.has(id), calls, since: 0, at: 0 });
     }
-    for (const { offset, values } of this.#changes) {
-      for (const message of messagesOf(values.messages)) {
-        const id = message.id ?? `${offset}-${byId.size}`;
-        const since = byId.get(id)?.since ?? offset;
-        byId.set(id, { message, node: undefined, ns: [], complete: true, calls: none, since, at: offset });
-      }
-    }
-    for (const [id, open] of this.#open) {
-      const { node, ns } = open;
-      const known = byId.get(id);
-      const since = Math.min(open.since, known?.since ?? open.since);
-      if (known !== undefined && known.at >= open.until) byId.set(id, { ...known, node, ns, since });
-      else {
-        const after = known?.at ?? 0;
-        const message = closeMessage(open, known?.message, after);
-        const complete = known === undefined && open.until < open.wholeBelow;
-        const calls = closeCalls(open.calls, known?.calls ?? none, after);
-        byId.set(id, { message, node, ns, complete, calls, since, at: open.until });
-      }
-    }
-    return [...byId.values()]
-      .sort((a, b) => a.since - b.since)
-      .map(({ message, node, ns, complete, calls }) => ({ message, node, ns, complete, calls }));
+    for (const change of this.#changes) this.#tell(change);
+    const since = new Map([...this.#told].map(([id, told]) => [id, told.since]));
+    for (const [id, open] of this.#open) since.set(id, Math.min(open.since, since.get(id) ?? open.since));
+    return [...since]
+      .sort(([, a], [, b]) => a - b)
+      .map(([id], place) => {
+        this.#places.set(id, place);
+        return this.#close(id);
+      });
   }
 
-  /** The state's keys but `messages`, as updates and states set them. */
+  /** Takes in the messages of an update or a state. */
+  #tell({ offset, values }: Change): void {
+    for (const message of messagesOf(values.messages)) {
+      const id = message.id ?? `${offset}-${this.#told.size}`;
+      const since = this.#told.get(id)?.since ?? offset;
+      this.#told.set(id, { message, complete: true, calls: none, since, at: offset });
+      this.#dirty.add(id);
+    }
+  }
+
+  /** What was told of a message, and what was streamed of it since. */
+  #close(id: string): FoldedMessage {
+    const told = this.#told.get(id);
+    const open = this.#open.get(id);
+    if (open === undefined) {
+      const { message, complete, calls } = told!;
+      return { message, node: undefined, ns: [], complete, calls };
+    }
+    const { node, ns } = open;
+    const aside = open.aside ? { aside: true as const } : {};
+    if (told !== undefined && told.at >= open.until) {
+      const { message, complete, calls } = told;
+      return { message, node, ns, complete, calls, ...aside };
+    }
+    const after = told?.at ?? 0;
+    const message = closeMessage(open, told?.message, after);
+    const complete = told === undefined && open.until < open.wholeBelow;
+    return {
+      message,
+      node,
+      ns,
+      complete,
+      calls: closeCalls(open.calls, told?.calls ?? none, after),
+      ...aside,
+    };
+  }
+
+  /** The state's keys but `messages`, as updates and states set them; the same object until one does. */
   values(): Record<string, unknown> {
+    if (this.#values !== undefined) return this.#values;
     const from = this.#changes.findLastIndex((change) => change.whole);
     const values: Record<string, unknown> = from === -1 ? { ...this.#base?.values } : {};
     for (const change of from === -1 ? this.#changes : this.#changes.slice(from)) {
       for (const key in change.values) setOwn(values, key, change.values[key]);
     }
     delete values.messages;
+    this.#values = values;
     return values;
   }
 
   /** The text of the message with this id, or of the newest that has any. */
   text(id?: string): string {
-    const texts = this.messages()
-      .filter(({ message }) => id === undefined || message.id === id)
-      .map(({ message }) => textOf(message.content));
-    return texts.findLast((text) => text !== "") ?? "";
+    const isIt = ({ message }: FoldedMessage) =>
+      (id === undefined || message.id === id) && textOf(message.content) !== "";
+    const found = this.messages().findLast(isIt);
+    return found === undefined ? "" : textOf(found.message.content);
   }
 
   #chunk(chunk: FlatMessage, metadata: Record<string, unknown>, ns: readonly string[], offset: number): void {
@@ -224,6 +284,8 @@ export class Fold {
       }
     }
     open.until = offset;
+    // Who never asks for the messages, as a worker, does not keep book of them.
+    if (this.#list !== undefined) this.#dirty.add(id);
     const { content, tool_call_chunks: pieces } = chunk;
     if (pieces !== undefined && hasPieces(chunk)) {
       for (const piece of pieces as unknown[]) addPiece(open.calls, piece, offset);
@@ -269,6 +331,7 @@ export class Fold {
       fields,
       node: typeof node === "string" ? node : undefined,
       ns,
+      aside: isRecord(metadata.aside),
       text: "",
       ends: [],
       blocks: [],
@@ -296,19 +359,27 @@ export class Fold {
     if (whole) {
       // A whole state makes what came before it redundant for a reader, but a rewind may need it again.
       const last = this.#changes.at(-1);
-      if (last?.whole && last.offset === offset) this.#changes.pop();
+      if (last?.whole && last.offset === offset) {
+        this.#changes.pop();
+        this.#list = undefined;
+      }
     }
     for (const { id } of messagesOf(values.messages)) {
       const open = id === undefined ? undefined : this.#open.get(id);
       if (open !== undefined) open.fields = {};
     }
-    this.#changes.push({ offset, whole, values });
+    this.#values = undefined;
+    const change = { offset, whole, values };
+    this.#changes.push(change);
+    if (this.#list !== undefined) this.#tell(change);
   }
 
   #rewind(to: number): void {
     // A snapshot cannot be cut: where some of it is above `to`, all of it goes.
     if (this.#base !== undefined && to < this.#base.offset) this.#base = undefined;
     this.#changes = this.#changes.filter((change) => change.offset <= to);
+    this.#list = undefined;
+    this.#values = undefined;
     this.#last = undefined;
     this.#lastId = undefined;
     for (const [id, open] of this.#open) {
@@ -335,11 +406,12 @@ function cutEnds(ends: number[], to: number): number {
   return ends.at(-1) ?? 0;
 }
 
-/** The length that the text had at `offset`. */
+/** The length that the text had at `offset`. What is asked for is most often the beginning, or the end. */
 function lengthAt(ends: readonly number[], offset: number): number {
-  let length = 0;
-  for (let i = 0; i < ends.length && ends[i]! <= offset; i += 2) length = ends[i + 1]!;
-  return length;
+  let i = ends.length;
+  if (i > 0 && ends[0]! > offset) return 0;
+  while (i > 0 && ends[i - 2]! > offset) i -= 2;
+  return ends[i - 1] ?? 0;
 }
 
 /** Assigns without ever reaching a setter: a key of the wire may be `__proto__`. */

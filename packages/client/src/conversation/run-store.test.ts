@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
-import { type Connection, connect } from "./connection.ts";
+import { type Connection, connect } from "../connection.ts";
+import { type Peer, parts, ScriptedGateway } from "../testing/index.ts";
 import { holdStore, RunStore, targetKey } from "./run-store.ts";
-import { type Peer, parts, ScriptedGateway } from "./testing/index.ts";
 
 const { token, call, custom, started, rewound, completed } = parts;
 

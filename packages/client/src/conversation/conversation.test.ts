@@ -1,0 +1,624 @@
+import { type FlatMessage, lifecycle, type Part, type ThreadRun } from "@throughline/protocol";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { WebSocket } from "ws";
+import { type Connection, connect } from "../connection.ts";
+import { parts, ScriptedGateway, ScriptedThread } from "../testing/index.ts";
+import { type Conversation, type ConversationOptions, type ConversationView, conversation } from "./index.ts";
+
+let gateway: ScriptedGateway;
+let thread: ScriptedThread;
+let connection: Connection;
+let chat: Conversation;
+/** Every snapshot that was drawn. */
+let views: ConversationView[];
+
+beforeEach(async () => {
+  gateway = await ScriptedGateway.listen();
+  thread = new ScriptedThread();
+  thread.serve(gateway);
+  connection = connect(gateway.url, { WebSocket });
+  views = [];
+});
+
+afterEach(async () => {
+  chat?.close();
+  connection.close();
+  await gateway.close();
+});
+
+function open(options: Partial<ConversationOptions> = {}): Conversation {
+  chat = conversation(connection, { agent: "chat", threadId: "t1", ...options } as ConversationOptions);
+  chat.subscribe(() => views.push(chat.getSnapshot()));
+  return chat;
+}
+
+const human = (id: string, content: string): FlatMessage => ({ type: "human", id, content });
+const ai = (id: string, content: string, more: object = {}): FlatMessage => ({
+  type: "ai",
+  id,
+  content,
+  ...more,
+});
+const completed = (): Part => lifecycle({ event: "completed" });
+const view = () => chat.getSnapshot();
+const shown = () => view().messages.map(({ type, text, status }) => `${type}:${text}:${status}`);
+
+const asks = (...messages: FlatMessage[]) => ({ messages }) as unknown as NonNullable<ThreadRun["input"]>;
+
+function until(check: () => void): Promise<void> {
+  return vi.waitFor(check, { timeout: 60_000, interval: 2 });
+}
+
+async function isIdle(): Promise<void> {
+  await until(() => expect(view().status).toEqual({ status: "idle" }));
+}
+
+/** Takes the next start, and answers it as the gateway does: the run comes into line, and the watch tells of it. */
+async function begin(runId: string): Promise<{ params: Record<string, unknown>; question: FlatMessage[] }> {
+  const command = await thread.peer.command("run.start");
+  const params = command.params as Record<string, unknown>;
+  const { threadId, epoch } = { threadId: String(params.threadId), epoch: "e1" };
+  const more: Partial<ThreadRun> = { input: params.input as never };
+  if (params.checkpointId !== undefined) more.from = params.checkpointId as string | null;
+  thread.peer.answer(command, { runId, threadId, status: "queued", epoch, created: true });
+  thread.run(runId, "queued", more);
+  const question = (params.input as { messages?: FlatMessage[] } | undefined)?.messages ?? [];
+  return { params, question };
+}
+
+/** The run streams an answer, and ends; the thread's head has it before. */
+function answer(
+  runId: string,
+  before: FlatMessage[],
+  question: FlatMessage[],
+  id: string,
+  text: string,
+): string {
+  thread.started(runId, question);
+  for (const piece of text.split(/(?<= )/)) thread.parts(runId, parts.token(piece, id));
+  const checkpointId = thread.save([...before, ...question, ai(id, text)]);
+  thread.parts(runId, completed());
+  thread.run(runId, "completed");
+  return checkpointId;
+}
+
+describe("a conversation", () => {
+  it("shows the thread's messages, and of a run that somebody else started question and answer", async () => {
+    thread.save([human("h1", "Hi"), ai("a1", "Hello")]);
+    open();
+    expect(view().status).toEqual({ status: "loading" });
+    await isIdle();
+    expect(shown()).toEqual(["human:Hi:done", "ai:Hello:done"]);
+    thread.run("r1", "queued", { input: asks(human("h2", "And?")) });
+    await until(() => expect(shown().at(-1)).toBe("human:And?:sending"));
+    thread.started("r1", [human("h2", "And?")]);
+    thread.parts("r1", parts.token("We", "a2"));
+    await until(() => expect(shown().slice(2)).toEqual(["human:And?:done", "ai:We:streaming"]));
+    expect(view().status).toEqual({ status: "running", runId: "r1" });
+    // Nobody asked for the run's parts.
+    expect(thread.peer.received.map(({ method }) => method)).not.toContain("run.subscribe");
+  });
+
+  it("joins a run in its middle, from the watch's answer alone", async () => {
+    thread.save([human("h1", "Hi")]);
+    thread.answers["thread.watch"] = false;
+    open();
+    await until(() => expect(thread.peer).toBeDefined());
+    const command = await thread.peer.command("thread.watch");
+    expect(command.params).toEqual({ threadId: "t1", after: "head", runs: { pages: true, known: {} } });
+    const runs: ThreadRun[] = [
+      { runId: "r1", agent: "chat", status: "running", input: asks(human("h2", "?")) },
+    ];
+    thread.peer.answer(command, { thread: thread.record, runs, first: 1, head: 7, epoch: "w1" });
+    thread.parts("r1", parts.started(), parts.token("ab", "a2"));
+    await until(() => expect(shown()).toEqual(["human:Hi:done", "human:?:done", "ai:ab:streaming"]));
+  });
+
+  it("puts what is sent on the screen at once, and nothing flashes until it is in the thread", async () => {
+    const before = [human("h1", "Hi"), ai("a1", "Hello")];
+    thread.save(before);
+    open();
+    await isIdle();
+    const [first, second] = view().messages;
+    const sent = chat.send("And?");
+    expect(shown().at(-1)).toBe("human:And?:sending");
+    expect(view().status).toEqual({ status: "sending" });
+    const { params, question } = await begin("r1");
+    expect(params).toMatchObject({
+      agent: "chat",
+      threadId: "t1",
+      subscribe: false,
+      idempotencyKey: expect.any(String),
+    });
+    expect(await sent).toBe(true);
+    views = [];
+    answer("r1", before, question, "a2", "so it goes on and on");
+    await isIdle();
+    expect(shown()).toEqual([
+      "human:Hi:done",
+      "ai:Hello:done",
+      "human:And?:done",
+      "ai:so it goes on and on:done",
+    ]);
+    // One id from the first moment on, and no text that was there is ever gone.
+    expect(new Set(views.map(({ messages }) => messages[2]?.id))).toEqual(new Set([question[0]!.id]));
+    const texts = views.map(({ messages }) => messages[3]?.text ?? "");
+    for (const [i, text] of texts.entries()) expect(text.startsWith(texts[i - 1] ?? "")).toBe(true);
+    expect(view().messages[0]).toBe(first);
+    expect(view().messages[1]).toBe(second);
+    // What the thread says of the answer is what was streamed: the same object, too.
+    const last = views.at(-1)!.messages[3];
+    expect(
+      views
+        .filter(({ messages }) => messages[3]?.text === last!.text && messages[3]?.status === "done")
+        .every(({ messages }) => messages[3] === last),
+    ).toBe(true);
+  });
+
+  it("takes back what is refused, says why, and tries it again", async () => {
+    thread.save([human("h1", "Hi")]);
+    open();
+    await isIdle();
+    const sent = chat.send("And?");
+    expect(shown()).toHaveLength(2);
+    thread.peer.refuse(await thread.peer.command("run.start"), "thread_busy");
+    expect(await sent).toBe(false);
+    expect(shown()).toEqual(["human:Hi:done"]);
+    expect(view().error).toEqual({
+      action: "send",
+      code: "thread_busy",
+      message: "no: thread_busy",
+      retryable: true,
+    });
+    const again = chat.retry();
+    expect(shown()).toEqual(["human:Hi:done", "human:And?:sending"]);
+    await begin("r1");
+    expect(await again).toBe(true);
+    expect(view().error).toBeUndefined();
+  });
+
+  it("begins a thread with the first message, under an id of its own, and watches it then", async () => {
+    thread.exists = false;
+    open({ threadId: undefined as never });
+    expect(view().status).toEqual({ status: "new" });
+    const sent = chat.send("Hi");
+    expect(shown()).toEqual(["human:Hi:sending"]);
+    await until(() => expect(thread.peer).toBeDefined());
+    const command = await thread.peer.command("run.start");
+    expect(command.params.subscribe).toBe(true);
+    const { threadId } = command.params;
+    expect(threadId).toBe(chat.threadId);
+    Object.assign(thread, { threadId, exists: true });
+    thread.peer.answer(command, {
+      runId: "r1",
+      threadId: threadId!,
+      status: "queued",
+      epoch: "e1",
+      created: true,
+    });
+    expect(await sent).toBe(true);
+    const { messages: question } = command.params.input as { messages: FlatMessage[] };
+    await until(() =>
+      expect(thread.peer.received.some(({ method }) => method === "thread.watch")).toBe(true),
+    );
+    answer("r1", [], question, "a1", "Hello");
+    await isIdle();
+    expect(shown()).toEqual(["human:Hi:done", "ai:Hello:done"]);
+    expect(views.some(({ messages, status }) => messages.length === 0 && status.status === "new")).toBe(
+      false,
+    );
+  });
+
+  it("begins the thread that it was given an id for, where there is none yet", async () => {
+    thread.exists = false;
+    open({ threadId: "t1" });
+    await until(() => expect(view().status).toEqual({ status: "new" }));
+    void chat.send("Hi");
+    expect((await thread.peer.command("run.start")).params).toMatchObject({
+      threadId: "t1",
+      subscribe: true,
+    });
+  });
+
+  it("knows its own run, whether the watch or the answer tells of it first", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    const command = await thread.peer.command("run.start");
+    thread.run("r1", "queued", { input: command.params.input as never });
+    await until(() => expect(view().status).toEqual({ status: "queued", runId: "r1" }));
+    thread.peer.answer(command, {
+      runId: "r1",
+      threadId: "t1",
+      status: "queued",
+      epoch: "e1",
+      created: true,
+    });
+    const { messages: question } = command.params.input as { messages: FlatMessage[] };
+    answer("r1", [], question, "a1", "two");
+    await isIdle();
+    expect(shown()).toEqual(["human:one:done", "ai:two:done"]);
+    // An input without messages, of a run that has ended before its start is answered.
+    const sent = chat.send({ topic: "sea" });
+    const other = await thread.peer.command("run.start");
+    expect(other.params.input).toEqual({ topic: "sea" });
+    thread.run("r2", "queued", { input: { topic: "sea" } });
+    thread.run("r2", "completed");
+    await until(() => expect(view().status).toEqual({ status: "sending" }));
+    thread.peer.answer(other, { runId: "r2", threadId: "t1", status: "queued", epoch: "e1", created: true });
+    expect(await sent).toBe(true);
+    await isIdle();
+  });
+
+  it("stops, keeps what is asked for, and shows what the thread has then", async () => {
+    open();
+    await isIdle();
+    void chat.send("Tell");
+    const { question } = await begin("r1");
+    thread.started("r1", question);
+    thread.parts("r1", parts.token("Once ", "a1"));
+    await until(() => expect(shown().at(-1)).toBe("ai:Once :streaming"));
+    const stopped = chat.stop({ keep: "thread" });
+    expect(view().status).toEqual({ status: "stopping", runId: "r1" });
+    const command = await thread.peer.command("run.cancel");
+    expect(command.params).toEqual({ runId: "r1", keep: "thread" });
+    thread.save([...question, ai("a1", "Once ", { additional_kwargs: { cancelled: true } })]);
+    thread.parts("r1", lifecycle({ event: "cancelled", keep: "thread" }));
+    thread.peer.answer(command, { runId: "r1", status: "cancelled", offset: 3, checkpoint: null } as never);
+    expect(await stopped).toBe(true);
+    thread.run("r1", "cancelled");
+    await isIdle();
+    expect(shown()).toEqual(["human:Tell:done", "ai:Once :cancelled"]);
+  });
+
+  it("stops a run whose start is not answered yet", async () => {
+    open();
+    await isIdle();
+    void chat.send("Tell");
+    void chat.stop({ keep: "discard" });
+    expect(view().status).toMatchObject({ status: "stopping" });
+    await begin("r1");
+    expect((await thread.peer.command("run.cancel")).params).toEqual({ runId: "r1", keep: "discard" });
+  });
+
+  it("shows a queue, and takes runs out of it", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    thread.started("r1", (await begin("r1")).question);
+    void chat.send("two");
+    const { question } = await begin("r2");
+    await until(() => expect(view().queue).toEqual([{ runId: "r2", messages: question }]));
+    expect(shown()).toEqual(["human:one:done", "human:two:sending"]);
+    void chat.unqueue("r2");
+    const command = await thread.peer.command("run.cancel");
+    expect(command.params).toEqual({ runId: "r2", keep: "discard" });
+    thread.parts("r2", lifecycle({ event: "cancelled", keep: "discard" }));
+    thread.run("r2", "cancelled");
+    await until(() => expect(shown()).toEqual(["human:one:done"]));
+    expect(view().queue).toEqual([]);
+  });
+
+  it("waits for a person, and takes the answer", async () => {
+    thread.save([human("h1", "Buy")], { interrupts: [{ id: "i1", value: "really?" }] });
+    thread.status = "interrupted";
+    open();
+    await until(() => expect(view().status).toEqual({ status: "interrupted" }));
+    expect(view().interrupts).toEqual([{ id: "i1", value: "really?" }]);
+    void chat.answer("yes");
+    const { params } = await begin("r1");
+    expect(params.command).toEqual({ resume: "yes" });
+    expect(view().interrupts).toEqual([]);
+    thread.started("r1");
+    thread.save([human("h1", "Buy")], {
+      interrupts: [
+        { id: "i2", value: 1 },
+        { id: "i3", value: 2 },
+      ],
+    });
+    const asked = {
+      event: "interrupted" as const,
+      interrupts: [
+        { id: "i2", value: 1 },
+        { id: "i3", value: 2 },
+      ],
+    };
+    thread.parts("r1", lifecycle(asked));
+    await until(() => expect(view().interrupts).toHaveLength(2));
+    expect(view().status).toEqual({ status: "interrupted" });
+    void chat.answer("no", "i3");
+    expect((await begin("r2")).params.command).toEqual({ resume: { i3: "no" } });
+  });
+
+  it("shows a failed turn, also after a reload, and tries it again", async () => {
+    open();
+    await isIdle();
+    void chat.send("Tell");
+    const { question } = await begin("r1");
+    thread.started("r1", question);
+    thread.parts("r1", parts.token("Once ", "a1"));
+    const kept = [...question, ai("a1", "Once ", { additional_kwargs: { incomplete: true } })];
+    const checkpointId = thread.save(kept, { metadata: { partial: "failed" }, isAside: true });
+    const error = { name: "PublicError", message: "no more ink", code: "no_ink" };
+    thread.status = "failed";
+    thread.parts("r1", lifecycle({ event: "failed", error }));
+    thread.run("r1", "failed", { error });
+    const status = {
+      status: "failed",
+      error: { action: "run", code: "no_ink", message: "no more ink", retryable: true },
+    };
+    await until(() => expect(view().status).toEqual(status));
+    await until(() => expect(thread.gets.length).toBeGreaterThan(1));
+    expect(shown()).toEqual(["human:Tell:failed", "ai:Once :failed"]);
+    chat.close();
+
+    await until(() => expect(thread.peer.received.at(-1)?.method).toBe("thread.unwatch"));
+    open();
+    const command = await thread.peer.command("run.list");
+    expect(command.params).toEqual({ threadId: "t1", limit: 1 });
+    const checkpoint = { threadId: "t1", checkpointId };
+    const record = {
+      runId: "r1",
+      threadId: "t1",
+      agent: "chat",
+      status: "failed",
+      error,
+      checkpoint,
+      input: { messages: question },
+    };
+    thread.peer.answer(command, { runs: [record] } as never);
+    await until(() => expect(view().status).toEqual(status));
+    expect(shown()).toEqual(["human:Tell:done", "ai:Once :failed"]);
+    void chat.retry();
+    expect(shown()).toEqual(["human:Tell:sending"]);
+    expect((await begin("r2")).params.input).toEqual({ messages: question });
+  });
+
+  it("says that the thread was deleted, and forgets it", async () => {
+    thread.save([human("h1", "Hi")]);
+    open();
+    await isIdle();
+    thread.delete();
+    await until(() => expect(view().status).toEqual({ status: "deleted" }));
+    expect(view().messages).toEqual([]);
+  });
+
+  it("shows the last messages first, and earlier ones when asked", async () => {
+    const all = Array.from({ length: 120 }, (_, i) => human(`h${i}`, `${i}`));
+    thread.save(all);
+    open();
+    await isIdle();
+    expect(view().messages).toHaveLength(50);
+    expect(view()).toMatchObject({ hasEarlier: true });
+    const [first] = view().messages;
+    chat.loadEarlier();
+    expect(view().messages).toHaveLength(100);
+    expect(view().messages[50]).toBe(first);
+    chat.loadEarlier();
+    expect(view().messages.map(({ id }) => id)).toEqual(all.map(({ id }) => id));
+    expect(view().hasEarlier).toBe(false);
+  });
+
+  it("reads the head where the thread moved without a run, and a state that nobody streamed", async () => {
+    open();
+    await isIdle();
+    const messages = [human("h1", "by hand")];
+    thread.save(messages, { values: { messages: messages as never, title: "T" } });
+    thread.tell({ event: "head", thread: thread.record });
+    await until(() => expect(shown()).toEqual(["human:by hand:done"]));
+    expect(view().state).toEqual({ title: "T" });
+  });
+
+  it("goes on after a lost connection, behind what it was told", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    const { question } = await begin("r1");
+    thread.started("r1", question);
+    thread.parts("r1", parts.token("ab", "a1"));
+    await until(() => expect(shown().at(-1)).toBe("ai:ab:streaming"));
+    const { peer } = thread;
+    peer.drop();
+    await until(() => expect(thread.peer).not.toBe(peer));
+    const asked = await vi.waitFor(() => {
+      const found = thread.peer.received.find(({ method }) => method === "thread.watch");
+      if (found === undefined) throw new Error("not yet");
+      return found;
+    }, 60_000);
+    expect(asked.params).toEqual({
+      threadId: "t1",
+      after: 2,
+      epoch: "w1",
+      runs: { pages: true, known: { r1: { after: 2 } } },
+    });
+    thread.parts("r1", parts.token("cd", "a1"));
+    await until(() => expect(shown().at(-1)).toBe("ai:abcd:streaming"));
+    expect(thread.peer.received.map(({ method }) => method)).not.toContain("run.subscribe");
+  });
+});
+
+describe("branches", () => {
+  const h1 = human("h1", "one");
+  const a1 = ai("a1", "eins");
+  const h2 = human("h2", "two");
+  const a2 = ai("a2", "zwei");
+
+  beforeEach(() => {
+    thread.save([h1, a1]);
+    thread.save([h1, a1, h2, a2]);
+  });
+
+  it("edits a question: from right before it, on the screen at once, and keeps both", async () => {
+    open();
+    await isIdle();
+    const edited = chat.edit(view().messages[2]!, "three");
+    expect(shown()).toEqual(["human:one:done", "ai:eins:done", "human:three:sending"]);
+    const { params, question } = await begin("r1");
+    expect(params.checkpointId).toBe("k1");
+    expect(question).toEqual([{ ...h2, id: expect.any(String), content: "three" }]);
+    expect(question[0]!.id).not.toBe("h2");
+    expect(await edited).toBe(true);
+    thread.started("r1", question);
+    thread.parts("r1", parts.token("drei", "a3"));
+    thread.save([h1, a1, ...question, ai("a3", "drei")], { parentId: "k1" });
+    thread.parts("r1", completed());
+    thread.run("r1", "completed");
+    await isIdle();
+    await until(() => expect(view().messages[2]!.branches).toEqual({ index: 1, count: 2 }));
+    expect(view().messages.map(({ branches }) => branches?.count)).toEqual([
+      undefined,
+      undefined,
+      2,
+      undefined,
+    ]);
+
+    expect(await chat.select(view().messages[2]!, 0)).toBe(true);
+    expect(shown()).toEqual(["human:one:done", "ai:eins:done", "human:two:done", "ai:zwei:done"]);
+    expect(view().messages[2]!.branches).toEqual({ index: 0, count: 2 });
+    void chat.send("four");
+    expect(shown().at(-1)).toBe("human:four:sending");
+    expect((await begin("r2")).params.checkpointId).toBe("k2");
+    expect(shown()).toHaveLength(5);
+  });
+
+  it("edits the first question: from nothing", async () => {
+    open();
+    await isIdle();
+    void chat.edit("h1", "zero");
+    expect(shown()).toEqual(["human:zero:sending"]);
+    expect((await begin("r1")).params.checkpointId).toBeNull();
+    expect(shown()).toHaveLength(1);
+  });
+
+  it("asks for another answer to the same question", async () => {
+    open();
+    await isIdle();
+    void chat.regenerate();
+    expect(shown()).toEqual(["human:one:done", "ai:eins:done", "human:two:sending"]);
+    const { params, question } = await begin("r1");
+    expect(params).toMatchObject({ checkpointId: "k1", input: { messages: [h2] } });
+    thread.started("r1", question);
+    thread.save([h1, a1, h2, ai("a3", "deux")], { parentId: "k1" });
+    thread.parts("r1", completed());
+    await isIdle();
+    await until(() => expect(view().messages[3]!.branches).toEqual({ index: 1, count: 2 }));
+    expect(view().messages[2]!.branches).toBeUndefined();
+  });
+
+  it("passes over checkpoints that hold an input, and over what lost attempts left", async () => {
+    thread.save([h1, a1, h2, a2], { metadata: { source: "input" } });
+    thread.save([h1, a1, h2, a2, human("h3", "x"), ai("a4", "cut")], {
+      parentId: "k3",
+      metadata: { partial: "taken-over" },
+      isAside: true,
+    });
+    thread.save([h1, a1, h2, a2, human("h3", "x"), ai("a5", "whole")], { parentId: "k3" });
+    open();
+    await isIdle();
+    await until(() =>
+      expect(thread.peer.received.some(({ method }) => method === "thread.history")).toBe(true),
+    );
+    void chat.regenerate();
+    expect((await begin("r1")).params.checkpointId).toBe("k2");
+    expect(view().messages.every(({ branches }) => branches === undefined)).toBe(true);
+  });
+
+  it("interrupts a run that it goes behind", async () => {
+    open();
+    await isIdle();
+    void chat.send("three");
+    thread.started("r1", (await begin("r1")).question);
+    await until(() => expect(view().status).toMatchObject({ status: "running" }));
+    void chat.edit("h2", "deux");
+    expect((await begin("r2")).params).toMatchObject({ checkpointId: "k1", multitaskStrategy: "interrupt" });
+  });
+
+  it("shows what somebody else branched off, when it begins", async () => {
+    open();
+    await isIdle();
+    thread.run("r1", "queued", { from: "k1", input: asks(human("h9", "else")) });
+    thread.started("r1", [human("h9", "else")]);
+    await until(() => expect(shown()).toEqual(["human:one:done", "ai:eins:done", "human:else:done"]));
+  });
+});
+
+describe("a message", () => {
+  it("has tool calls with their states and results, reasoning, usage, node and custom data", async () => {
+    open();
+    await isIdle();
+    void chat.send("weather?");
+    const { question } = await begin("r1");
+    thread.started("r1", question);
+    const chunk = (fields: object): Part => ({
+      type: "messages",
+      ns: [],
+      data: [{ type: "AIMessageChunk", id: "a1", content: "", ...fields }, { langgraph_node: "model" }],
+    });
+    thread.parts("r1", chunk({ content: [{ type: "thinking", thinking: "hm", index: 0 }] }));
+    thread.parts("r1", chunk({ tool_call_chunks: [{ index: 0, id: "c1", name: "sky", args: '{"at":' }] }));
+    thread.parts("r1", parts.custom("looking"));
+    const last = () => view().messages.find(({ type }) => type === "ai")!;
+    await until(() => expect(view().custom).toEqual(["looking"]));
+    expect(last()).toMatchObject({
+      reasoning: "hm",
+      node: "model",
+      runId: "r1",
+      custom: ["looking"],
+      status: "streaming",
+    });
+    expect(last().toolCalls).toMatchObject([
+      { id: "c1", name: "sky", argsText: '{"at":', args: undefined, status: "streaming" },
+    ]);
+    const whole = ai("a1", "", {
+      tool_calls: [{ id: "c1", name: "sky", args: { at: "Rome" } }],
+      usage_metadata: { total_tokens: 9 },
+    });
+    thread.parts("r1", { type: "updates", ns: [], data: { model: { messages: [whole] } } as never });
+    await until(() => expect(last().toolCalls).toMatchObject([{ args: { at: "Rome" }, status: "running" }]));
+    expect(last().usage).toEqual({ total_tokens: 9 });
+    const result: FlatMessage = { type: "tool", id: "x1", tool_call_id: "c1", content: "blue" };
+    thread.parts("r1", { type: "updates", ns: [], data: { tools: { messages: [result] } } as never });
+    await until(() => expect(last().toolCalls).toMatchObject([{ status: "done", result: "blue" }]));
+    thread.save([...question, whole, result]);
+    thread.parts("r1", completed());
+    await isIdle();
+    expect(last()).toMatchObject({ node: "model", runId: "r1", custom: ["looking"] });
+  });
+
+  it("is the same object while another is streamed, among 500", async () => {
+    const all = Array.from({ length: 500 }, (_, i) => (i % 2 ? ai(`m${i}`, `${i}`) : human(`m${i}`, `${i}`)));
+    thread.save(all);
+    const frames: (() => void)[] = [];
+    open({ pageSize: 1000, schedule: (draw) => void frames.push(draw) });
+    await until(() => {
+      for (const draw of frames.splice(0)) draw();
+      expect(view().status).toEqual({ status: "idle" });
+    });
+    void chat.send("go");
+    thread.started("r1", (await begin("r1")).question);
+    const draw = () => {
+      for (const each of frames.splice(0)) each();
+    };
+    await until(() => {
+      draw();
+      expect(view().status).toMatchObject({ status: "running" });
+    });
+    const before = view().messages;
+    let costMs = 0;
+    for (let i = 0; i < 200; i++) {
+      const text = "word ".repeat(i + 1);
+      thread.parts("r1", parts.token("word ", "a1"));
+      await until(() => expect(frames.length).toBeGreaterThan(0));
+      const from = performance.now();
+      draw();
+      costMs += performance.now() - from;
+      expect(view().messages.at(-1)!.text).toBe(text);
+    }
+    console.log(`a frame with 501 messages: ${(costMs / 200).toFixed(3)} ms`);
+    expect(
+      view()
+        .messages.slice(0, 501)
+        .every((each, i) => each === before[i]),
+    ).toBe(true);
+  });
+});
