@@ -1,5 +1,5 @@
 /** One message, with what can be done about it. It renders again only when it has changed. */
-import type { Message } from "@throughline/client";
+import type { Message } from "@throughline/client/conversation";
 import type { ThreadHook } from "@throughline/client/react";
 import { memo } from "react";
 
