@@ -235,6 +235,48 @@ describe("what comes late", () => {
     expect(threads).toEqual([await dispatcher.threadRecord("alice", "doomed")]);
   });
 
+  test("one who goes on late leaves a thread alone that has come back meanwhile", async () => {
+    await dispatcher.createThread("alice", { threadId: "doomed" });
+    const threads = dispatcher.threadsOf("alice");
+    const remove = threads.index.remove.bind(threads.index);
+    threads.index.remove = async (...all) => {
+      await remove(...all);
+      await make().deleteThread("alice", "doomed", checkpoints());
+      await dispatcher.createThread("alice", { threadId: "doomed", metadata: { again: 1 } });
+    };
+    await threads.beginDelete("doomed");
+    await threads.endDelete("doomed");
+    expect(await dispatcher.threadRecord("alice", "doomed")).toMatchObject({ metadata: { again: 1 } });
+  });
+
+  test("an end that is repeated is told once", async () => {
+    await dispatcher.createThread("alice", { threadId: "doomed" });
+    const threads = dispatcher.threadsOf("alice");
+    await threads.beginDelete("doomed");
+    threads.index.remove = async () => {
+      throw new Error("the process is gone");
+    };
+    for (let i = 0; i < 2; i++) await expect(threads.endDelete("doomed")).rejects.toThrow("gone");
+    expect(await redis.hgetall(key("told"))).toMatchObject({ head: "2", status: "deleted" });
+  });
+
+  test("who puts a run's job back while it is being removed takes it off again", async () => {
+    const { runId } = await start("doomed");
+    const [deleting, healing] = [make({ deleteWaitMs: 0 }), make()];
+    const remove = deleting.runs.remove.bind(deleting.runs);
+    let healed = 0;
+    deleting.runs.remove = async (each) => {
+      // Nobody has cancelled it for the one who heals: as if that had looked at it long before.
+      await redis.hset(`${prefix}:{${runId}}:run`, "status", "queued");
+      await redis.rpush(key("line"), runId);
+      if ((await healing.active("alice", "doomed")) === runId) healed++;
+      await remove(each);
+    };
+    await deleting.deleteThread("alice", "doomed", checkpoints());
+    expect(healed).toBeGreaterThan(0);
+    expect(await left(["doomed", runId])).toEqual([]);
+  });
+
   test("two who delete at once: both are done, it is told once", async () => {
     await populate();
     const both = [dispatcher, make()].map((each) => each.deleteThread("alice", "doomed", checkpoints()));
