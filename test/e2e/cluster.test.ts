@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Dispatcher, threadLogKeys } from "@throughline/dispatch";
+
+import { Dispatcher, ownerLogKeys, threadLogKeys } from "@throughline/dispatch";
 import { checkRedis, connectRedis, type RedisConnection } from "@throughline/kit";
 import { LiveSubscriber, LogReader, LogWriter, publish, slotOf } from "@throughline/runlog";
 import type { AgentContext } from "@throughline/worker";
@@ -44,6 +45,53 @@ test("the check looks at every master", async () => {
     expect.stringMatching(/^maxmemory-policy is allkeys-lru/),
     expect.stringMatching(/^nothing is persisted/),
   ]);
+  redis.disconnect();
+});
+
+test("threads are made, told of, listed, copied and deleted, in as many slots as they have", async () => {
+  const [redis, prefix] = [connectRedis(cluster.url, "worker"), testPrefix()];
+  const dispatcher = new Dispatcher(redis, { prefix, deleteWaitMs: 100 });
+  const subscriber = connectRedis(cluster.url, "subscriber");
+  const live = new LiveSubscriber(subscriber);
+  const heard: string[] = [];
+  const keys = [threadLogKeys(prefix, "o", "t0"), ownerLogKeys(prefix, "o")];
+  await Promise.all(
+    keys.map(({ live: channel }) => live.subscribe(channel, (each) => heard.push(`${each}`))),
+  );
+  const names = Array.from({ length: 12 }, (_, i) => `t${i}`);
+  for (const threadId of names) {
+    await dispatcher.createThread("o", { threadId, metadata: { threadId } });
+    await dispatcher.start({
+      agent: "a",
+      owner: "o",
+      threadId,
+      request: { queue: "q" },
+      idempotencyKey: threadId,
+    });
+  }
+  const slots = new Set(names.map((name) => slotOf(threadLogKeys(prefix, "o", name).run)));
+  expect(slots.size).toBeGreaterThan(1);
+  const list = async (query = {}) =>
+    (await dispatcher.listThreads({ owner: "o", limit: 50, ...query })).threads.map(
+      ({ threadId }) => threadId,
+    );
+  expect((await list({ status: "busy", agent: "a" })).sort()).toEqual(names.toSorted());
+  const [newest] = await list();
+  await dispatcher.patchThread("o", newest!, { a: 1 });
+  expect((await list())[0]).toBe(newest);
+  const checkpoints = { deleteThread: async () => {}, copyThread: async () => {}, messages: async () => 0 };
+  await dispatcher.deleteThread("o", "t0", checkpoints);
+  await dispatcher.createThread("o", { threadId: "original", metadata: { b: 2 } });
+  const copy = await dispatcher.copyThread("o", "original", {}, checkpoints);
+  expect(copy).toMatchObject({ metadata: { b: 2 } });
+  await until(() => heard.some((each) => each.includes('"deleted"') && /^\d+:1:[^\n]*:e\n/.test(each)));
+  await until(() => heard.some((each) => each.includes('"deleted"') && !/^\d+:1:[^\n]*:e\n/.test(each)));
+  for (const threadId of await list()) await dispatcher.deleteThread("o", threadId, checkpoints);
+  const left: string[] = [];
+  for (const { redis: node } of await cluster.masters()) left.push(...(await node.keys(`*${prefix}*`)));
+  expect(left.filter((key) => !key.includes("owner-") && !key.includes(":q:"))).toEqual([]);
+  await dispatcher.close();
+  subscriber.disconnect();
   redis.disconnect();
 });
 

@@ -202,13 +202,16 @@ export class Dispatcher {
     }
     const strategy = start.multitaskStrategy ?? "enqueue";
     const threads = this.threadsOf(start.owner);
-    const enter = () => this.#enter(threads, threadId, run, strategy === "reject", opened.created);
+    const onlyIfIdle = strategy === "reject";
+    const enter = () =>
+      this.#enter(threads, threadId, run, { onlyIfIdle, isNew: opened.created, queue: start.request.queue });
     let entered = await enter();
     // Busy with a run that has ended is not busy.
     if (entered.outcome === "busy" && (await this.active(start.owner, threadId)) === null)
       entered = await enter();
     if (entered.outcome !== "in") {
       if (opened.created) await this.#takeBack(start, runId);
+      if (entered.outcome === "deleting") await this.threadRecord(start.owner, threadId);
       throw refused(threadId, entered, this.#maxInLine);
     }
     await this.#entered(threads, threadId, runId, entered);
@@ -305,23 +308,26 @@ export class Dispatcher {
     if (run === null || isEnding(run.record.status)) return;
     const { threadId, agent } = run.record;
     const threads = this.threadsOf(run.owner);
-    const entered = await this.#enter(threads, threadId, coming(runId, agent, run), false, false);
+    const entered = await this.#enter(threads, threadId, coming(runId, agent, run), {
+      onlyIfIdle: false,
+      isNew: false,
+      queue: run.queue,
+    });
     if (entered.outcome === "in") await this.#entered(threads, threadId, runId, entered);
   }
 
-  /** @param isNew whether the run's record was made just now: else its thread is made only if that was not deleted */
+  /** @param how.isNew whether the run's record was made just now: else its thread is made only if that was not deleted */
   async #enter(
     threads: Threads,
     threadId: string,
     run: ThreadRun,
-    onlyIfIdle: boolean,
-    isNew: boolean,
+    { isNew, ...how }: { onlyIfIdle: boolean; isNew: boolean; queue: string | undefined },
   ): Promise<Entered> {
-    const maxInLine = this.#maxInLine;
-    if (isNew) return await threads.enter(threadId, run, { onlyIfIdle, maxInLine });
+    const options = { ...how, maxInLine: this.#maxInLine };
+    if (isNew) return await threads.enter(threadId, run, options);
     // A thread that was deleted took its runs' records with it before.
     const mayMake = async () => (await this.runs.statuses([run.runId]))[0] !== null;
-    return await threads.enter(threadId, run, { onlyIfIdle, maxInLine, mayMake });
+    return await threads.enter(threadId, run, { ...options, mayMake });
   }
 
   /** A run is in line: it is numbered and listed, its thread is shown, and the first in line gets its turn. */
@@ -458,6 +464,7 @@ export class Dispatcher {
   async threadRecord(owner: string, threadId: string): Promise<ThreadRecord | null> {
     const threads = this.threadsOf(owner);
     const look = await threads.look(threadId);
+    if (look !== null && look.deletingForMs !== null) this.#mayCarryOn(owner, threadId, look.deletingForMs);
     if (look === null || look.deletingForMs !== null) return null;
     // What a crash kept from its owner's index.
     await threads.index.show(threadId, look.state);
@@ -479,7 +486,7 @@ export class Dispatcher {
    */
   async listThreads(query: ThreadQuery): Promise<{ threads: ThreadRecord[]; next?: string }> {
     return await listThreads(this.threadsOf(query.owner), query, (threadId, forMs) => {
-      if (forMs >= this.#givenUpMs) this.#carryOn(query.owner, threadId);
+      this.#mayCarryOn(query.owner, threadId, forMs);
     });
   }
 
@@ -596,7 +603,7 @@ export class Dispatcher {
     const queue = await this.#queueOf(run);
     await this.#queue.add(queue, { runId, threadId, owner });
     // Its thread may have been deleted meanwhile, and its job would be left over.
-    if ((await this.runs.statuses([runId]))[0] === null) await this.#queue.remove(queue, runId);
+    if (!(await this.runs.isKept(runId))) await this.#queue.remove(queue, runId);
     return true;
   }
 
@@ -612,7 +619,9 @@ export class Dispatcher {
     return `${this.#prefix}:{${keyDigest}}:idempotency`;
   }
 
-  #carryOn(owner: string, threadId: string): void {
+  /** Carries a deletion through that somebody has given up. */
+  #mayCarryOn(owner: string, threadId: string, forMs: number): void {
+    if (forMs < this.#givenUpMs) return;
     const name = JSON.stringify([owner, threadId]);
     if (this.#carried.has(name)) return;
     this.#carried.add(name);

@@ -63,15 +63,21 @@ export class Threads {
   /**
    * Lets a run in. What it answers as `state` is yet to be shown.
    *
+   * @param options.queue that it is put on, where that is known
    * @param options.maxInLine how many may be in line; one that is there already keeps its place
    * @param options.mayMake asked where there is no thread. Default: one is made
    */
   async enter(
     threadId: string,
     run: ThreadRun,
-    options: { onlyIfIdle?: boolean; maxInLine?: number; mayMake?: () => Promise<boolean> } = {},
+    options: {
+      queue?: string | undefined;
+      onlyIfIdle?: boolean;
+      maxInLine?: number;
+      mayMake?: () => Promise<boolean>;
+    } = {},
   ): Promise<Entered> {
-    const { onlyIfIdle = false, maxInLine = defaultMaxInLine, mayMake } = options;
+    const { queue = "", onlyIfIdle = false, maxInLine = defaultMaxInLine, mayMake } = options;
     const enter = (onlyIfThere: boolean) =>
       this.#redis.tlEnter(
         ...this.#about(threadId),
@@ -82,6 +88,7 @@ export class Threads {
         onlyIfThere ? "1" : "0",
         run.agent,
         JSON.stringify(run),
+        queue,
       );
     let answer = await enter(true);
     if (answer[0] === "none") {
@@ -219,11 +226,11 @@ export class Threads {
     return answer[0] === "none" ? null : await this.#done(threadId, answer);
   }
 
-  /** Marks a thread as being deleted. Answers its birth, and the runs in its line; null: there is none. */
-  async beginDelete(threadId: string): Promise<{ birth: string; line: string[] } | null> {
+  /** Marks a thread as being deleted. Answers its line, and the queues that its runs were on; null: there is none. */
+  async beginDelete(threadId: string): Promise<{ queues: string[]; line: string[] } | null> {
     if (!(await this.has(threadId))) return null;
-    const [birth, ...line] = await this.#redis.tlDelete(...this.#about(threadId));
-    return birth === undefined ? null : { birth, line };
+    const [, queues, line] = await this.#redis.tlDelete(...this.#about(threadId));
+    return queues === undefined ? null : { queues, line: line! };
   }
 
   /** Tells that a thread is deleted, takes it from the index, and removes all that it has. */
