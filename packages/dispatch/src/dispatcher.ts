@@ -262,8 +262,11 @@ export class Dispatcher {
     const threads = this.threadsOf(owner);
     const moveOn = async () => {
       const run = await this.runs.look(runId);
-      const first = await threads.leave(threadId, runId, run?.record ?? null, known.messages);
-      if (first !== null) await this.#heal(threads, threadId, first);
+      const left = await threads.leave(threadId, runId, run?.record ?? null, known.messages);
+      await Promise.all([
+        threads.index.show(threadId, left.state),
+        left.first !== null && this.#heal(threads, threadId, left.first),
+      ]);
     };
     await Promise.all([moveOn(), this.#owners.ended(owner, runId)]);
   }
@@ -359,7 +362,9 @@ export class Dispatcher {
       const run = await this.runs.look(next);
       if (run !== null && (await this.#enqueue(run))) return next;
       await this.#owners.ended(threads.owner, next);
-      next = await threads.leave(threadId, next, run?.record ?? null);
+      const left = await threads.leave(threadId, next, run?.record ?? null);
+      await threads.index.show(threadId, left.state);
+      next = left.first;
     }
     return next;
   }

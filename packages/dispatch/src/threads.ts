@@ -108,7 +108,7 @@ export class Threads {
   }
 
   /**
-   * Takes a run out of line. Answers who is first now.
+   * Takes a run out of line. Answers who is first now. What it answers as `state` is yet to be shown.
    *
    * @param run how it ended; null: it has expired
    * @param messages how many the head has, where that is known
@@ -118,7 +118,7 @@ export class Threads {
     runId: string,
     run: RunRecord | null,
     messages?: number,
-  ): Promise<string | null> {
+  ): Promise<{ first: string | null; state: ThreadState | null }> {
     const [first, state] = await this.#redis.tlLeave(
       ...this.#about(threadId, "fence"),
       runId,
@@ -126,8 +126,7 @@ export class Threads {
       run === null ? "" : settledBy(run),
       messages ?? "",
     );
-    await this.index.show(threadId, stateOf(state));
-    return first === "" ? null : first;
+    return { first: first === "" ? null : first, state: stateOf(state) };
   }
 
   /**
