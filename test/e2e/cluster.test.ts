@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+
 import { Dispatcher, ownerLogKeys, threadLogKeys } from "@throughline/dispatch";
 import { checkRedis, connectRedis, type RedisConnection } from "@throughline/kit";
 import { LiveSubscriber, LogReader, LogWriter, publish, slotOf } from "@throughline/runlog";
