@@ -1,6 +1,13 @@
 /** The rules that PROTOCOL.md has for clients, against ours: it talks to a gateway that does what the test says. */
 import { type Connection, type ConnectionState, type ConnectOptions, connect } from "@throughline/client";
-import { ManualClock, parts, ScriptedGateway } from "@throughline/client/testing";
+import {
+  type Command,
+  ManualClock,
+  type Peer,
+  parts,
+  ScriptedGateway,
+  ScriptedThread,
+} from "@throughline/client/testing";
 import { closeCodes } from "@throughline/protocol";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
@@ -190,5 +197,62 @@ describe("our client conforms to PROTOCOL.md", () => {
     next.parts("r1", 8, [parts.token("upon"), parts.completed()]);
     await run.ended;
     expect([run.offset, run.text]).toEqual([9, "Once 🧵 upon"]);
+  });
+
+  it("R146 resumes every watch with the last offset that it was told", async () => {
+    const connection = open();
+    const told: string[] = [];
+    const sink = (name: string) => ({
+      watched: () => {},
+      event: (event: { event: string }) => told.push(`${name}:${event.event}`),
+      reset: () => told.push(`${name}:reset`),
+      deleted: () => told.push(`${name}:deleted`),
+      failed: () => {},
+    });
+    const { record } = new ScriptedThread("t1");
+    const metadata = { event: "metadata" as const, thread: record };
+    const run = { runId: "r1", agent: "a", status: "running" as const };
+    connection.watch("t1", sink("t1"));
+    connection.watch("t2", sink("t2"));
+    connection.watch(undefined, sink("all"));
+    const peer = await gateway.accept();
+    const answer = (command: Command<"thread.watch">, to: Peer, epoch = "w1", head = 4) =>
+      to.answer(command, { ...(command.params.threadId === "t1" && { runs: [run] }), first: 1, head, epoch });
+    for (let i = 0; i < 3; i++) {
+      const command = await peer.command("thread.watch");
+      expect(command.params.after).toBe("head");
+      answer(command, peer);
+    }
+    peer.parts("r1", 1, [parts.started(), parts.token("a")]);
+    peer.event("thread.events", { threadId: "t1", offset: 5, events: [metadata, null, metadata] });
+    peer.event("thread.events", { threadId: "t1", offset: 6, events: [null, metadata] });
+    peer.event("thread.events", { offset: 5, events: [], skipped: 3 });
+    peer.event("thread.reset", { threadId: "t2", epoch: "w2", offset: 9, reason: "the log was replaced" });
+    peer.event("thread.events", { threadId: "t2", offset: 10, events: [metadata] });
+    await vi.waitFor(() => expect(told).toEqual(["t1:metadata", "t1:metadata", "t2:reset", "t2:metadata"]));
+    peer.drop();
+    clock.advance((await until(connection, "waiting")).retryInMs + 1);
+    const next = await gateway.accept();
+    const resumed = [];
+    for (let i = 0; i < 3; i++) resumed.push(await next.command("thread.watch"));
+    expect(resumed.map(({ params }) => params)).toEqual([
+      { threadId: "t1", after: 7, epoch: "w1", runs: { pages: true, known: { r1: { after: 2 } } } },
+      { threadId: "t2", after: 10, epoch: "w2", runs: { pages: true, known: {} } },
+      { after: 7, epoch: "w1" },
+    ]);
+    // The runs go on with their thread's watch, without being asked for.
+    for (const command of resumed) answer(command, next, command.params.epoch, 20);
+    const followed = connection.attach.bind(connection, "r1");
+    expect(followed).toThrow("already");
+    next.event("thread.events", { threadId: "t1", offset: 8, events: [metadata] });
+    await vi.waitFor(() => expect(told).toHaveLength(5));
+    expect(next.received.map(({ method }) => method)).not.toContain("run.subscribe");
+    // What comes with a hole before it is asked for once more.
+    next.event("thread.events", { threadId: "t1", offset: 12, events: [metadata] });
+    await vi.waitFor(() => {
+      clock.advance(1);
+      expect(next.received.filter(({ method }) => method === "thread.watch")).toHaveLength(4);
+    });
+    expect((await next.command("thread.watch")).params).toMatchObject({ threadId: "t1", after: 8 });
   });
 });

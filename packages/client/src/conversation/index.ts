@@ -9,8 +9,9 @@ import type { StorePort } from "./port.ts";
 import { hold } from "./store.ts";
 import { Threads, type ThreadsOptions } from "./threads.ts";
 
-export { type ConversationOptions, initialView, type RunParams } from "./conversation.ts";
+export type { ConversationOptions, RunParams } from "./conversation.ts";
 export type { Branches, Message, MessageStatus, ToolCall, ToolCallStatus } from "./message.ts";
+export { initialView } from "./status.ts";
 export { noThreads, type ThreadsOptions, type ThreadsView } from "./threads.ts";
 export type { ConversationError, ConversationStatus, ConversationView, QueuedRun } from "./view.ts";
 export type { Conversation, Threads };

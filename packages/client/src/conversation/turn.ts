@@ -96,6 +96,11 @@ export class Turn {
     return turn;
   }
 
+  /** The input, as far as it is known whole. */
+  get sent(): unknown {
+    return this.input ?? (this.info?.inputCut === true ? undefined : this.info?.input);
+  }
+
   tell(info: ThreadRun): void {
     this.info = { ...this.info, ...info };
     this.runId = info.runId;

@@ -1,0 +1,128 @@
+/**
+ * The turns that are not yet in the thread's state, in the order of the thread's line. Of a run there is one turn, whoever
+ * tells of it first: the answer to its start, or the watch.
+ */
+import { isEnding, type ThreadRun } from "@throughline/protocol";
+import type { Run } from "../run.ts";
+import { Turn } from "./turn.ts";
+
+export interface TurnHooks {
+  changed(): void;
+  /** A run that nobody here started came into line. */
+  came(): void;
+  /** A turn is over: the thread's state has something new. */
+  over(): void;
+  /** A turn goes on from a checkpoint whose messages are not known. */
+  readBase(turn: Turn, checkpointId: string): void;
+}
+
+export class Turns {
+  readonly #hooks: TurnHooks;
+  /** Runs whose end was told. */
+  readonly #ended = new Set<string>();
+  #all: Turn[] = [];
+
+  constructor(hooks: TurnHooks) {
+    this.#hooks = hooks;
+  }
+
+  get all(): readonly Turn[] {
+    return this.#all;
+  }
+
+  get last(): Turn | undefined {
+    return this.#all.at(-1);
+  }
+
+  /** Those whose run has not ended. */
+  get active(): readonly Turn[] {
+    return this.#all.filter(({ phase }) => phase !== "over");
+  }
+
+  get over(): readonly Turn[] {
+    return this.#all.filter(({ phase }) => phase === "over");
+  }
+
+  /** The last turn, where its run failed: it stays until another begins. */
+  get failed(): Turn | undefined {
+    const { last } = this;
+    return last?.phase === "over" && last.ending === "failed" ? last : undefined;
+  }
+
+  add(turn: Turn): void {
+    this.#all.push(turn);
+  }
+
+  /** Takes it off the screen, without an end to it. */
+  remove(turn: Turn | undefined): void {
+    this.#all = this.#all.filter((each) => each !== turn);
+  }
+
+  drop(turn: Turn | undefined): void {
+    this.remove(turn);
+    turn?.close();
+  }
+
+  /** What is of a thread that is no more. */
+  clear(keep: (turn: Turn) => boolean = () => false): void {
+    for (const turn of this.#all) if (!keep(turn)) turn.close();
+    this.#all = this.#all.filter(keep);
+  }
+
+  /** The start of a turn was answered; the watch may have told of the run before. */
+  begun(turn: Turn, runId: string): void {
+    turn.runId = runId;
+    const told = this.#all.find((each) => each !== turn && each.runId === runId);
+    if (told !== undefined) {
+      this.remove(told);
+      if (told.info !== undefined) turn.tell(told.info);
+      if (told.run !== undefined) this.follow(turn, told.run);
+    }
+    if (this.#ended.has(runId)) this.end(turn);
+  }
+
+  /** The watch tells of a run. `line`: the ids of the active ones. */
+  tell(info: ThreadRun, run: Run | undefined, line: readonly string[]): void {
+    const isOver = isEnding(info.status);
+    if (isOver) this.#ended.add(info.runId);
+    let turn = this.#all.find(({ runId }) => runId === info.runId);
+    turn ??= this.#all.find((each) => each.isAsked(info));
+    if (turn === undefined && isOver) this.#hooks.over();
+    if (turn === undefined && !isOver) {
+      this.drop(this.failed);
+      this.#hooks.came();
+      turn = new Turn();
+      this.add(turn);
+    }
+    if (turn === undefined) return;
+    turn.tell(info);
+    if (run !== undefined) this.follow(turn, run);
+    if (turn.base === undefined && turn.from === null) turn.base = [];
+    else if (turn.base === undefined && typeof turn.from === "string") this.#hooks.readBase(turn, turn.from);
+    const place = ({ phase, runId = "" }: Turn) =>
+      phase === "over" ? -1 : line.includes(runId) ? line.indexOf(runId) : line.length;
+    this.#all.sort((a, b) => place(a) - place(b));
+    if (isOver) this.end(turn);
+  }
+
+  /** The watch says that only these are active: others ended while nobody was there to hear it. */
+  onlyActive(runIds: readonly string[]): void {
+    for (const turn of this.#all) {
+      if (turn.runId !== undefined && !turn.ownsRun && !runIds.includes(turn.runId)) turn.end();
+    }
+  }
+
+  follow(turn: Turn, run: Run): void {
+    turn.follow(
+      run,
+      () => this.#hooks.changed(),
+      () => this.end(turn),
+    );
+  }
+
+  end(turn: Turn): void {
+    if (turn.runId !== undefined) this.#ended.add(turn.runId);
+    turn.end();
+    this.#hooks.over();
+  }
+}
