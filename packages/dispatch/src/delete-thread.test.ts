@@ -330,6 +330,21 @@ describe("copy", () => {
     expect(JSON.parse(body!)).toEqual([{ event: "created", thread: named }]);
   });
 
+  test("of a thread that is empty is empty; what it has counts", async () => {
+    dispatcher = make({ limits: { maxBytes: 1_000 } });
+    await dispatcher.createThread("alice", { threadId: "empty" });
+    const never = async () => {
+      throw new Error("there are no checkpoints");
+    };
+    const empty = copies({ copyThread: never, messages: never });
+    const metadata = { x: "x".repeat(600) };
+    const copy = await dispatcher.copyThread("alice", "empty", { metadata }, empty);
+    expect(copy).toMatchObject({ checkpointId: null, messages: 0, metadata });
+    const again = dispatcher.copyThread("alice", copy.threadId, { to: "copy1" }, empty);
+    await expect(again).rejects.toMatchObject({ code: "payload_too_large" });
+    expect(await left(["copy1"])).toEqual([]);
+  });
+
   test("refuses what it cannot: no thread, one that is there, one that is busy", async () => {
     const copy = (from: string, to = "copy1") => dispatcher.copyThread("alice", from, { to }, copies());
     await expect(copy("none")).rejects.toMatchObject({ code: "no_such_thread" });
@@ -355,6 +370,14 @@ describe("copy", () => {
     await until(async () => (await left(["copy1"])).length === 0);
     const late = { metadata: "{}", status: "idle" as const, messages: 0 };
     expect(await dispatcher.threadsOf("alice").copied("copy1", birth, late)).toBeNull();
+    // One that comes with its checkpoints when it was given up takes these with it.
+    const tooLate = async (_: string, to: string) => {
+      await make().deleteThread("alice", to, checkpoints());
+      await redis.hset(key("checkpoints", to), "c", "…");
+    };
+    const slow = dispatcher.copyThread("alice", "from", { to: "copy1" }, copies({ copyThread: tooLate }));
+    await expect(slow).rejects.toMatchObject({ code: "unavailable" });
+    expect(await left(["copy1"])).toEqual([]);
     // Nobody was ever told of it.
     const bodies = (await redis.xrange(ownerKey(prefix, "alice", "events"), "-", "+")).map(
       ([, [, , , body]]) => body,

@@ -12,7 +12,7 @@ import {
 } from "@throughline/protocol";
 import type { ListedRun } from "@throughline/runlog";
 import { nanoid } from "nanoid";
-import { type CopiesCheckpoints, type CopyThread, copyThread } from "./copy-thread.ts";
+import { type CopiesCheckpoints, type CopyParts, type CopyThread, copyThread } from "./copy-thread.ts";
 import { type DeletesCheckpoints, type DeletionParts, deleteThread } from "./delete-thread.ts";
 import { listThreads, type ThreadQuery } from "./list-threads.ts";
 import { type Metadata, mergeMetadata, metadataJson } from "./thread-metadata.ts";
@@ -154,10 +154,11 @@ export class ThreadOperations {
       throw new ProtocolError("thread_busy", `thread ${threadId} has an active run`, { activeRunId });
     }
     const to = copy.to ?? `thread_${nanoid()}`;
-    const remove = async (copyId: string) => {
-      await this.#delete(owner, copyId);
+    const parts: CopyParts = {
+      keeping: (copyId, bytes, write) => this.#parts.owners.keeping(owner, copyId, bytes, write),
+      remove: (copyId) => this.#delete(owner, copyId),
     };
-    return await copyThread(threads, threadId, to, copy, checkpoints, remove);
+    return await copyThread(parts, threads, threadId, to, copy, checkpoints);
   }
 
   /** Carries a deletion through that somebody has given up. */
