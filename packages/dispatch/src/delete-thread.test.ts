@@ -235,6 +235,48 @@ describe("what comes late", () => {
     expect(threads).toEqual([await dispatcher.threadRecord("alice", "doomed")]);
   });
 
+  test("one who goes on late leaves a thread alone that has come back meanwhile", async () => {
+    await dispatcher.createThread("alice", { threadId: "doomed" });
+    const threads = dispatcher.threadsOf("alice");
+    const remove = threads.index.remove.bind(threads.index);
+    threads.index.remove = async (...all) => {
+      await remove(...all);
+      await make().deleteThread("alice", "doomed", checkpoints());
+      await dispatcher.createThread("alice", { threadId: "doomed", metadata: { again: 1 } });
+    };
+    await threads.beginDelete("doomed");
+    await threads.endDelete("doomed");
+    expect(await dispatcher.threadRecord("alice", "doomed")).toMatchObject({ metadata: { again: 1 } });
+  });
+
+  test("an end that is repeated is told once", async () => {
+    await dispatcher.createThread("alice", { threadId: "doomed" });
+    const threads = dispatcher.threadsOf("alice");
+    await threads.beginDelete("doomed");
+    threads.index.remove = async () => {
+      throw new Error("the process is gone");
+    };
+    for (let i = 0; i < 2; i++) await expect(threads.endDelete("doomed")).rejects.toThrow("gone");
+    expect(await redis.hgetall(key("told"))).toMatchObject({ head: "2", status: "deleted" });
+  });
+
+  test("who puts a run's job back while it is being removed takes it off again", async () => {
+    const { runId } = await start("doomed");
+    const [deleting, healing] = [make({ deleteWaitMs: 0 }), make()];
+    const remove = deleting.runs.remove.bind(deleting.runs);
+    let healed = 0;
+    deleting.runs.remove = async (each) => {
+      // Nobody has cancelled it for the one who heals: as if that had looked at it long before.
+      await redis.hset(`${prefix}:{${runId}}:run`, "status", "queued");
+      await redis.rpush(key("line"), runId);
+      if ((await healing.active("alice", "doomed")) === runId) healed++;
+      await remove(each);
+    };
+    await deleting.deleteThread("alice", "doomed", checkpoints());
+    expect(healed).toBeGreaterThan(0);
+    expect(await left(["doomed", runId])).toEqual([]);
+  });
+
   test("two who delete at once: both are done, it is told once", async () => {
     await populate();
     const both = [dispatcher, make()].map((each) => each.deleteThread("alice", "doomed", checkpoints()));
@@ -288,6 +330,21 @@ describe("copy", () => {
     expect(JSON.parse(body!)).toEqual([{ event: "created", thread: named }]);
   });
 
+  test("of a thread that is empty is empty; what it has counts", async () => {
+    dispatcher = make({ limits: { maxBytes: 1_000 } });
+    await dispatcher.createThread("alice", { threadId: "empty" });
+    const never = async () => {
+      throw new Error("there are no checkpoints");
+    };
+    const empty = copies({ copyThread: never, messages: never });
+    const metadata = { x: "x".repeat(600) };
+    const copy = await dispatcher.copyThread("alice", "empty", { metadata }, empty);
+    expect(copy).toMatchObject({ checkpointId: null, messages: 0, metadata });
+    const again = dispatcher.copyThread("alice", copy.threadId, { to: "copy1" }, empty);
+    await expect(again).rejects.toMatchObject({ code: "payload_too_large" });
+    expect(await left(["copy1"])).toEqual([]);
+  });
+
   test("refuses what it cannot: no thread, one that is there, one that is busy", async () => {
     const copy = (from: string, to = "copy1") => dispatcher.copyThread("alice", from, { to }, copies());
     await expect(copy("none")).rejects.toMatchObject({ code: "no_such_thread" });
@@ -313,6 +370,14 @@ describe("copy", () => {
     await until(async () => (await left(["copy1"])).length === 0);
     const late = { metadata: "{}", status: "idle" as const, messages: 0 };
     expect(await dispatcher.threadsOf("alice").copied("copy1", birth, late)).toBeNull();
+    // One that comes with its checkpoints when it was given up takes these with it.
+    const tooLate = async (_: string, to: string) => {
+      await make().deleteThread("alice", to, checkpoints());
+      await redis.hset(key("checkpoints", to), "c", "…");
+    };
+    const slow = dispatcher.copyThread("alice", "from", { to: "copy1" }, copies({ copyThread: tooLate }));
+    await expect(slow).rejects.toMatchObject({ code: "unavailable" });
+    expect(await left(["copy1"])).toEqual([]);
     // Nobody was ever told of it.
     const bodies = (await redis.xrange(ownerKey(prefix, "alice", "events"), "-", "+")).map(
       ([, [, , , body]]) => body,

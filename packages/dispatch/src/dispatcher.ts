@@ -30,18 +30,18 @@ import {
 import type { Cluster, Redis } from "ioredis";
 import { nanoid } from "nanoid";
 import { AgentRegistry } from "./agents.ts";
-import { type CopiesCheckpoints, type CopyThread, copyThread } from "./copy-thread.ts";
-import { type DeletesCheckpoints, deleteThread } from "./delete-thread.ts";
-import { listThreads, type ThreadQuery } from "./list-threads.ts";
+import type { CopiesCheckpoints, CopyThread } from "./copy-thread.ts";
+import type { DeletesCheckpoints } from "./delete-thread.ts";
+import type { ThreadQuery } from "./list-threads.ts";
 import { type OwnerLimits, Owners } from "./owners.ts";
 import { RunQueue } from "./queue.ts";
 import { digest } from "./thread-keys.ts";
-import { type Metadata, mergeMetadata, metadataJson } from "./thread-metadata.ts";
+import type { Metadata } from "./thread-metadata.ts";
+import { ThreadOperations } from "./thread-operations.ts";
 import {
   beingDeleted,
   defaultMaxInLine,
   type Entered,
-  noSuchThread,
   type SettledStatus,
   Threads,
   threadRun,
@@ -108,8 +108,6 @@ const idempotencyTtlS = 24 * 60 * 60;
 const deleteWaitMs = 10_000;
 /** For how long a thread is being deleted before it is taken for given up, ms: longer than that takes. */
 const givenUpMs = 30_000;
-/** How often a patch is tried where others patch the same thread. */
-const patchTries = 50;
 
 export class Dispatcher {
   readonly runs: RunStore;
@@ -119,10 +117,7 @@ export class Dispatcher {
   readonly #maxInLine: number;
   readonly #redis: Redis | Cluster;
   readonly #prefix: string;
-  readonly #deleteWaitMs: number;
-  readonly #givenUpMs: number;
-  /** Deletions that others gave up, by owner and thread. */
-  readonly #carried = new Set<string>();
+  readonly #threads: ThreadOperations;
 
   /**
    * @param options.maxInLine runs that may wait in one thread. Default 1,000
@@ -142,8 +137,6 @@ export class Dispatcher {
     } = {},
   ) {
     this.#redis = redis;
-    this.#deleteWaitMs = options.deleteWaitMs ?? deleteWaitMs;
-    this.#givenUpMs = options.givenUpMs ?? givenUpMs;
     this.#maxInLine = options.maxInLine ?? defaultMaxInLine;
     this.#prefix = options.prefix ?? defaultPrefix;
     this.runs = new RunStore(redis, options);
@@ -153,6 +146,19 @@ export class Dispatcher {
       prefix: this.#prefix,
       limits: options.limits ?? {},
       idleMs: options.retention?.idleMs ?? defaultRetention.idleMs,
+    });
+    this.#threads = new ThreadOperations({
+      redis,
+      runs: this.runs,
+      queue: this.#queue,
+      owners: this.#owners,
+      waitMs: options.deleteWaitMs ?? deleteWaitMs,
+      givenUpMs: options.givenUpMs ?? givenUpMs,
+      threadsOf: (owner) => this.threadsOf(owner),
+      active: (owner, threadId) => this.active(owner, threadId),
+      describe: (run) => this.describe(run),
+      cancel: (runId, ask) => this.cancel(runId, ask),
+      idempotencyKey: (keyDigest) => this.#idempotencyKeyOf(keyDigest),
     });
   }
 
@@ -277,13 +283,7 @@ export class Dispatcher {
    * @throws ProtocolError payload_too_large where its owner has as much stored as it may; what `write` throws
    */
   async keeping<T>(owner: string, threadId: string, bytes: number, write: () => Promise<T>): Promise<T> {
-    await this.#owners.keep(owner, threadId, bytes);
-    try {
-      return await write();
-    } catch (error) {
-      await this.#owners.giveBack(owner, threadId, bytes).catch(() => {});
-      throw error;
-    }
+    return await this.#owners.keeping(owner, threadId, bytes, write);
   }
 
   /**
@@ -448,124 +448,56 @@ export class Dispatcher {
     await this.#queue.bringBack(queue);
   }
 
-  /**
-   * Makes a thread without runs; one that is there stays as it is.
-   *
-   * @throws ProtocolError thread_busy (it is being deleted), payload_too_large (the metadata, or what its owner has stored)
-   */
+  /** Makes a thread without runs; one that is there stays as it is. As `ThreadOperations.create`. */
   async createThread(
     owner: string,
-    { threadId = `thread_${nanoid()}`, metadata = {} }: { threadId?: string; metadata?: Metadata },
+    thread: { threadId?: string; metadata?: Metadata },
   ): Promise<{ thread: ThreadRecord; created: boolean }> {
-    const json = metadataJson(metadata);
-    const bytes = Buffer.byteLength(json);
-    const make = () => this.threadsOf(owner).create(threadId, json);
-    const made = await this.keeping(owner, threadId, bytes, make);
-    if (!made.created) await this.#owners.giveBack(owner, threadId, bytes);
-    return made;
+    return await this.#threads.create(owner, thread);
   }
 
   /** A thread's record; null: the owner has none by that id, or it is being deleted. */
   async threadRecord(owner: string, threadId: string): Promise<ThreadRecord | null> {
-    const threads = this.threadsOf(owner);
-    const look = await threads.look(threadId);
-    if (look !== null && look.deletingForMs !== null) this.#mayCarryOn(owner, threadId, look.deletingForMs);
-    if (look === null || look.deletingForMs !== null) return null;
-    // What a crash kept from its owner's index.
-    await threads.index.show(threadId, look.state);
-    return look.record;
+    return await this.#threads.record(owner, threadId);
   }
 
   /** Those of a thread's runs that have not ended, in the order of their turns; at most 100 of them. */
   async activeRuns(owner: string, threadId: string): Promise<ThreadRun[]> {
-    const line = await this.threadsOf(owner).line(threadId);
-    const listed = await this.runs.listed(line.slice(0, 100));
-    const active = listed.filter((run) => run !== null && !isEnding(run.record.status)) as ListedRun[];
-    return (await Promise.all(active.map((run) => this.describe(run)))).map(threadRun);
+    return await this.#threads.activeRuns(owner, threadId);
   }
 
-  /**
-   * An owner's threads, the one that something last happened to first. With `metadata` it looks at so many at most.
-   *
-   * @throws ProtocolError invalid_argument: `before` is no page's `next`
-   */
+  /** An owner's threads, the one that something last happened to first. As `ThreadOperations.list`. */
   async listThreads(query: ThreadQuery): Promise<{ threads: ThreadRecord[]; next?: string }> {
-    return await listThreads(this.threadsOf(query.owner), query, (threadId, forMs) => {
-      this.#mayCarryOn(query.owner, threadId, forMs);
-    });
+    return await this.#threads.list(query);
   }
 
-  /**
-   * Puts keys in the place of those that a thread's metadata have; null takes one away.
-   *
-   * @throws ProtocolError no_such_thread, thread_busy (it is being deleted, or others patch it all the time),
-   * payload_too_large (the metadata, or what its owner has stored)
-   */
+  /** Puts keys in the place of those that a thread's metadata have. As `ThreadOperations.patch`. */
   async patchThread(owner: string, threadId: string, patch: Metadata): Promise<ThreadRecord> {
-    const threads = this.threadsOf(owner);
-    const bytes = Buffer.byteLength(JSON.stringify(patch));
-    let grown = 0;
-    const write = async () => {
-      let known = (await threads.look(threadId))?.metadata ?? "{}";
-      for (let tries = 0; tries < patchTries; tries++) {
-        const json = metadataJson(mergeMetadata(JSON.parse(known) as Metadata, patch));
-        grown = Buffer.byteLength(json) - Buffer.byteLength(known);
-        const answer = await threads.patch(threadId, known, json);
-        if ("thread" in answer) return answer.thread;
-        known = answer.other;
-      }
-      throw new ProtocolError("thread_busy", `thread ${threadId} is patched by others all the time`);
-    };
-    const thread = await this.keeping(owner, threadId, bytes, write);
-    // What took another's place, or away, does not count.
-    if (grown < bytes) await this.#owners.giveBack(owner, threadId, bytes - grown);
-    return thread;
+    return await this.#threads.patch(owner, threadId, patch);
   }
 
-  /**
-   * A thread's head moved without a run.
-   *
-   * @throws ProtocolError no_such_thread, thread_busy (it is being deleted): what was written to it is to be deleted
-   */
+  /** A thread's head moved without a run. As `ThreadOperations.headMoved`. */
   async headMoved(
     owner: string,
     threadId: string,
-    { status, messages }: { status: SettledStatus; messages: number },
+    head: { status: SettledStatus; messages: number },
   ): Promise<void> {
-    await this.threadsOf(owner).headMoved(threadId, status, messages);
+    await this.#threads.headMoved(owner, threadId, head);
   }
 
-  /**
-   * Deletes a thread with its runs and its checkpoints. What is active is cancelled, and waited for up to 10 s.
-   *
-   * @throws ProtocolError no_such_thread
-   */
+  /** Deletes a thread with its runs and its checkpoints. As `ThreadOperations.delete`. */
   async deleteThread(owner: string, threadId: string, checkpoints: DeletesCheckpoints): Promise<void> {
-    if (!(await this.#delete(owner, threadId, checkpoints))) throw noSuchThread(threadId);
+    await this.#threads.delete(owner, threadId, checkpoints);
   }
 
-  /**
-   * Copies a thread, without its runs.
-   *
-   * @throws ProtocolError no_such_thread, thread_busy (it has an active run), invalid_argument (there is one by the id
-   * `to`), payload_too_large; what `checkpoints` throw
-   */
+  /** Copies a thread, without its runs. As `ThreadOperations.copy`. */
   async copyThread(
     owner: string,
     threadId: string,
     copy: CopyThread,
     checkpoints: CopiesCheckpoints,
   ): Promise<ThreadRecord> {
-    const threads = this.threadsOf(owner);
-    const activeRunId = await this.active(owner, threadId);
-    if (activeRunId !== null) {
-      throw new ProtocolError("thread_busy", `thread ${threadId} has an active run`, { activeRunId });
-    }
-    const to = copy.to ?? `thread_${nanoid()}`;
-    const remove = async (copyId: string) => {
-      await this.#delete(owner, copyId);
-    };
-    return await copyThread(threads, threadId, to, copy, checkpoints, remove);
+    return await this.#threads.copy(owner, threadId, copy, checkpoints);
   }
 
   threadsOf(owner: string): Threads {
@@ -622,31 +554,6 @@ export class Dispatcher {
 
   #idempotencyKeyOf(keyDigest: string): string {
     return `${this.#prefix}:{${keyDigest}}:idempotency`;
-  }
-
-  /** Carries a deletion through that somebody has given up. */
-  #mayCarryOn(owner: string, threadId: string, forMs: number): void {
-    if (forMs < this.#givenUpMs) return;
-    const name = JSON.stringify([owner, threadId]);
-    if (this.#carried.has(name)) return;
-    this.#carried.add(name);
-    // Where it fails the next who lists the thread tries.
-    this.#delete(owner, threadId)
-      .catch(() => {})
-      .finally(() => this.#carried.delete(name));
-  }
-
-  async #delete(owner: string, threadId: string, checkpoints?: DeletesCheckpoints): Promise<boolean> {
-    const parts = {
-      redis: this.#redis,
-      runs: this.runs,
-      queue: this.#queue,
-      owners: this.#owners,
-      waitMs: this.#deleteWaitMs,
-      cancel: (runId: string, ask: { keep: Keep; reason: string }) => this.cancel(runId, ask),
-      idempotencyKey: (keyDigest: string) => this.#idempotencyKeyOf(keyDigest),
-    };
-    return await deleteThread(parts, this.threadsOf(owner), threadId, checkpoints);
   }
 }
 

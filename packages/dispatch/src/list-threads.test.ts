@@ -237,6 +237,7 @@ describe("an index that is behind its threads", () => {
     // Later still: nothing comes back.
     await threads.index.show("t", second.state);
     expect(await indexed()).toEqual({});
+    expect(await redis.exists(hash("t"))).toBe(0);
     expect((await told(ownerLogKeys(prefix, "alice"))).at(-1)).toEqual({ event: "deleted", threadId: "t" });
   });
 });

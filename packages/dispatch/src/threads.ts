@@ -246,6 +246,11 @@ export class Threads {
     return exists || (await this.#bring(threadId));
   }
 
+  /** Whether a thread has checkpoints, be it off its head. */
+  async hasCheckpoints(threadId: string): Promise<boolean> {
+    return (await this.#redis.exists(this.#key(threadId, "checkpoints"))) === 1;
+  }
+
   /** The run that is first in the thread's line; null where nobody is. */
   async active(threadId: string): Promise<string | null> {
     return await this.#redis.lindex(this.#key(threadId, "line"), 0);
