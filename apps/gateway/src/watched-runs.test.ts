@@ -1,4 +1,4 @@
-import type { RunStatus, ThreadEvent } from "@throughline/protocol";
+import { ProtocolError, type RunStatus, type ThreadEvent } from "@throughline/protocol";
 import { describe, expect, test } from "vitest";
 import { Gate } from "../../../test/support/agents.ts";
 import { until } from "../../../test/support/until.ts";
@@ -93,7 +93,11 @@ describe("P1: a watch subscribes", () => {
     const socket = new Socket();
     const runs = socket.watch();
     const wrong = new TypeError("wrong");
-    socket.failing.push(new Error("Connection is closed."), wrong);
+    socket.failing.push(
+      new Error("Connection is closed."),
+      new ProtocolError("rate_limited", "many wait"),
+      wrong,
+    );
     runs.take(["r1", "r2"]);
     await socket.has("r2 0");
     expect(socket.failures).toEqual([wrong]);
