@@ -34,7 +34,7 @@ type UnionToIntersection<U> = (U extends unknown ? (each: U) => void : never) ex
 
 type Updates<A> =
   YieldOf<A> extends infer Y
-    ? Y extends { readonly type: "updates"; readonly data: Record<string, infer Values> }
+    ? Y extends { readonly type: "updates"; readonly "~values"?: infer Values }
       ? Values
       : never
     : never;
@@ -57,15 +57,15 @@ export type StateOf<A> =
       ? Record<string, unknown>
       : UnionToIntersection<Updates<Agent<A>>>;
 
+type Customs<A> =
+  YieldOf<A> extends infer Y
+    ? Y extends { readonly type: "custom"; readonly "~data"?: infer Data }
+      ? Data
+      : never
+    : never;
+
 /** What a function agent yields as `custom(…)`. */
-export type CustomOf<A> =
-  YieldOf<Agent<A>> extends infer Y
-    ? [Extract<Y, { readonly type: "custom" }>] extends [never]
-      ? unknown
-      : Extract<Y, { readonly type: "custom" }> extends { readonly data: infer Data }
-        ? Data
-        : unknown
-    : unknown;
+export type CustomOf<A> = [Customs<Agent<A>>] extends [never] ? unknown : Customs<Agent<A>>;
 
 /** The params of a start, of each of the agents. */
 export type StartOf<A extends Agents> = {

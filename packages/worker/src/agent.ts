@@ -9,7 +9,13 @@
  */
 import type { BaseStore, LangGraphRunnableConfig, Pregel } from "@langchain/langgraph";
 import { isGraph as isPregel } from "@throughline/checkpoint";
-import { type FlatMessage, type Part, type StreamMode, streamModes } from "@throughline/protocol";
+import {
+  type FlatMessage,
+  type MessagesPart,
+  type Part,
+  type StreamMode,
+  streamModes,
+} from "@throughline/protocol";
 
 /** What an agent is told about its run. */
 export interface AgentContext<Input = unknown> {
@@ -76,9 +82,10 @@ export interface AgentOptions {
 }
 
 /** A function agent with its options. */
-export interface FunctionAgent extends Required<AgentOptions> {
+export interface FunctionAgent<Run extends AgentFunction<never> = AgentFunction<never>>
+  extends Required<AgentOptions> {
   readonly kind: "function";
-  readonly run: AgentFunction<never>;
+  readonly run: Run;
 }
 
 /** Whatever a builder's `compile()` answers, of any state. */
@@ -108,8 +115,11 @@ export type Agent = FunctionAgent | GraphAgent;
  * An agent from a graph or a function, and its options. A bare graph or function in `serve({agents})` is one with the
  * defaults.
  */
-export function agent(graph: Graph, options?: GraphOptions): GraphAgent<Graph>;
-export function agent<Input = unknown>(run: AgentFunction<Input>, options?: AgentOptions): FunctionAgent;
+export function agent<G extends Graph>(graph: G, options?: GraphOptions): GraphAgent<G>;
+export function agent<Input = unknown, Y extends Yielded = Yielded>(
+  run: (context: AgentContext<Input>) => AsyncIterable<Y>,
+  options?: AgentOptions,
+): FunctionAgent<(context: AgentContext<Input>) => AsyncIterable<Y>>;
 export function agent(from: Graph | AgentFunction<never>, options: AgentOptions = {}): Agent {
   const { description = "", modes } = options;
   if (isGraph(from)) return { kind: "graph", graph: from, description, modes: modes ?? streamModes };
@@ -129,10 +139,10 @@ export function agent(from: Graph | AgentFunction<never>, options: AgentOptions 
  *
  *     perRun(({ configurable }) => createReactAgent({ llm: modelOf(configurable?.plan), tools }))
  */
-export function perRun(
-  make: GraphFactory,
+export function perRun<F extends GraphFactory>(
+  make: F,
   { description = "", modes }: GraphOptions = {},
-): GraphAgent<GraphFactory> {
+): GraphAgent<F> {
   return { kind: "graph", graph: make, description, modes: modes ?? streamModes };
 }
 
@@ -140,6 +150,11 @@ export function perRun(
 export function isGraph(value: unknown): value is Graph {
   return isPregel(value);
 }
+
+type OtherPart = Exclude<Part, { type: "messages" | "lifecycle" }>;
+/** What these parts carry is in their types, and only there: so a client knows an agent's custom data and its state. */
+export type CustomPart<Data> = OtherPart & { readonly type: "custom"; readonly "~data"?: Data };
+export type UpdatePart<Values> = OtherPart & { readonly type: "updates"; readonly "~values"?: Values };
 
 export interface TokenOptions {
   /** The message that the token belongs to. @default one message for the whole run */
@@ -150,7 +165,7 @@ export interface TokenOptions {
 }
 
 /** A token of an answer: a `messages` part with one chunk. The text of a message is the concatenation of its tokens. */
-export function token(text: string, options?: TokenOptions): Part {
+export function token(text: string, options?: TokenOptions): MessagesPart {
   // The shape is the same whether or not there are options: the worker fills in what is left undefined.
   const metadata: Record<string, unknown> = { langgraph_node: options?.node };
   if (options?.tags !== undefined) metadata.tags = options.tags;
@@ -159,7 +174,7 @@ export function token(text: string, options?: TokenOptions): Part {
 }
 
 /** Data of the agent's own: progress, a chart, a link. */
-export function custom(data: unknown): Part {
+export function custom<Data>(data: Data): CustomPart<Data> {
   return { type: "custom", ns: [], data: data as never };
 }
 
@@ -167,7 +182,10 @@ export function custom(data: unknown): Part {
  * A state update: these keys of the thread's state now have these values (`messages` are merged by id). It is in
  * the checkpoint that ends the run, also when the run is cancelled.
  */
-export function update(values: Record<string, unknown>, node = "agent"): Part {
+export function update<Values extends Record<string, unknown>>(
+  values: Values,
+  node = "agent",
+): UpdatePart<Values> {
   return { type: "updates", ns: [], data: { [node]: values } as never };
 }
 

@@ -4,6 +4,7 @@ export {
   type AgentFunction,
   type AgentOptions,
   agent,
+  type CustomPart,
   custom,
   type FunctionAgent,
   type Graph,
@@ -16,6 +17,7 @@ export {
   step,
   type TokenOptions,
   token,
+  type UpdatePart,
   update,
   type Yielded,
 } from "./agent.ts";

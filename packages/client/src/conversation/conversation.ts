@@ -379,7 +379,9 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     if (this.isClosed || this.#phase === "deleted") return;
     this.#phase = "open";
     this.#state = state;
-    this.#record = state.thread ?? this.#record;
+    const { thread } = state;
+    // An event may have told something newer meanwhile.
+    if (thread !== undefined && !(thread.updatedAt < (this.#record?.updatedAt ?? ""))) this.#record = thread;
     const { failed } = this.#turns;
     for (const turn of over) if (turn !== failed) this.#turns.drop(turn);
     if (state.thread?.status === "failed" && this.#turns.last === undefined) await this.#readFailed();

@@ -31,6 +31,8 @@ export class Threads extends Store<ThreadsView> {
   readonly #connection: StorePort;
   readonly #options: ThreadsOptions;
   readonly #threads = new Map<string, ThreadRecord>();
+  /** A page that was asked for earlier may still tell of them. */
+  readonly #deleted = new Set<string>();
   readonly #watch: Watching;
   #status: ThreadsView["status"] = "loading";
   #next: string | undefined;
@@ -92,6 +94,7 @@ export class Threads extends Store<ThreadsView> {
   async delete(threadId: string): Promise<boolean> {
     const done = await this.#try(async () => {
       await this.#connection.call("thread.delete", { threadId });
+      this.#deleted.add(threadId);
       this.#threads.delete(threadId);
       return true;
     });
@@ -121,15 +124,21 @@ export class Threads extends Store<ThreadsView> {
   }
 
   #onEvent(event: ThreadEvent): void {
-    if (event.event === "deleted") this.#threads.delete(event.threadId);
-    else this.#put(event.thread);
+    if (event.event === "deleted") {
+      this.#deleted.add(event.threadId);
+      this.#threads.delete(event.threadId);
+    } else {
+      if (event.event === "created") this.#deleted.delete(event.thread.threadId);
+      this.#put(event.thread);
+    }
     this.changed();
   }
 
   #put(thread: ThreadRecord): void {
     const { agent, status, metadata = {} } = this.#options;
     const known = this.#threads.get(thread.threadId);
-    if (known !== undefined && known.updatedAt > thread.updatedAt) return;
+    if (this.#deleted.has(thread.threadId) || (known !== undefined && known.updatedAt > thread.updatedAt))
+      return;
     const fits =
       (agent === undefined || thread.agent === agent) &&
       (status === undefined || thread.status === status) &&
