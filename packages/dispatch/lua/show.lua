@@ -53,4 +53,10 @@ for i = 12, #ARGV, 2 do
     redis.call('PEXPIRE', events, ttl)
   end
 end
+-- Of a thread that was deleted nothing stays, what was told of it neither: who is behind reads the list anew.
+if status == '' and #ARGV >= 12 then
+  local head = redis.call('HGET', told, 'head')
+  redis.call('XTRIM', events, 'MINID', '=', head .. '-0')
+  redis.call('HSET', told, 'first', head)
+end
 return 1

@@ -141,8 +141,10 @@ describe("what is told", () => {
     const { epoch } = await redis.hgetall(ownerLogKeys(prefix, "alice").run);
     const entries = await redis.xrange(ownerLogKeys(prefix, "alice").log, "-", "+");
     await expect.poll(() => heard.length).toBe(4);
-    for (const [i, [, [, , , body]]] of entries.entries())
-      expect(heard).toContain(`${i + 1}:1:${epoch}\n${body}`);
+    // What was told of a thread goes with it.
+    expect(entries.map(([id]) => id)).toEqual(["2-0"]);
+    for (const [id, [, , , body]] of entries)
+      expect(heard).toContain(`${id.split("-")[0]}:1:${epoch}\n${body}`);
     // Of the thread's log only the last message says that it ends.
     expect(heard.filter((each) => each.split("\n")[0]!.endsWith(":e"))).toHaveLength(1);
     expect(heard.find((each) => each.split("\n")[0]!.endsWith(":e"))).toContain(
