@@ -7,7 +7,9 @@ import { build } from "esbuild";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
 import { findChromium } from "./browser.ts";
 
-const folder = new URL("../../examples/chat/", import.meta.url);
+/** Of the repository: this file is run as it is, and compiled from below `dist`. */
+const root = new URL(import.meta.url.includes("/dist/") ? "../../../" : "../../", import.meta.url);
+const folder = new URL("examples/chat/", root);
 const types: Record<string, string> = { html: "text/html", css: "text/css", js: "text/javascript" };
 
 export class ChatPages {
@@ -22,7 +24,7 @@ export class ChatPages {
   }
 
   static async start(): Promise<ChatPages> {
-    const [executablePath, script] = await Promise.all([findChromium(), bundle()]);
+    const [executablePath, script] = await Promise.all([findChromium(), bundle("examples/chat/chat.tsx")]);
     const server = await serve(script);
     const browser = await chromium.launch({
       executablePath,
@@ -63,9 +65,10 @@ export class ChatPages {
   }
 }
 
-async function bundle(): Promise<string> {
+/** A script for browsers. @param entry path from the root of the repository */
+export async function bundle(entry: string): Promise<string> {
   const result = await build({
-    entryPoints: [fileURLToPath(new URL("chat.tsx", folder))],
+    entryPoints: [fileURLToPath(new URL(entry, root))],
     bundle: true,
     write: false,
     format: "esm",
