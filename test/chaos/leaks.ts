@@ -10,7 +10,7 @@ const growthLimit = { gateway: 16 << 20, worker: 24 << 20 };
 const patienceMs = 15_000;
 
 const runKeyNames = /^(run|log|snapshot)$/;
-const threadKeyNames = /^(thread|runs|head|checkpoints|blobs|writes|index)$/;
+const threadKeyNames = /^(thread|runs|told|events|head|checkpoints|blobs|writes|index)$/;
 /** What BullMQ keeps of a queue without jobs. */
 const queueKeyNames = /^(meta|id|events|stalled-check|marker|pc)$/;
 
@@ -45,7 +45,7 @@ export async function auditKeys(redis: Redis, ledger: Ledger): Promise<void> {
     if (tag === "agents") return { expires: name.startsWith("workers:") };
     if (name === "idempotency") return { expires: true };
     if (!tag.startsWith("owner-")) return undefined;
-    return { expires: /^(active|bytes|due)$/.test(name) };
+    return { expires: /^(active|bytes|due|gone|told|events)$/.test(name) };
   };
   let leaked: string[] = [];
   let count = 0;

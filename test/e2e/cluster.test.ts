@@ -1,10 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Dispatcher } from "@throughline/dispatch";
+
+import { Dispatcher, ownerLogKeys, threadLogKeys } from "@throughline/dispatch";
 import { checkRedis, connectRedis, type RedisConnection } from "@throughline/kit";
 import { LiveSubscriber, LogReader, LogWriter, publish, slotOf } from "@throughline/runlog";
 import type { AgentContext } from "@throughline/worker";
 import type { Cluster } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { Socket } from "../conformance/client.ts";
 import { redisRunLog } from "../conformance/redis-run-log.ts";
 import { describeRunLog } from "../conformance/run-log.ts";
 import { count, countText, countToken, Gate } from "../support/agents.ts";
@@ -43,6 +45,53 @@ test("the check looks at every master", async () => {
     expect.stringMatching(/^maxmemory-policy is allkeys-lru/),
     expect.stringMatching(/^nothing is persisted/),
   ]);
+  redis.disconnect();
+});
+
+test("threads are made, told of, listed, copied and deleted, in as many slots as they have", async () => {
+  const [redis, prefix] = [connectRedis(cluster.url, "worker"), testPrefix()];
+  const dispatcher = new Dispatcher(redis, { prefix, deleteWaitMs: 100 });
+  const subscriber = connectRedis(cluster.url, "subscriber");
+  const live = new LiveSubscriber(subscriber);
+  const heard: string[] = [];
+  const keys = [threadLogKeys(prefix, "o", "t0"), ownerLogKeys(prefix, "o")];
+  await Promise.all(
+    keys.map(({ live: channel }) => live.subscribe(channel, (each) => heard.push(`${each}`))),
+  );
+  const names = Array.from({ length: 12 }, (_, i) => `t${i}`);
+  for (const threadId of names) {
+    await dispatcher.createThread("o", { threadId, metadata: { threadId } });
+    await dispatcher.start({
+      agent: "a",
+      owner: "o",
+      threadId,
+      request: { queue: "q" },
+      idempotencyKey: threadId,
+    });
+  }
+  const slots = new Set(names.map((name) => slotOf(threadLogKeys(prefix, "o", name).run)));
+  expect(slots.size).toBeGreaterThan(1);
+  const list = async (query = {}) =>
+    (await dispatcher.listThreads({ owner: "o", limit: 50, ...query })).threads.map(
+      ({ threadId }) => threadId,
+    );
+  expect((await list({ status: "busy", agent: "a" })).sort()).toEqual(names.toSorted());
+  const [newest] = await list();
+  await dispatcher.patchThread("o", newest!, { a: 1 });
+  expect((await list())[0]).toBe(newest);
+  const checkpoints = { deleteThread: async () => {}, copyThread: async () => {}, messages: async () => 0 };
+  await dispatcher.deleteThread("o", "t0", checkpoints);
+  await dispatcher.createThread("o", { threadId: "original", metadata: { b: 2 } });
+  const copy = await dispatcher.copyThread("o", "original", {}, checkpoints);
+  expect(copy).toMatchObject({ metadata: { b: 2 } });
+  await until(() => heard.some((each) => each.includes('"deleted"') && /^\d+:1:[^\n]*:e\n/.test(each)));
+  await until(() => heard.some((each) => each.includes('"deleted"') && !/^\d+:1:[^\n]*:e\n/.test(each)));
+  for (const threadId of await list()) await dispatcher.deleteThread("o", threadId, checkpoints);
+  const left: string[] = [];
+  for (const { redis: node } of await cluster.masters()) left.push(...(await node.keys(`*${prefix}*`)));
+  expect(left.filter((key) => !key.includes("owner-") && !key.includes(":q:"))).toEqual([]);
+  await dispatcher.close();
+  subscriber.disconnect();
   redis.disconnect();
 });
 
@@ -271,6 +320,47 @@ describe("the whole line", () => {
       "count",
       "endless",
     ]);
+  });
+
+  test("P1, P2: threads are made, watched on two gateways though their slot moves, copied, listed and deleted", async () => {
+    const client = await line.client(0);
+    const watchers = line.gateways.map(({ url }) => new Socket(url)) as [Socket, Socket];
+    try {
+      const { threadId } = (await client.call("thread.create", { metadata: { a: 1 } })).thread;
+      for (const watcher of watchers) {
+        await watcher.call("thread.watch", { threadId, after: 0, runs: {} });
+        await watcher.call("thread.watch");
+      }
+      const { runId } = await client.start({ agent: "count", threadId, input: { n: 50, ms: 1 } });
+      const patch = async () => {
+        for (let i = 0; i < 5; i++) await client.call("thread.patch", { threadId, metadata: { i } });
+      };
+      await patch();
+      await until(async () => (await client.call("thread.get", { threadId })).thread?.status === "idle");
+      // While it moves its scripts are refused: some of its keys are there, and some are not.
+      await moveSlot(cluster, slotOf(threadLogKeys(line.prefix, "local", threadId).live));
+      await patch();
+      for (const watcher of watchers) {
+        expect((await watcher.ended(runId)).map(({ offset }) => offset)).toHaveLength(52);
+        const told = await watcher.until("all events", () => {
+          const all = watcher.told(threadId);
+          return all.length >= 14 && all;
+        });
+        expect(told.map(({ offset }) => offset)).toEqual(Array.from({ length: 14 }, (_, i) => i + 1));
+      }
+      const copy = await client.call("thread.copy", { threadId });
+      const listed = await client.call("thread.list", { metadata: { a: 1 } });
+      expect(listed.threads.map((each) => each.threadId)).toEqual([copy.threadId, threadId]);
+      await client.call("thread.delete", { threadId });
+      for (const watcher of watchers) {
+        expect(await watcher.event("thread.unwatched")).toEqual({ threadId, reason: "deleted" });
+        await watcher.until("the owner's word of it", () =>
+          watcher.told().some(({ event }) => event?.event === "deleted" && event.threadId === threadId),
+        );
+      }
+    } finally {
+      for (const watcher of watchers) watcher.close();
+    }
   });
 
   test("P1, P2: a slot that moves during its run costs no part, and delivery stays live", async () => {

@@ -190,7 +190,7 @@ test("thread.get, thread.history and thread.update", async () => {
     values: { mood: "good", messages: [{ role: "user", content: "by hand" }] },
     asNode: "editor",
   });
-  const second = await client.call("thread.get", { threadId });
+  const second = await client.state(threadId);
   expect(second).toMatchObject({ checkpointId: updated.checkpointId, parentId: first.checkpointId });
   expect(second.values).toMatchObject({ mood: "good", seen: 1 });
   expect(second.metadata).toMatchObject({ source: "update", as_node: "editor" });

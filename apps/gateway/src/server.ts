@@ -23,6 +23,7 @@ export interface Gateway {
   readonly port: number;
   /** What it holds now. */
   readonly connections: number;
+  /** Runs that are followed, and threads that are watched. */
   readonly runs: number;
   /** TCP connections, upgraded or not. */
   readonly server: Pick<Server, "getConnections">;

@@ -191,6 +191,16 @@ describe("a watch ends", () => {
     expect(outlet.removed).toBe(1);
   });
 
+  test("P2: also where the message of that is lost", async () => {
+    await thread.tell("created");
+    const feed = feedOf();
+    const { sees } = await watch(feed, { after: 0 });
+    await sees("1:created");
+    await thread.tellUnheard("deleted");
+    await feed.refresh();
+    await sees("1:created", "2:deleted", "unwatched deleted");
+  });
+
   test("P2: also where nobody told it, and its log is gone", async () => {
     await thread.tell("created");
     const feed = feedOf();

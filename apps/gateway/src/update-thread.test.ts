@@ -59,6 +59,18 @@ async function writtenByGraph(): Promise<void> {
 
 const update = () => updateThread(deps, "alice", { threadId: "t", values: { topic: "y" } });
 
+test("a thread that was deleted while it was written to is refused, and nothing of it stays", async () => {
+  await deps.dispatcher.createThread("alice", { threadId: "other" });
+  const deleting = { deleteThread: async () => {} };
+  deps.inTurn = async (work) => {
+    await deps.dispatcher.deleteThread("alice", "other", deleting);
+    return await work();
+  };
+  const write = updateThread(deps, "alice", { threadId: "other", values: { own: 1 } });
+  await expect(write).rejects.toMatchObject({ code: "no_such_thread" });
+  expect(await readHistory(deps.saver, { threadId: "other" })).toEqual([]);
+});
+
 test("no worker takes it up in time: it is given up, nothing is written, and the thread is free", async () => {
   await deps.dispatcher.agents.offer("w", {
     queue: "q",
@@ -90,6 +102,7 @@ test("many updates of one thread at once are written one after the other, and no
     turns++;
     return await work();
   };
+  await deps.dispatcher.createThread("alice", { threadId: "other" });
   const count = 30;
   const updates = Array.from({ length: count }, (_, i) =>
     updateThread(deps, "alice", { threadId: "other", values: { [`k${i}`]: i } }),
@@ -103,6 +116,7 @@ test("many updates of one thread at once are written one after the other, and no
 });
 
 test("others move the head again and again: it is given up as thread_busy, and the next may go", async () => {
+  await deps.dispatcher.createThread("alice", { threadId: "other" });
   const { saver } = deps;
   const others = new RedisCheckpointSaver(redis, { prefix });
   const getTuple = saver.getTuple.bind(saver);

@@ -68,7 +68,13 @@ async function write(deps: UpdateDeps, owner: string, update: ThreadUpdate): Pro
 /** Tells the thread's watchers. Nobody waits at a checkpoint that was written by hand: it has no tasks. */
 async function tellHead({ dispatcher, saver }: UpdateDeps, owner: string, threadId: string): Promise<void> {
   const messages = await messageCount(saver, threadId);
-  await dispatcher.headMoved(owner, threadId, { status: "idle", messages });
+  try {
+    await dispatcher.headMoved(owner, threadId, { status: "idle", messages });
+  } catch (error) {
+    // It was deleted meanwhile: what was written has nobody any more who would.
+    if (error instanceof ProtocolError && error.code === "no_such_thread") await saver.deleteThread(threadId);
+    throw error;
+  }
 }
 
 async function refuseBusy(dispatcher: Dispatcher, owner: string, threadId: string): Promise<void> {

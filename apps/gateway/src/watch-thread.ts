@@ -18,7 +18,7 @@ import type { RunSubscriber } from "./run-subscriber.ts";
 import { beginningOf, Subscription } from "./subscription.ts";
 import { type Known, WatchedRuns } from "./watched-runs.ts";
 
-type WatchDeps = Pick<CommandDeps, "dispatcher" | "hub" | "logger" | "maxSubscriptions">;
+type WatchDeps = Pick<CommandDeps, "dispatcher" | "reads" | "hub" | "logger" | "maxSubscriptions">;
 
 /** What a watch is answered, and what begins it. @throws ProtocolError no_such_thread, too_many_subscriptions */
 export async function watchThread(
@@ -36,11 +36,17 @@ export async function watchThread(
   subscriber.check(connection, threadLogId(owner, threadId));
   if (threadId !== undefined && !(await deps.dispatcher.threadsOf(owner).has(threadId)))
     throw noSuchThread(threadId);
+  /** There may be many, and large ones. */
+  const activeRuns = async (): Promise<ThreadRun[]> => {
+    if (threadId === undefined) return [];
+    const { turns, dispatcher } = deps.reads;
+    return await turns.take(connection, () => dispatcher.activeRuns(owner, threadId));
+  };
   const feed = deps.hub.threadFeed(owner, threadId);
   await feed.acquire();
   let seen: Seen;
   try {
-    seen = await look(deps, feed, owner, threadId);
+    seen = await look(deps, feed, owner, threadId, activeRuns);
   } catch (error) {
     feed.release();
     throw error;
@@ -50,7 +56,7 @@ export async function watchThread(
   const watchedRuns =
     threadId === undefined || wanted === undefined
       ? undefined
-      : watchRuns(deps, subscriber, connection, { ...wanted, owner, threadId, isOver: () => watch.closed });
+      : watchRuns(deps, subscriber, connection, { ...wanted, activeRuns, isOver: () => watch.closed });
   const wants = { passes: passingEvents(events), witness: watchedRuns };
   const watch = new Subscription(feed, beginning, wants, connection);
   const start = takePlace(connection, watch, deps.maxSubscriptions);
@@ -65,7 +71,8 @@ export async function watchThread(
     },
     begin: () => {
       start();
-      watchedRuns?.take(runs?.map(({ runId }) => runId) ?? []);
+      // All that the record names: also one that ended before it was looked at.
+      watchedRuns?.take(thread?.active ?? []);
     },
   };
 }
@@ -82,15 +89,15 @@ async function look(
   feed: Feed,
   owner: string,
   threadId: string | undefined,
+  activeRuns: () => Promise<ThreadRun[]>,
 ): Promise<Seen> {
   const log = await feed.look();
   if (threadId === undefined) return { log: log! }; // An owner's is empty where it is not there.
   if (log === null) throw noSuchThread(threadId);
-  const [thread, runs] = await Promise.all([
-    dispatcher.threadRecord(owner, threadId),
-    dispatcher.activeRuns(owner, threadId),
-  ]);
+  const thread = await dispatcher.threadRecord(owner, threadId);
   if (thread === null) throw noSuchThread(threadId);
+  // One that came into line since has an event of its own.
+  const runs = (await activeRuns()).filter(({ runId }) => thread.active.includes(runId));
   return { log, thread, runs };
 }
 
@@ -100,20 +107,22 @@ function watchRuns(
   subscriber: RunSubscriber,
   connection: ClientSocket,
   {
-    owner,
-    threadId,
     filter,
     pages,
     known,
+    activeRuns,
     isOver,
-  }: NonNullable<Params<"thread.watch">["runs"]> & { owner: string; threadId: string; isOver: () => boolean },
+  }: NonNullable<Params<"thread.watch">["runs"]> & {
+    activeRuns: () => Promise<ThreadRun[]>;
+    isOver: () => boolean;
+  },
 ): WatchedRuns {
   /** One that it has is left as it is. */
   const isWanted = (runId: string) => !isOver() && connection.subscription(runId) === undefined;
   const subscribe = async (runId: string, from: Known): Promise<void> => {
     if (!isWanted(runId)) return;
     const run = await dispatcher.runs.look(runId);
-    if (run === null || run.owner !== owner) return;
+    if (run === null || run.owner !== connection.principal.id) return;
     try {
       const wants = { ...from, filter, pages };
       const begin = await subscriber.subscribeUnasked(connection, run, wants, () => isWanted(runId));
@@ -126,7 +135,7 @@ function watchRuns(
   return new WatchedRuns(
     {
       subscribe,
-      active: async () => (await dispatcher.activeRuns(owner, threadId)).map(({ runId }) => runId),
+      active: async () => (await activeRuns()).map(({ runId }) => runId),
       isOver,
       onFailure: (error) =>
         logger.error({ err: error, connectionId: connection.id }, "could not follow a watched thread's run"),

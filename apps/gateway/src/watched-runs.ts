@@ -9,7 +9,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { backoffDelay } from "@throughline/kit/timing";
-import { isEnding, type ThreadEvent } from "@throughline/protocol";
+import { isEnding, ProtocolError, type ThreadEvent } from "@throughline/protocol";
 import { isPassing } from "@throughline/runlog";
 import type { Batch } from "./batch.ts";
 import type { Witness } from "./subscription.ts";
@@ -92,8 +92,8 @@ export class WatchedRuns implements Witness {
         this.#queue.shift();
         failures = 0;
       } catch (error) {
-        // Redis is away: the runs are still there when it is back.
-        if (isPassing(error as Error)) await sleep(backoffDelay(retryMs, failures++));
+        // Redis is away, or too many wait for their turn: the runs are still there later.
+        if (isTemporary(error as Error)) await sleep(backoffDelay(retryMs, failures++));
         else {
           this.#queue.shift();
           this.#deps.onFailure(error);
@@ -102,4 +102,8 @@ export class WatchedRuns implements Witness {
     }
     this.#isWorking = false;
   }
+}
+
+function isTemporary(error: Error): boolean {
+  return error instanceof ProtocolError ? error.retryable : isPassing(error);
 }

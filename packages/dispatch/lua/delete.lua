@@ -1,7 +1,11 @@
 -- Marks a thread as being deleted: no run enters it from here on. Uses thread.lua.
 -- KEYS[1…6], ARGV[1…3] as thread.lua has them
--- Answers {} there is none · {birth, runIds in line…}
+-- Answers {} there is none · {birth, queues that its runs were on, runIds in line}
 if not is_there() then return {} end
 complete()
 redis.call('HSETNX', thread, 'deleting', now())
-return {redis.call('HGET', thread, 'birth'), unpack(redis.call('LRANGE', line, 0, -1))}
+local queues = {}
+for _, field in ipairs(redis.call('HKEYS', thread)) do
+  if string.sub(field, 1, 6) == 'queue:' then queues[#queues + 1] = string.sub(field, 7) end
+end
+return {redis.call('HGET', thread, 'birth'), queues, redis.call('LRANGE', line, 0, -1)}

@@ -3,11 +3,11 @@
 -- KEYS[1…6], ARGV[1…3] as thread.lua has them
 -- ARGV[4] runId   ARGV[5] owner   ARGV[6] '1': only if nobody is in line
 -- ARGV[7] how many may be in line   ARGV[8] '1': only into a thread that is there
--- ARGV[9] its agent   ARGV[10] the run as JSON
+-- ARGV[9] its agent   ARGV[10] the run as JSON   ARGV[11] its queue, '' where that is not known
 -- Answers {'none'} there is no thread · {'deleting'} it is being deleted · {'busy', runId of the first in line}
 -- · {'full', the same} · {'in', number in the thread or '', runIds before this one, state}
 local run, owner, only_if_idle, max, only_if_there = ARGV[4], ARGV[5], ARGV[6] == '1', tonumber(ARGV[7]), ARGV[8] == '1'
-local agent, json = ARGV[9], ARGV[10]
+local agent, json, queue = ARGV[9], ARGV[10], ARGV[11]
 local exists = is_there()
 if only_if_there and not exists then return {'none'} end
 if is_deleting() then return {'deleting'} end
@@ -31,6 +31,7 @@ if not is_in then
     local ordinal = redis.call('HINCRBY', thread, 'runs', 1)
     redis.call('HSET', thread, 'agent', agent, 'in:' .. run, ordinal .. ' ' .. agent)
   end
+  if queue ~= '' then redis.call('HSET', thread, 'queue:' .. queue, 1) end
   redis.call('RPUSH', line, run)
   add(runs, run)
   tell('run', ',"run":' .. numbered(run, json))

@@ -1,5 +1,12 @@
 -- Put before the scripts that tell: appends events to a log that is read as a run's is. Uses incarnation.lua.
 
+-- Which Redis it is does not change during a script: it is asked once.
+local ask_incarnation, is_incarnation = incarnation, nil
+incarnation = function()
+  is_incarnation = is_incarnation or ask_incarnation()
+  return is_incarnation
+end
+
 -- How many events a log keeps.
 local kept_events = 100
 

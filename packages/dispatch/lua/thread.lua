@@ -7,7 +7,8 @@
 -- The hash has: owner · created, updated (ms) · birth: the name of this life of the thread, another when one comes back
 -- by its id · version: grows with every change · shown: the version that its owner's index is known to have · agent ·
 -- metadata (JSON) · runs: how many there have been · status: as it stands when no run is active · messages ·
--- deleting (ms): since when · in:<runId>, of each run in line: '<ordinal> <agent>'
+-- deleting (ms): since when · queue:<name>, of each queue that a run of it was on · in:<runId>, of each run in line:
+-- '<ordinal> <agent>'
 local thread, line, runs, heads, told, events = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local thread_id, fresh_epoch, watch = ARGV[1], ARGV[2], ARGV[3]
 -- How many active runs a record names.

@@ -19,37 +19,49 @@ export interface CopyThread {
   metadata?: Metadata | undefined;
 }
 
+/** Of the rest of the dispatcher, what a copy needs. */
+export interface CopyParts {
+  /** Counts bytes of a thread, and has them written. */
+  keeping<T>(threadId: string, bytes: number, write: () => Promise<T>): Promise<T>;
+  /** Removes what was begun of a copy. */
+  remove(threadId: string): Promise<unknown>;
+}
+
 /**
- * @param remove removes what was begun of a copy
  * @throws ProtocolError no_such_thread, invalid_argument (there is a thread `to`), thread_busy (the copy is being deleted,
- * or made), payload_too_large; what `checkpoints` throw
+ * or made), payload_too_large, unavailable (it took too long); what `checkpoints` throw
  */
 export async function copyThread(
+  parts: CopyParts,
   threads: Threads,
   from: string,
   to: string,
   { checkpointId, metadata }: CopyThread,
   checkpoints: CopiesCheckpoints,
-  remove: (threadId: string) => Promise<void>,
 ): Promise<ThreadRecord> {
   const original = await threads.look(from);
   if (original === null || original.deletingForMs !== null) throw noSuchThread(from);
   const json = metadata === undefined ? original.metadata : metadataJson(metadata);
-  const birth = await threads.reserve(to);
   const { record } = original;
-  try {
-    if (record.checkpointId !== null || checkpointId !== undefined) {
-      await checkpoints.copyThread(from, to, checkpointId === undefined ? {} : { checkpointId });
+  const make = async () => {
+    const birth = await threads.reserve(to);
+    try {
+      const copies = checkpointId !== undefined || (await threads.hasCheckpoints(from));
+      if (copies) await checkpoints.copyThread(from, to, checkpointId === undefined ? {} : { checkpointId });
+      const isWhole = checkpointId === undefined || checkpointId === record.checkpointId;
+      // How a thread stands without its runs: whether its head waits for a person.
+      const status: SettledStatus = isWhole && record.status === "interrupted" ? "interrupted" : "idle";
+      const messages = copies ? await checkpoints.messages(to) : 0;
+      const copy = await threads.copied(to, birth, { metadata: json, status, messages });
+      if (copy !== null) return copy;
+    } catch (error) {
+      await parts.remove(to).catch(() => {}); // Whoever lists it does, then.
+      throw error;
     }
-    const isWhole = checkpointId === undefined || checkpointId === record.checkpointId;
-    // How a thread stands without its runs: whether its head waits for a person.
-    const status: SettledStatus = isWhole && record.status === "interrupted" ? "interrupted" : "idle";
-    const messages = await checkpoints.messages(to);
-    const copy = await threads.copied(to, birth, { metadata: json, status, messages });
-    if (copy !== null) return copy;
-  } catch (error) {
-    await remove(to).catch(() => {}); // Whoever lists it does, then.
-    throw error;
-  }
-  throw new ProtocolError("unavailable", `the copy ${to} took too long, and was given up: try again`);
+    // Checkpoints may have come after all else was removed. Where the id is another's by now they are not there.
+    const isOurs = await threads.reserve(to).catch(() => null);
+    if (isOurs !== null) await parts.remove(to);
+    throw new ProtocolError("unavailable", `the copy ${to} took too long, and was given up: try again`);
+  };
+  return await parts.keeping(to, Buffer.byteLength(json), make);
 }

@@ -56,11 +56,12 @@ export async function deleteThread(
     const statuses = await parts.runs.statuses(await threads.line(threadId));
     return statuses.every((status) => status === null || isEnding(status));
   });
-  await removeRuns(parts, threads, await threads.line(threadId), until);
+  const { queues } = begun;
+  await removeRuns(parts, threads, await threads.line(threadId), queues, until);
   for (;;) {
     const runIds = await parts.redis.zrange(threads.runsKey(threadId), 0, `${removedAtOnce - 1}`);
     if (runIds.length === 0) break;
-    await removeRuns(parts, threads, runIds, until);
+    await removeRuns(parts, threads, runIds, queues, until);
     await parts.redis.zrem(threads.runsKey(threadId), ...runIds);
   }
   await checkpoints?.deleteThread(threadId);
@@ -74,15 +75,19 @@ async function removeRuns(
   { redis, runs, queue, owners, idempotencyKey }: DeletionParts,
   { owner }: Threads,
   runIds: readonly string[],
+  queues: readonly string[],
   until: number,
 ): Promise<void> {
   if (runIds.length === 0) return;
+  // Marked before its job goes: who puts a job on its queue looks for the mark after that.
+  await runs.markRemoved(runIds);
   const [listed, digests] = await Promise.all([runs.listed(runIds), runs.idempotencyDigests(runIds)]);
   await Promise.all(
     runIds.map(async (runId, i) => {
-      const name = listed[i]?.queue;
+      // One whose record has expired may have left its job on any queue.
+      const on = listed[i]?.queue === undefined ? queues : [listed[i].queue];
       // A worker that has ended it is about to close its job; one that goes on all the same finds no run, and closes it.
-      if (name !== undefined) await poll(until, () => queue.remove(name, runId));
+      await Promise.all(on.map((name) => poll(until, () => queue.remove(name, runId))));
     }),
   );
   await owners.forgetAll(owner, runIds);

@@ -32,18 +32,18 @@ import type { Cluster, Redis } from "ioredis";
 import { nanoid } from "nanoid";
 import { AgentRegistry } from "./agents.ts";
 import { briefOf } from "./brief.ts";
-import { type CopiesCheckpoints, type CopyThread, copyThread } from "./copy-thread.ts";
-import { type DeletesCheckpoints, deleteThread } from "./delete-thread.ts";
-import { listThreads, type ThreadQuery } from "./list-threads.ts";
+import type { CopiesCheckpoints, CopyThread } from "./copy-thread.ts";
+import type { DeletesCheckpoints } from "./delete-thread.ts";
+import type { ThreadQuery } from "./list-threads.ts";
 import { type OwnerLimits, Owners } from "./owners.ts";
 import { RunQueue } from "./queue.ts";
 import { digest } from "./thread-keys.ts";
-import { type Metadata, mergeMetadata, metadataJson } from "./thread-metadata.ts";
+import type { Metadata } from "./thread-metadata.ts";
+import { ThreadOperations } from "./thread-operations.ts";
 import {
   beingDeleted,
   defaultMaxInLine,
   type Entered,
-  noSuchThread,
   type SettledStatus,
   Threads,
   threadRun,
@@ -114,8 +114,6 @@ const idempotencyTtlS = 24 * 60 * 60;
 const deleteWaitMs = 10_000;
 /** For how long a thread is being deleted before it is taken for given up, ms: longer than that takes. */
 const givenUpMs = 30_000;
-/** How often a patch is tried where others patch the same thread. */
-const patchTries = 50;
 
 export class Dispatcher {
   readonly runs: RunStore;
@@ -125,10 +123,7 @@ export class Dispatcher {
   readonly #maxInLine: number;
   readonly #redis: Redis | Cluster;
   readonly #prefix: string;
-  readonly #deleteWaitMs: number;
-  readonly #givenUpMs: number;
-  /** Deletions that others gave up, by owner and thread. */
-  readonly #carried = new Set<string>();
+  readonly #threads: ThreadOperations;
 
   /**
    * @param options.maxInLine runs that may wait in one thread. Default 1,000
@@ -148,8 +143,6 @@ export class Dispatcher {
     } = {},
   ) {
     this.#redis = redis;
-    this.#deleteWaitMs = options.deleteWaitMs ?? deleteWaitMs;
-    this.#givenUpMs = options.givenUpMs ?? givenUpMs;
     this.#maxInLine = options.maxInLine ?? defaultMaxInLine;
     this.#prefix = options.prefix ?? defaultPrefix;
     this.runs = new RunStore(redis, options);
@@ -159,6 +152,19 @@ export class Dispatcher {
       prefix: this.#prefix,
       limits: options.limits ?? {},
       idleMs: options.retention?.idleMs ?? defaultRetention.idleMs,
+    });
+    this.#threads = new ThreadOperations({
+      redis,
+      runs: this.runs,
+      queue: this.#queue,
+      owners: this.#owners,
+      waitMs: options.deleteWaitMs ?? deleteWaitMs,
+      givenUpMs: options.givenUpMs ?? givenUpMs,
+      threadsOf: (owner) => this.threadsOf(owner),
+      active: (owner, threadId) => this.active(owner, threadId),
+      describe: (run) => this.describe(run),
+      cancel: (runId, ask) => this.cancel(runId, ask),
+      idempotencyKey: (keyDigest) => this.#idempotencyKeyOf(keyDigest),
     });
   }
 
@@ -210,13 +216,16 @@ export class Dispatcher {
     }
     const strategy = start.multitaskStrategy ?? "enqueue";
     const threads = this.threadsOf(start.owner);
-    const enter = () => this.#enter(threads, threadId, run, strategy === "reject", opened.created);
+    const onlyIfIdle = strategy === "reject";
+    const enter = () =>
+      this.#enter(threads, threadId, run, { onlyIfIdle, isNew: opened.created, queue: start.request.queue });
     let entered = await enter();
     // Busy with a run that has ended is not busy.
     if (entered.outcome === "busy" && (await this.active(start.owner, threadId)) === null)
       entered = await enter();
     if (entered.outcome !== "in") {
       if (opened.created) await this.#takeBack(start, runId);
+      if (entered.outcome === "deleting") await this.threadRecord(start.owner, threadId);
       throw refused(threadId, entered, this.#maxInLine);
     }
     await this.#entered(threads, threadId, runId, entered);
@@ -267,8 +276,11 @@ export class Dispatcher {
     const threads = this.threadsOf(owner);
     const moveOn = async () => {
       const run = await this.runs.look(runId);
-      const first = await threads.leave(threadId, runId, run?.record ?? null, known.messages);
-      if (first !== null) await this.#heal(threads, threadId, first);
+      const left = await threads.leave(threadId, runId, run?.record ?? null, known.messages);
+      await Promise.all([
+        threads.index.show(threadId, left.state),
+        left.first !== null && this.#heal(threads, threadId, left.first),
+      ]);
     };
     await Promise.all([moveOn(), this.#owners.ended(owner, runId)]);
   }
@@ -279,13 +291,7 @@ export class Dispatcher {
    * @throws ProtocolError payload_too_large where its owner has as much stored as it may; what `write` throws
    */
   async keeping<T>(owner: string, threadId: string, bytes: number, write: () => Promise<T>): Promise<T> {
-    await this.#owners.keep(owner, threadId, bytes);
-    try {
-      return await write();
-    } catch (error) {
-      await this.#owners.giveBack(owner, threadId, bytes).catch(() => {});
-      throw error;
-    }
+    return await this.#owners.keeping(owner, threadId, bytes, write);
   }
 
   /**
@@ -313,23 +319,26 @@ export class Dispatcher {
     if (run === null || isEnding(run.record.status)) return;
     const { threadId, agent } = run.record;
     const threads = this.threadsOf(run.owner);
-    const entered = await this.#enter(threads, threadId, coming(runId, agent, run), false, false);
+    const entered = await this.#enter(threads, threadId, coming(runId, agent, run), {
+      onlyIfIdle: false,
+      isNew: false,
+      queue: run.queue,
+    });
     if (entered.outcome === "in") await this.#entered(threads, threadId, runId, entered);
   }
 
-  /** @param isNew whether the run's record was made just now: else its thread is made only if that was not deleted */
+  /** @param how.isNew whether the run's record was made just now: else its thread is made only if that was not deleted */
   async #enter(
     threads: Threads,
     threadId: string,
     run: ThreadRun,
-    onlyIfIdle: boolean,
-    isNew: boolean,
+    { isNew, ...how }: { onlyIfIdle: boolean; isNew: boolean; queue: string | undefined },
   ): Promise<Entered> {
-    const maxInLine = this.#maxInLine;
-    if (isNew) return await threads.enter(threadId, run, { onlyIfIdle, maxInLine });
+    const options = { ...how, maxInLine: this.#maxInLine };
+    if (isNew) return await threads.enter(threadId, run, options);
     // A thread that was deleted took its runs' records with it before.
     const mayMake = async () => (await this.runs.statuses([run.runId]))[0] !== null;
-    return await threads.enter(threadId, run, { onlyIfIdle, maxInLine, mayMake });
+    return await threads.enter(threadId, run, { ...options, mayMake });
   }
 
   /** A run is in line: it is numbered and listed, its thread is shown, and the first in line gets its turn. */
@@ -361,7 +370,9 @@ export class Dispatcher {
       const run = await this.runs.look(next);
       if (run !== null && (await this.#enqueue(run))) return next;
       await this.#owners.ended(threads.owner, next);
-      next = await threads.leave(threadId, next, run?.record ?? null);
+      const left = await threads.leave(threadId, next, run?.record ?? null);
+      await threads.index.show(threadId, left.state);
+      next = left.first;
     }
     return next;
   }
@@ -445,123 +456,56 @@ export class Dispatcher {
     await this.#queue.bringBack(queue);
   }
 
-  /**
-   * Makes a thread without runs; one that is there stays as it is.
-   *
-   * @throws ProtocolError thread_busy (it is being deleted), payload_too_large (the metadata, or what its owner has stored)
-   */
+  /** Makes a thread without runs; one that is there stays as it is. As `ThreadOperations.create`. */
   async createThread(
     owner: string,
-    { threadId = `thread_${nanoid()}`, metadata = {} }: { threadId?: string; metadata?: Metadata },
+    thread: { threadId?: string; metadata?: Metadata },
   ): Promise<{ thread: ThreadRecord; created: boolean }> {
-    const json = metadataJson(metadata);
-    const bytes = Buffer.byteLength(json);
-    const make = () => this.threadsOf(owner).create(threadId, json);
-    const made = await this.keeping(owner, threadId, bytes, make);
-    if (!made.created) await this.#owners.giveBack(owner, threadId, bytes);
-    return made;
+    return await this.#threads.create(owner, thread);
   }
 
   /** A thread's record; null: the owner has none by that id, or it is being deleted. */
   async threadRecord(owner: string, threadId: string): Promise<ThreadRecord | null> {
-    const threads = this.threadsOf(owner);
-    const look = await threads.look(threadId);
-    if (look === null || look.deletingForMs !== null) return null;
-    // What a crash kept from its owner's index.
-    await threads.index.show(threadId, look.state);
-    return look.record;
+    return await this.#threads.record(owner, threadId);
   }
 
   /** Those of a thread's runs that have not ended, in the order of their turns; at most 100 of them. */
   async activeRuns(owner: string, threadId: string): Promise<ThreadRun[]> {
-    const line = await this.threadsOf(owner).line(threadId);
-    const listed = await this.runs.listed(line.slice(0, 100));
-    const active = listed.filter((run) => run !== null && !isEnding(run.record.status)) as ListedRun[];
-    return (await Promise.all(active.map((run) => this.describe(run)))).map(threadRun);
+    return await this.#threads.activeRuns(owner, threadId);
   }
 
-  /**
-   * An owner's threads, the one that something last happened to first. With `metadata` it looks at so many at most.
-   *
-   * @throws ProtocolError invalid_argument: `before` is no page's `next`
-   */
+  /** An owner's threads, the one that something last happened to first. As `ThreadOperations.list`. */
   async listThreads(query: ThreadQuery): Promise<{ threads: ThreadRecord[]; next?: string }> {
-    return await listThreads(this.threadsOf(query.owner), query, (threadId, forMs) => {
-      if (forMs >= this.#givenUpMs) this.#carryOn(query.owner, threadId);
-    });
+    return await this.#threads.list(query);
   }
 
-  /**
-   * Puts keys in the place of those that a thread's metadata have; null takes one away.
-   *
-   * @throws ProtocolError no_such_thread, thread_busy (it is being deleted, or others patch it all the time),
-   * payload_too_large (the metadata, or what its owner has stored)
-   */
+  /** Puts keys in the place of those that a thread's metadata have. As `ThreadOperations.patch`. */
   async patchThread(owner: string, threadId: string, patch: Metadata): Promise<ThreadRecord> {
-    const threads = this.threadsOf(owner);
-    const bytes = Buffer.byteLength(JSON.stringify(patch));
-    let grown = 0;
-    const write = async () => {
-      let known = (await threads.look(threadId))?.metadata ?? "{}";
-      for (let tries = 0; tries < patchTries; tries++) {
-        const json = metadataJson(mergeMetadata(JSON.parse(known) as Metadata, patch));
-        grown = Buffer.byteLength(json) - Buffer.byteLength(known);
-        const answer = await threads.patch(threadId, known, json);
-        if ("thread" in answer) return answer.thread;
-        known = answer.other;
-      }
-      throw new ProtocolError("thread_busy", `thread ${threadId} is patched by others all the time`);
-    };
-    const thread = await this.keeping(owner, threadId, bytes, write);
-    // What took another's place, or away, does not count.
-    if (grown < bytes) await this.#owners.giveBack(owner, threadId, bytes - grown);
-    return thread;
+    return await this.#threads.patch(owner, threadId, patch);
   }
 
-  /**
-   * A thread's head moved without a run.
-   *
-   * @throws ProtocolError no_such_thread, thread_busy (it is being deleted): what was written to it is to be deleted
-   */
+  /** A thread's head moved without a run. As `ThreadOperations.headMoved`. */
   async headMoved(
     owner: string,
     threadId: string,
-    { status, messages }: { status: SettledStatus; messages: number },
+    head: { status: SettledStatus; messages: number },
   ): Promise<void> {
-    await this.threadsOf(owner).headMoved(threadId, status, messages);
+    await this.#threads.headMoved(owner, threadId, head);
   }
 
-  /**
-   * Deletes a thread with its runs and its checkpoints. What is active is cancelled, and waited for up to 10 s.
-   *
-   * @throws ProtocolError no_such_thread
-   */
+  /** Deletes a thread with its runs and its checkpoints. As `ThreadOperations.delete`. */
   async deleteThread(owner: string, threadId: string, checkpoints: DeletesCheckpoints): Promise<void> {
-    if (!(await this.#delete(owner, threadId, checkpoints))) throw noSuchThread(threadId);
+    await this.#threads.delete(owner, threadId, checkpoints);
   }
 
-  /**
-   * Copies a thread, without its runs.
-   *
-   * @throws ProtocolError no_such_thread, thread_busy (it has an active run), invalid_argument (there is one by the id
-   * `to`), payload_too_large; what `checkpoints` throw
-   */
+  /** Copies a thread, without its runs. As `ThreadOperations.copy`. */
   async copyThread(
     owner: string,
     threadId: string,
     copy: CopyThread,
     checkpoints: CopiesCheckpoints,
   ): Promise<ThreadRecord> {
-    const threads = this.threadsOf(owner);
-    const activeRunId = await this.active(owner, threadId);
-    if (activeRunId !== null) {
-      throw new ProtocolError("thread_busy", `thread ${threadId} has an active run`, { activeRunId });
-    }
-    const to = copy.to ?? `thread_${nanoid()}`;
-    const remove = async (copyId: string) => {
-      await this.#delete(owner, copyId);
-    };
-    return await copyThread(threads, threadId, to, copy, checkpoints, remove);
+    return await this.#threads.copy(owner, threadId, copy, checkpoints);
   }
 
   threadsOf(owner: string): Threads {
@@ -604,7 +548,7 @@ export class Dispatcher {
     const queue = await this.#queueOf(run);
     await this.#queue.add(queue, { runId, threadId, owner });
     // Its thread may have been deleted meanwhile, and its job would be left over.
-    if ((await this.runs.statuses([runId]))[0] === null) await this.#queue.remove(queue, runId);
+    if (!(await this.runs.isKept(runId))) await this.#queue.remove(queue, runId);
     return true;
   }
 
@@ -618,29 +562,6 @@ export class Dispatcher {
 
   #idempotencyKeyOf(keyDigest: string): string {
     return `${this.#prefix}:{${keyDigest}}:idempotency`;
-  }
-
-  #carryOn(owner: string, threadId: string): void {
-    const name = JSON.stringify([owner, threadId]);
-    if (this.#carried.has(name)) return;
-    this.#carried.add(name);
-    // Where it fails the next who lists the thread tries.
-    this.#delete(owner, threadId)
-      .catch(() => {})
-      .finally(() => this.#carried.delete(name));
-  }
-
-  async #delete(owner: string, threadId: string, checkpoints?: DeletesCheckpoints): Promise<boolean> {
-    const parts = {
-      redis: this.#redis,
-      runs: this.runs,
-      queue: this.#queue,
-      owners: this.#owners,
-      waitMs: this.#deleteWaitMs,
-      cancel: (runId: string, ask: { keep: Keep; reason: string }) => this.cancel(runId, ask),
-      idempotencyKey: (keyDigest: string) => this.#idempotencyKeyOf(keyDigest),
-    };
-    return await deleteThread(parts, this.threadsOf(owner), threadId, checkpoints);
   }
 }
 

@@ -135,6 +135,43 @@ test("with metadata at most 1,000 threads are looked at", async () => {
   expect(await ids({ metadata: { a: 1 }, before: first.next! })).toEqual(["wanted"]);
 });
 
+test("a page costs what it answers, however many threads there are, of whichever status", async () => {
+  let commands = 0;
+  const send = redis.sendCommand.bind(redis);
+  redis.sendCommand = ((...all: Parameters<Redis["sendCommand"]>) => {
+    commands++;
+    return send(...all);
+  }) as Redis["sendCommand"];
+  const cost = async (query: Query) => {
+    const times: number[] = [];
+    const before = commands;
+    for (let i = 0; i < 30; i++) {
+      const start = performance.now();
+      expect(await ids({ limit: 10, ...query })).toHaveLength(10);
+      times.push(performance.now() - start);
+    }
+    return { ms: Math.min(...times), commands: (commands - before) / 30 };
+  };
+  const queries: Query[] = [{}, { status: "failed" }, { agent: "b" }, { agent: "b", status: "busy" }];
+  for (let i = 0; i < 10; i++) {
+    await create(`failed ${i}`.replace(" ", "-"));
+    await stand(`failed-${i}`, "failed");
+    await start(`b${i}`, "b");
+  }
+  const few = [];
+  for (const query of queries) few.push(await cost(query));
+  for (let i = 0; i < 3_000; i += 100) {
+    await Promise.all(Array.from({ length: 100 }, (_, j) => create(`t${i + j}`)));
+  }
+  for (const [i, query] of queries.entries()) {
+    const many = await cost(query);
+    expect(many.commands).toBe(few[i]!.commands);
+    expect(many.commands).toBe(11);
+    // 150 times as many threads.
+    expect(many.ms / few[i]!.ms).toBeLessThan(10);
+  }
+});
+
 describe("an index that is behind its threads", () => {
   test("a crash before the index was told: whoever touches the thread, or lists it, tells what was not", async () => {
     await create("t");
@@ -157,6 +194,17 @@ describe("an index that is behind its threads", () => {
       "lost look",
       "lost list",
     ]);
+  });
+
+  test("what it has and is not known to have is not told again", async () => {
+    await create("t");
+    await redis.hdel(hash("t"), "shown");
+    await dispatcher.patchThread("alice", "t", { a: 1 });
+    await redis.hset(hash("t"), "shown", 0);
+    await list();
+    await dispatcher.threadRecord("alice", "t");
+    const events = await told(ownerLogKeys(prefix, "alice"));
+    expect(events.map(({ event }) => event)).toEqual(["created", "metadata"]);
   });
 
   test("what does not match any more is passed over and put right, what has gone is taken out", async () => {
@@ -189,6 +237,7 @@ describe("an index that is behind its threads", () => {
     // Later still: nothing comes back.
     await threads.index.show("t", second.state);
     expect(await indexed()).toEqual({});
+    expect(await redis.exists(hash("t"))).toBe(0);
     expect((await told(ownerLogKeys(prefix, "alice"))).at(-1)).toEqual({ event: "deleted", threadId: "t" });
   });
 });
@@ -314,7 +363,7 @@ test("anything in any order, from two dispatchers: the index has what the record
         expect(shown.map((member) => member.replace(/\.\d+\0/, "\0")).sort()).toEqual(wanted.sort());
       },
     ),
-    { numRuns: 40 },
+    { numRuns: 150 },
   );
   await one.close();
   await other.close();

@@ -132,6 +132,17 @@ export class Owners {
     }
   }
 
+  /** Counts so many bytes, and has them written. @throws ProtocolError payload_too_large; what `write` throws */
+  async keeping<T>(owner: string, threadId: string, size: number, write: () => Promise<T>): Promise<T> {
+    await this.keep(owner, threadId, size);
+    try {
+      return await write();
+    } catch (error) {
+      await this.giveBack(owner, threadId, size).catch(() => {});
+      throw error;
+    }
+  }
+
   /** It was not written after all. */
   async giveBack(owner: string, threadId: string, size: number): Promise<void> {
     if (this.#limits.maxBytes === undefined) return;

@@ -31,7 +31,7 @@ declare module "ioredis" {
     ): Result<["none"] | ["deleting"] | ["done", string, RawState], Context>;
     tlReserve(...keysAndArgs: Argument[]): Result<["deleting"] | ["there"] | ["reserved", RawState], Context>;
     tlCopied(...keysAndArgs: Argument[]): Result<["none"] | ["done", string, RawState], Context>;
-    tlDelete(...keysAndArgs: Argument[]): Result<string[], Context>;
+    tlDelete(...keysAndArgs: Argument[]): Result<[] | [string, string[], string[]], Context>;
     tlTellDeleted(...keysAndArgs: Argument[]): Result<[] | [string, string, string], Context>;
     tlRemove(...keysAndArgs: Argument[]): Result<number, Context>;
     tlShown(...keysAndArgs: Argument[]): Result<number, Context>;

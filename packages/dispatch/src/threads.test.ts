@@ -10,7 +10,7 @@ let prefix: string;
 let threads: Threads;
 const coming = (runId: string) => ({ runId, agent: "a", status: "queued" as const });
 const enter = (runId: string, onlyIfIdle = false) => threads.enter("t", coming(runId), { onlyIfIdle });
-const leave = (runId: string, by = threads) => by.leave("t", runId, null);
+const leave = async (runId: string) => (await threads.leave("t", runId, null)).first;
 
 beforeEach(() => {
   redis = new Redis(testRedisUrl());

@@ -63,15 +63,21 @@ export class Threads {
   /**
    * Lets a run in. What it answers as `state` is yet to be shown.
    *
+   * @param options.queue that it is put on, where that is known
    * @param options.maxInLine how many may be in line; one that is there already keeps its place
    * @param options.mayMake asked where there is no thread. Default: one is made
    */
   async enter(
     threadId: string,
     run: ThreadRun,
-    options: { onlyIfIdle?: boolean; maxInLine?: number; mayMake?: () => Promise<boolean> } = {},
+    options: {
+      queue?: string | undefined;
+      onlyIfIdle?: boolean;
+      maxInLine?: number;
+      mayMake?: () => Promise<boolean>;
+    } = {},
   ): Promise<Entered> {
-    const { onlyIfIdle = false, maxInLine = defaultMaxInLine, mayMake } = options;
+    const { queue = "", onlyIfIdle = false, maxInLine = defaultMaxInLine, mayMake } = options;
     const enter = (onlyIfThere: boolean) =>
       this.#redis.tlEnter(
         ...this.#about(threadId),
@@ -82,6 +88,7 @@ export class Threads {
         onlyIfThere ? "1" : "0",
         run.agent,
         JSON.stringify(run),
+        queue,
       );
     let answer = await enter(true);
     if (answer[0] === "none") {
@@ -101,7 +108,7 @@ export class Threads {
   }
 
   /**
-   * Takes a run out of line. Answers who is first now.
+   * Takes a run out of line. Answers who is first now. What it answers as `state` is yet to be shown.
    *
    * @param run how it ended; null: it has expired
    * @param messages how many the head has, where that is known
@@ -111,7 +118,7 @@ export class Threads {
     runId: string,
     run: RunRecord | null,
     messages?: number,
-  ): Promise<string | null> {
+  ): Promise<{ first: string | null; state: ThreadState | null }> {
     const [first, state] = await this.#redis.tlLeave(
       ...this.#about(threadId, "fence"),
       runId,
@@ -119,8 +126,7 @@ export class Threads {
       run === null ? "" : settledBy(run),
       messages ?? "",
     );
-    await this.index.show(threadId, stateOf(state));
-    return first === "" ? null : first;
+    return { first: first === "" ? null : first, state: stateOf(state) };
   }
 
   /**
@@ -219,11 +225,11 @@ export class Threads {
     return answer[0] === "none" ? null : await this.#done(threadId, answer);
   }
 
-  /** Marks a thread as being deleted. Answers its birth, and the runs in its line; null: there is none. */
-  async beginDelete(threadId: string): Promise<{ birth: string; line: string[] } | null> {
+  /** Marks a thread as being deleted. Answers its line, and the queues that its runs were on; null: there is none. */
+  async beginDelete(threadId: string): Promise<{ queues: string[]; line: string[] } | null> {
     if (!(await this.has(threadId))) return null;
-    const [birth, ...line] = await this.#redis.tlDelete(...this.#about(threadId));
-    return birth === undefined ? null : { birth, line };
+    const [, queues, line] = await this.#redis.tlDelete(...this.#about(threadId));
+    return queues === undefined ? null : { queues, line: line! };
   }
 
   /** Tells that a thread is deleted, takes it from the index, and removes all that it has. */
@@ -238,6 +244,11 @@ export class Threads {
   async has(threadId: string): Promise<boolean> {
     const exists = (await this.#redis.exists(this.#key(threadId, "thread"))) === 1;
     return exists || (await this.#bring(threadId));
+  }
+
+  /** Whether a thread has checkpoints, be it off its head. */
+  async hasCheckpoints(threadId: string): Promise<boolean> {
+    return (await this.#redis.exists(this.#key(threadId, "checkpoints"))) === 1;
   }
 
   /** The run that is first in the thread's line; null where nobody is. */

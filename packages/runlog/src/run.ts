@@ -206,6 +206,19 @@ export class RunStore {
     return (await this.#redis.tlNote(runKeys(this.#prefix, runId).run, "ordinal", ordinal)) === 1;
   }
 
+  /** Marks runs that are about to be removed: their jobs are not to be put back. */
+  async markRemoved(runIds: readonly string[]): Promise<void> {
+    await Promise.all(
+      runIds.map((runId) => this.#redis.tlNote(runKeys(this.#prefix, runId).run, "removed", 1)),
+    );
+  }
+
+  /** Whether a run is there, and not about to be removed. */
+  async isKept(runId: string): Promise<boolean> {
+    const [status, removed] = await this.#redis.hmget(runKeys(this.#prefix, runId).run, "status", "removed");
+    return status !== null && removed === null;
+  }
+
   /** The digests of the idempotency keys that these runs were started with; null: without one, or it has expired. */
   async idempotencyDigests(runIds: readonly string[]): Promise<(string | null)[]> {
     const digests = runIds.map((runId) => this.#redis.hget(runKeys(this.#prefix, runId).run, "idempotency"));

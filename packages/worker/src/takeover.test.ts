@@ -238,7 +238,7 @@ describe("a worker that died", () => {
     const next = await shop.start("teller", {}, { threadId });
     await shop.serve({ teller });
     await shop.ended(next);
-    expect(await shop.dispatcher.threadsOf("alice").active(threadId)).toBeNull();
+    await until(async () => (await shop.dispatcher.threadsOf("alice").active(threadId)) === null);
     expect(told).toHaveLength(1);
   });
 });
