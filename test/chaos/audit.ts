@@ -270,7 +270,7 @@ function unansweredCalls(messages: readonly FlatMessage[]): string[] {
   return calls.map(({ id }) => id).filter((id) => !answered.includes(id));
 }
 
-/** What a message is called in comparisons: the user's by what they say, for a graph gives them ids of its own. */
+/** What a message is called in comparisons: the user's by what they say, for some graphs give them ids of their own. */
 export function nameOf({ id = "", type, content }: FlatMessage): string {
   return type === "human" ? String(content) : id;
 }
@@ -316,7 +316,9 @@ export function auditView(view: View, log: readonly LogPart[], story: Story): st
   if (folded !== undefined && filter === undefined && view.after === 0 && complete) {
     const texts = new Map([...story.texts]);
     // A subgraph's answer, and a functional graph's, bring what they were given as well.
-    const own = new Map([...folded].filter(([id]) => texts.has(id) || id.startsWith(view.run.runId)));
+    const { runId } = view.run;
+    const isOwn = (id: string) => id.startsWith(runId) && !id.startsWith(`${runId}-input-`);
+    const own = new Map([...folded].filter(([id]) => texts.has(id) || isOwn(id)));
     if (!isDeepStrictEqual(own, texts))
       found.push(`folded ${cut(show([...folded]))}, not ${cut(show([...texts]))}`);
   }

@@ -9,7 +9,7 @@ import type { Stage } from "./stage.ts";
 const growthLimit = { gateway: 16 << 20, worker: 24 << 20 };
 const patienceMs = 15_000;
 
-const runKeyNames = /^(run|log|snapshot)$/;
+const runKeyNames = /^(run|log|snapshot|readers)$/;
 const threadKeyNames = /^(thread|runs|told|events|head|checkpoints|blobs|writes|index)$/;
 /** What BullMQ keeps of a queue without jobs. */
 const queueKeyNames = /^(meta|id|events|stalled-check|marker|pc)$/;

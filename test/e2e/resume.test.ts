@@ -193,7 +193,12 @@ test("every stream mode travels", async () => {
   try {
     const transcript = await (await line.client()).start({ agent: "all", modes: [...streamModes] });
     expect((await transcript.ended()).event).toBe("completed");
-    expect(transcript.parts.map((part) => part.type)).toEqual(["lifecycle", ...streamModes, "lifecycle"]);
+    expect(transcript.parts.map((part) => part.type)).toEqual([
+      "lifecycle",
+      "values",
+      ...streamModes,
+      "lifecycle",
+    ]);
   } finally {
     await line.stop();
   }

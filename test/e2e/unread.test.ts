@@ -74,7 +74,14 @@ describe("a run that ends when nobody reads it", () => {
     await forgotten(runId, first!);
     expect(await status(looker, runId)).toBe("running");
 
+    const [second] = await gatewaysOf(runId);
+    const believed = Number(await line.redis.zscore(readersKey(runId), second!));
     await two.call("run.unsubscribe", { runId });
+    // It says at once that nobody reads there any more.
+    await until(async () => {
+      const left = await line.redis.zscore(readersKey(runId), second!);
+      return left !== null && Number(left) < believed;
+    });
     const record = await cancelled(looker, runId);
     expect(record.cancel).toMatchObject({ keep: "thread", reason: "nobody reads it any more" });
     const { values } = await looker.call("thread.get", { threadId: record.threadId });

@@ -1,5 +1,5 @@
--- Ends the run: appends its terminal part, sets its status and retention. Fenced, and exactly once: the same call
--- repeated answers as the first did.
+-- Ends the run: appends its terminal part, sets its status and retention, and forgets its agent's steps. Fenced, and
+-- exactly once: the same call repeated answers as the first did.
 -- KEYS[1] run hash   KEYS[2] log   KEYS[3] snapshot
 -- ARGV[1] fence   ARGV[2] offset of the terminal part   ARGV[3] the part, as a JSON array of one
 -- ARGV[4] status   ARGV[5] retention, ms   ARGV[6] live channel

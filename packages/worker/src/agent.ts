@@ -71,7 +71,7 @@ export type AgentFunction<Input = unknown> = (context: AgentContext<Input>) => A
 export interface AgentOptions {
   /** One line for `agent.list`. @default "" */
   description?: string;
-  /** The stream modes that the agent can produce. @default messages, updates, custom; of a graph: all */
+  /** The stream modes that the agent can produce. @default messages, values, updates, custom; of a graph: all */
   modes?: readonly StreamMode[];
   /**
    * What the next attempt does when a worker died in the middle of a run. `restart`: readers drop what was streamed since
@@ -127,7 +127,8 @@ export function agent(from: Graph | AgentFunction<never>, options: AgentOptions 
     kind: "function",
     run: from,
     description,
-    modes: modes ?? ["messages", "updates", "custom"],
+    // Its first values are told for it.
+    modes: modes ?? ["messages", "values", "updates", "custom"],
     takeover: options.takeover ?? "restart",
   };
 }

@@ -48,7 +48,7 @@ import {
 import { FunctionSession } from "./function-session.ts";
 import { logAgentError, type PublicErrorHook, tellError, tellTrouble } from "./public-error.ts";
 import { ReaderWatch } from "./reader-watch.ts";
-import type { Assignment, Earlier, Outcome, Session } from "./session.ts";
+import type { Assignment, Outcome, Session } from "./session.ts";
 import { Trial } from "./trial.ts";
 
 export interface RunnerOptions {
@@ -283,7 +283,8 @@ export class Runner {
       return "done";
     };
 
-    const earlier = writer.offset > 0 ? await this.#refold(session, attempt) : null;
+    const isTakeover = writer.offset > 0;
+    if (isTakeover) await this.#refold(session, attempt);
     if (attempt.reason instanceof RunCancelledError) return await this.#cancelled(run, end);
     if (this.#isGuilty(run)) {
       const message = `the run took ${run.crashes} workers down with it, the last of them when it was alone there`;
@@ -295,14 +296,13 @@ export class Runner {
       return "unknown-agent";
     }
     // The first part of an attempt: started, resumed or rewound.
-    const opening: LifecycleData =
-      earlier === null
-        ? started(writer.attempt, session.asked)
-        : await this.#persist(() => session.takeOver(earlier));
+    const opening: LifecycleData = isTakeover
+      ? await this.#persist(() => session.takeOver())
+      : started(writer.attempt, session.asked);
     // Stopped before it began: nothing of it is in the log yet.
     if (attempt.reason !== undefined)
       return await this.#stopped(run, attempt, session, Promise.resolve(), end);
-    if (earlier !== null) logger.info({ offset: writer.offset }, "run taken over");
+    if (isTakeover) logger.info({ offset: writer.offset }, "run taken over");
     // One part on an empty writer: nothing to wait for.
     void attempt.take(lifecycle(opening));
 
@@ -377,7 +377,7 @@ export class Runner {
   }
 
   /** Folds what earlier attempts wrote to the log. */
-  async #refold(session: Session, { runId, fold }: Attempt): Promise<Earlier> {
+  async #refold(session: Session, { runId, fold }: Attempt): Promise<void> {
     const { reader } = this.#parts;
     const snapshot = await reader.snapshot(runId);
     if (snapshot !== null) fold.restore(snapshot);
@@ -385,8 +385,6 @@ export class Runner {
       fold.add(part, offset);
       session.recall?.(part, offset);
     }
-    const { messages, values } = fold.snapshot();
-    return { messages, values };
   }
 
   #persist<T>(send: () => Promise<T>): Promise<T> {

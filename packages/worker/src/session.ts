@@ -48,7 +48,7 @@ export interface Session {
    * Goes on from what earlier attempts left: keeps their unfinished work off the thread's line, and answers what
    * readers are told. Not called where the log is empty: the run has only started.
    */
-  takeOver(earlier: Earlier): Promise<Extract<LifecycleData, { event: "resumed" | "rewound" }>>;
+  takeOver(): Promise<Extract<LifecycleData, { event: "resumed" | "rewound" }>>;
   /**
    * Runs the agent and gives its parts to the attempt, until it is done or the attempt is stopped. Rejects with what
    * the agent threw. The result is ignored once the attempt is stopped.

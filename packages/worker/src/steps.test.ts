@@ -103,6 +103,59 @@ describe("a step that is done", () => {
     expect(told[0]?.partial?.messages).toMatchObject([{ content: "said" }]);
   });
 
+  test("is in the log before the agent goes on", async () => {
+    let head = 0;
+    await shop.serve({
+      stepper: async function* ({ runId }: AgentContext) {
+        yield "one ";
+        yield step(1);
+        ({ head } = await shop.record(runId));
+      },
+    });
+    await shop.ended(await shop.start("stepper"));
+    expect(head).toBe(3);
+  });
+
+  test("is in the log as long as it is the last, however long that gets", async () => {
+    const tickMs = 5;
+    const [goesOn, ends] = [new Gate(), new Gate()];
+    const told: AgentContext[] = [];
+    const words = Array.from({ length: 30 }, (_, i) => `${i} ${"x".repeat(400)} `);
+    async function* stepper(context: AgentContext) {
+      told.push(context);
+      if (context.step === null) {
+        yield* words;
+        yield step({ n: 1 });
+      }
+      await goesOn.passed;
+      yield* words;
+      await ends.passed;
+    }
+    const lost = await shop.serve({ stepper }, { maxLog: 3_000 }, { tickMs, lockMs: 60_000 });
+    const threadId = shop.newThread();
+    const runId = await shop.start("stepper", { input: "hi" }, { threadId });
+    const stepAt = 1 + words.length + 1;
+    await shop.reached(runId, stepAt);
+    // Many ticks: the log is to be cut, and the place for that is behind the step.
+    await sleep(40 * tickMs);
+    goesOn.open();
+    await shop.reached(runId, stepAt + words.length);
+    await sleep(40 * tickMs);
+    expect((await shop.record(runId)).first).toBeLessThanOrEqual(stepAt);
+    await takeAway(runId);
+    ends.open();
+    await lost.close();
+    await shop.serve({ stepper });
+    const { record } = await until(async () => {
+      const run = await shop.dispatcher.runs.must(runId);
+      return run.record.status === "completed" ? run : null;
+    }, patienceMs);
+    expect(told[1]?.step).toEqual({ n: 1 });
+    expect(told[1]?.partial?.messages.map(({ content }) => content)).toEqual([words.join("")]);
+    expect(record.attempt).toBeGreaterThan(1);
+    expect((await shop.messages(threadId))[1]).toBe(`ai:${words.join("")}${words.join("")}`);
+  });
+
   test("a state that is too large, or that JSON does not hold, ends the run with an error that says so", async () => {
     await shop.serve({
       large: async function* () {

@@ -28,7 +28,9 @@ export function namedInput(graph: GraphInside, { input }: Pick<RunRequest, "inpu
  * ids that are known now.
  */
 export function askedOf(graph: GraphInside | undefined, request: RunRequest, runId: string): FlatMessage[] {
-  if (graph === undefined || request.command !== undefined) return [];
+  if (request.command !== undefined) return [];
+  // Its factory failed, and so does the run: what is kept aside of it has them so.
+  if (graph === undefined) return readable(request.input, runId).filter(({ type }) => type !== "remove");
   const named = namedInput(graph, request, runId);
   if (!isRecord(named) || channelOf(graph, "messages") === undefined) return [];
   const messages = [named.messages ?? []].flat(1);
