@@ -397,6 +397,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   #unreadable(error: Error & { code?: unknown }): void {
     // The watch is told the same.
     if (error.code === "no_such_thread" || this.#phase === "deleted" || this.#phase === "new") return;
+    // What was read stays true; that nothing more comes, `connection` says.
+    if (error.code === "connection_closed" && this.#state !== undefined) return;
     this.#fail(error);
   }
 
