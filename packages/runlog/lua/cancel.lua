@@ -14,12 +14,14 @@ local status = run[1]
 if not status or (owner ~= '' and run[4] ~= owner) then return {'missing'} end
 local head = tonumber(run[2])
 if endings[status] then return {'ended', status, head, run[6] or ''} end
-if not run[5] then redis.call('HSET', key, 'cancel', keep, 'cancelReason', reason, 'cancelAt', now()) end
+-- Asked once: Redis' clock goes on while a script runs.
+local at = now()
+if not run[5] then redis.call('HSET', key, 'cancel', keep, 'cancelReason', reason, 'cancelAt', at) end
 if run[3] == '0' then
   local epoch = renewed(key, live, run[7], new_epoch) and new_epoch or run[8]
   head = head + 1
   redis.call('XADD', log, head .. '-0', 'n', 1, 'b', terminal)
-  redis.call('HSET', key, 'head', head, 'status', 'cancelled', 'ended', now(), 'fence', '')
+  redis.call('HSET', key, 'head', head, 'status', 'cancelled', 'ended', at, 'fence', '')
   redis.call('PEXPIRE', key, retention)
   redis.call('PEXPIRE', log, retention)
   redis.call('PUBLISH', live, head .. ':1:' .. epoch .. ':e\n' .. terminal)
