@@ -1,4 +1,4 @@
--- Reads checkpoints without most of their values, and of lists only the numbers of their elements. Uses lists.lua.
+-- Reads checkpoints without most of their values, and of lists only the numbers of their elements. Uses lists.lua and arguments.lua.
 -- KEYS[1] fence   KEYS[2] head   KEYS[3] checkpoints   KEYS[4] blobs   KEYS[5] writes   KEYS[6] index
 -- ARGV[1] bytes of values after which it stops, behind at least one checkpoint
 -- ARGV[2] 'page', and   ARGV[3] upper and ARGV[4] lower bound in the index   ARGV[5] how many at most
@@ -13,17 +13,7 @@ local _, heads, checkpoints, blobs, pending, index = unpack(KEYS)
 local left, kind = tonumber(ARGV[1]), ARGV[2]
 local at = 6
 if kind == 'these' then at = 5 + tonumber(ARGV[4]) end
-local function next_list()
-  local list, count = {}, tonumber(ARGV[at])
-  for i = 1, count do list[i] = ARGV[at + i] end
-  at = at + 1 + count
-  return list
-end
-local function next_set()
-  local set = {}
-  for _, each in ipairs(next_list()) do set[each] = true end
-  return set
-end
+local next_list, next_set = lists_from(at)
 local present, first_of, stems, told_writes = next_set(), next_list(), next_list(), next_set()
 
 local fields, known = {}, {}

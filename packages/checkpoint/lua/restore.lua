@@ -1,4 +1,4 @@
--- Puts what dump.lua answered under another thread's keys, whole or in part. Uses lists.lua.
+-- Puts what dump.lua answered under another thread's keys, whole or in part. Uses lists.lua and arguments.lua.
 -- KEYS[1] fence   KEYS[2] head   KEYS[3] checkpoints   KEYS[4] blobs   KEYS[5] writes   KEYS[6] index
 -- ARGV[1] fence token, '' for none   ARGV[2] generation of the copy's list elements: from here on its numbers are its own
 -- ARGV[3…7] the dumps, '' for a key that is not there
@@ -20,18 +20,7 @@ end
 redis.call('HSET', blobs, '#', generation)
 if not is_part then return 1 end
 
-local at = 9
-local function next_list()
-  local list, count = {}, tonumber(ARGV[at])
-  for i = 1, count do list[i] = ARGV[at + i] end
-  at = at + 1 + count
-  return list
-end
-local function next_set()
-  local set = {}
-  for _, each in ipairs(next_list()) do set[each] = true end
-  return set
-end
+local next_list, next_set = lists_from(9)
 local heads, others, stays = next_list(), next_set(), next_set()
 local function entries(stem) return redis.call('ZRANGEBYLEX', index, '[' .. stem .. '\0', '(' .. stem .. '\1') end
 
