@@ -474,8 +474,8 @@ describe("what is shown of a turn that is over", () => {
     thread.peer.drop();
     thread.endSilently("r1", "completed");
     thread.save([...question, ai("a1", "eins")]);
-    await isIdle();
-    expect(shown()).toEqual(["human:one:done", "ai:eins:done"]);
+    await until(() => expect(shown()).toEqual(["human:one:done", "ai:eins:done"]));
+    expect(view().status).toEqual({ status: "idle" });
   });
 });
 
