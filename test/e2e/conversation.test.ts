@@ -1,10 +1,11 @@
 /** The conversation's store against real gateways and workers: what is on the screen is what the thread has. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { END, MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
+import { AIMessage } from "@langchain/core/messages";
+import { END, interrupt, MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
 import { type Connection, connect } from "@throughline/client";
 import { type Conversation, conversation, type Message, threads } from "@throughline/client/conversation";
 import type { FlatMessage } from "@throughline/protocol";
-import { type AgentContext, custom, token } from "@throughline/worker";
+import { type AgentContext, custom, PublicError, token } from "@throughline/worker";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import { ScriptedModel } from "../support/graphs.ts";
@@ -44,6 +45,23 @@ function chatGraph() {
     .compile();
 }
 
+/** Asks before it goes on. */
+function askingGraph() {
+  return new StateGraph(MessagesAnnotation)
+    .addNode("ask", async () => ({ messages: [new AIMessage(`you said ${interrupt("really?")}`)] }))
+    .addEdge(START, "ask")
+    .addEdge("ask", END)
+    .compile();
+}
+
+let failures = 1;
+/** Fails once, in the middle of its answer. */
+async function* failsOnce() {
+  yield token("Once ", { id: `try-${failures}` });
+  if (failures-- > 0) throw new PublicError("no more ink", { code: "no_ink" });
+  yield token("upon a time", { id: "try-0" });
+}
+
 /** `what` is asked when it did not hold. */
 async function until(holds: () => boolean | Promise<boolean>, ms: number, what: string | (() => string)) {
   try {
@@ -54,7 +72,11 @@ async function until(holds: () => boolean | Promise<boolean>, ms: number, what: 
 }
 
 beforeAll(async () => {
-  line = await startLine({ agents: { chat, graph: chatGraph() }, gateways: 2, workers: 2 });
+  line = await startLine({
+    agents: { chat, graph: chatGraph(), asks: askingGraph(), failsOnce },
+    gateways: 2,
+    workers: 2,
+  });
   proxy = await startProxy(line.gateways[1]!.url);
 });
 afterEach(() => {
@@ -192,6 +214,52 @@ describe.each(["chat", "graph"])("a conversation with a %s agent", (agent) => {
       );
     }
   });
+});
+
+test("waits for a person, in every browser, and goes on with the answer", async () => {
+  const one = connected();
+  const first = talk(one, "asks");
+  await first.send("buy");
+  await until(
+    () => first.getSnapshot().status.status === "interrupted",
+    patienceMs,
+    () => `a question; ${JSON.stringify(first.getSnapshot())}`,
+  );
+  const second = talk(connected(line.gateways[1]!.url), "asks", first.threadId!);
+  await until(() => second.getSnapshot().interrupts.length === 1, patienceMs, "the question");
+  expect(second.getSnapshot()).toMatchObject({
+    status: { status: "interrupted" },
+    interrupts: [{ value: "really?" }],
+  });
+  expect(await second.answer("yes")).toBe(true);
+  await until(() => shown(first).length === 2, patienceMs, "the answer");
+  await agree(first.threadId!, one, first, second);
+  expect(first.getSnapshot()).toMatchObject({ status: { status: "idle" }, interrupts: [] });
+  expect(first.getSnapshot().messages[1]!.text).toBe("you said yes");
+});
+
+test("shows a turn that failed, in every browser, until it is tried again", async () => {
+  const one = connected();
+  const first = talk(one, "failsOnce");
+  await first.send("tell");
+  const error = { action: "run", code: "no_ink", message: "no more ink", retryable: true };
+  await until(() => first.getSnapshot().status.status === "failed", patienceMs, "the failure");
+  const second = talk(connected(line.gateways[1]!.url), "failsOnce", first.threadId!);
+  await until(() => second.getSnapshot().status.status === "failed", patienceMs, "the failure, elsewhere");
+  for (const store of [first, second]) {
+    expect(store.getSnapshot().status).toEqual({ status: "failed", error });
+    expect(store.getSnapshot().messages.map(({ text }) => text)).toEqual(["tell", "Once "]);
+    expect(store.getSnapshot().messages[1]!.status).toBe("failed");
+  }
+  expect(await second.retry()).toBe(true);
+  await until(
+    () => first.getSnapshot().messages.at(-1)?.text === "Once upon a time",
+    patienceMs,
+    "the second try",
+  );
+  await idle(first);
+  await agree(first.threadId!, one, first, second);
+  expect(shown(first)).toHaveLength(2);
 });
 
 test("the list of threads is live, in every browser", async () => {

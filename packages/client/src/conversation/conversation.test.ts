@@ -245,6 +245,11 @@ describe("a conversation", () => {
     thread.run("r2", "queued", { input: { topic: "sea" } });
     thread.run("r2", "completed");
     await until(() => expect(view().status).toEqual({ status: "sending" }));
+    // What was told of it is over and read: the answer alone must not bring it back.
+    const before = thread.gets.length;
+    thread.tell({ event: "head", thread: thread.record });
+    await until(() => expect(thread.gets.length).toBeGreaterThan(before));
+    await connection.call("thread.get", { threadId: "t1" });
     thread.peer.answer(other, { runId: "r2", threadId: "t1", status: "queued", epoch: "e1", created: true });
     expect(await sent).toBe(true);
     await isIdle();
@@ -434,6 +439,43 @@ describe("a conversation", () => {
     thread.parts("r1", parts.token("cd", "a1"));
     await until(() => expect(shown().at(-1)).toBe("ai:abcd:streaming"));
     expect(thread.peer.received.map(({ method }) => method)).not.toContain("run.subscribe");
+  });
+});
+
+describe("what is shown of a turn that is over", () => {
+  it("stays until a state is read that was asked for after it", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    const { question } = await begin("r1");
+    thread.started("r1", question);
+    thread.parts("r1", parts.token("eins", "a1"));
+    await until(() => expect(shown().at(-1)).toBe("ai:eins:streaming"));
+    thread.answers["thread.get"] = false;
+    thread.tell({ event: "head", thread: thread.record });
+    const early = await thread.peer.command("thread.get");
+    thread.parts("r1", completed());
+    await until(() => expect(view().status).toEqual({ status: "idle" }));
+    thread.get(early);
+    const late = await thread.peer.command("thread.get");
+    expect(shown()).toEqual(["human:one:done", "ai:eins:done"]);
+    thread.save([...question, ai("a1", "eins, in the end")]);
+    thread.get(late);
+    await until(() => expect(shown()).toEqual(["human:one:done", "ai:eins, in the end:done"]));
+  });
+
+  it("goes where its end was told to nobody", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    const { question } = await begin("r1");
+    thread.started("r1", question);
+    await until(() => expect(view().status).toMatchObject({ status: "running" }));
+    thread.peer.drop();
+    thread.endSilently("r1", "completed");
+    thread.save([...question, ai("a1", "eins")]);
+    await until(() => expect(shown()).toEqual(["human:one:done", "ai:eins:done"]));
+    expect(view().status).toEqual({ status: "idle" });
   });
 });
 

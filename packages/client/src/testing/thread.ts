@@ -90,6 +90,11 @@ export class ScriptedThread {
     this.tell({ event: "run", thread: this.record, run });
   }
 
+  /** A run ends, and nobody is told. */
+  endSilently(runId: string, status: ThreadRun["status"]): void {
+    this.#runs.set(runId, { ...this.#runs.get(runId)!, status });
+  }
+
   /** Parts of a run that the watch follows. */
   parts(runId: string, ...parts: Part[]): void {
     const offset = (this.#offsets.get(runId) ?? 0) + 1;
