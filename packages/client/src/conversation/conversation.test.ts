@@ -502,6 +502,14 @@ describe("branches", () => {
     expect(await edited).toBe(true);
     thread.started("r1", question);
     thread.parts("r1", parts.token("drei", "a3"));
+    await until(() => expect(shown().slice(2)).toEqual(["human:three:done", "ai:drei:streaming"]));
+    // Another branch can be looked at while this one is written.
+    expect(await chat.select(view().messages[2]!, 0)).toBe(true);
+    expect(shown().slice(2)).toEqual(["human:two:done", "ai:zwei:done"]);
+    expect(view().status).toMatchObject({ status: "running" });
+    expect(view().messages[2]!.branches).toEqual({ index: 0, count: 2 });
+    expect(await chat.select(view().messages[2]!, 1)).toBe(true);
+    expect(shown().slice(2)).toEqual(["human:three:done", "ai:drei:streaming"]);
     thread.save([h1, a1, ...question, ai("a3", "drei")], { parentId: "k1" });
     thread.parts("r1", completed());
     thread.run("r1", "completed");

@@ -91,6 +91,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   #state: ThreadHead | undefined;
   /** Another branch that is looked at. */
   #selected: ThreadHead | undefined;
+  /** The ids of the line that is shown where none is. */
+  #live: readonly string[] = [];
   #error: ConversationError | undefined;
   #again: (() => Promise<boolean>) | undefined;
   /** The first message that is shown. */
@@ -215,10 +217,17 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     const id = idOf(message);
     const other = this.#screen.alternatives.get(id)?.[index];
     if (other === undefined) return false;
+    if (this.#turns.last !== undefined && this.#live.includes(other)) {
+      this.#selected = undefined;
+      this.draw();
+      return true;
+    }
     const leaf = this.#tree.leaf([...this.#screen.ids.slice(0, this.#screen.ids.indexOf(id)), other]);
     return await this.#try("select", async () => {
       const isHead = leaf === undefined || leaf === this.#state?.checkpointId;
-      this.#selected = isHead ? undefined : await this.#thread.get({ checkpointId: leaf });
+      const state = isHead ? this.#state : await this.#thread.get({ checkpointId: leaf });
+      // While there is a turn, the head that was read last is another branch than the turn's.
+      this.#selected = isHead && this.#turns.last === undefined ? undefined : state;
     });
   }
 
@@ -442,7 +451,9 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   protected look(before: ConversationView<State, Custom>): ConversationView<State, Custom> {
     const { active, last } = this.#turns;
     const turns = this.#selected === undefined ? this.#turns.all : nothing;
-    this.#screen.compose(messagesOf(this.#shown), turns);
+    this.#screen.compose(messagesOf(this.#state), this.#turns.all);
+    this.#live = this.#screen.ids;
+    if (this.#selected !== undefined) this.#screen.compose(messagesOf(this.#selected), turns, this.#live);
     const first = this.#firstOf(this.#screen.ids.length);
     const [phase, head, record, error] = [this.#phase, this.#state, this.#record, this.#error];
     const status = statusOf({ phase, turns: this.#turns, head, record, error });

@@ -55,7 +55,8 @@ export class Screen {
     return this.#lines.get(id)?.message;
   }
 
-  compose(state: readonly FlatMessage[], turns: readonly Turn[]): void {
+  /** `live`: the ids of the line that is being written, where another is looked at. */
+  compose(state: readonly FlatMessage[], turns: readonly Turn[], live?: readonly string[]): void {
     this.#lines = new Map();
     this.#put(state);
     for (const turn of turns) this.#putTurn(turn, turns);
@@ -64,7 +65,7 @@ export class Screen {
     if (isSame && this.#treeVersion === this.#tree.version) return;
     this.#ids = ids;
     this.#treeVersion = this.#tree.version;
-    this.#alternatives = this.#tree.alternatives(ids);
+    this.#alternatives = this.#tree.alternatives(ids, live);
   }
 
   /** The messages from the `first` on. The same list, where nothing of it has changed. */

@@ -91,20 +91,26 @@ export class Tree {
     for (let at: Node | undefined = node; at !== undefined && !at.isShown; at = at.parent) at.isShown = true;
   }
 
-  /** The alternatives at the end of these ids, oldest first; only those that have any. */
-  alternatives(ids: readonly string[]): Map<string, readonly string[]> {
+  /**
+   * The alternatives to each of these ids, oldest first; only those that have any. `live`: the ids of a line that is
+   * being written, and is not among the checkpoints yet.
+   */
+  alternatives(ids: readonly string[], live: readonly string[] = []): Map<string, readonly string[]> {
     const found = new Map<string, readonly string[]>();
     let node: Node | undefined = this.#root;
-    for (const id of ids) {
-      const others = [...node.children.values()].filter((each) => each.isShown || each.id === id);
-      if (others.length > 1 || (others.length === 1 && others[0]!.id !== id)) {
-        const own: Node | undefined = node.children.get(id);
-        const all = others.filter((each) => each === own || !this.#isOnLine(each, own)).map(({ id }) => id);
-        if (own === undefined) all.push(id);
-        if (all.length > 1) found.set(id, all);
-      }
-      node = node.children.get(id);
+    let isShared = true;
+    for (const [i, id] of ids.entries()) {
       if (node === undefined) break;
+      const own: Node | undefined = node.children.get(id);
+      const all = [...node.children.values()]
+        .filter((each) => each === own || (each.isShown && !this.#isOnLine(each, own)))
+        .map(({ id }) => id);
+      for (const each of isShared ? [id, live[i]] : [id]) {
+        if (each !== undefined && !all.includes(each)) all.push(each);
+      }
+      if (all.length > 1) found.set(id, all);
+      isShared &&= live[i] === id;
+      node = own;
     }
     return found;
   }
