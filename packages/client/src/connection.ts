@@ -460,7 +460,7 @@ export class Connection<A extends Agents = Agents> {
       },
       lead: ({ runId, epoch }, threadId) => {
         if (!this.#runs.has(runId)) {
-          const options = { isLed: true, threadId, ...(typeof epoch === "string" && { epoch }) };
+          const options = { isLed: true, threadId, ...(epoch !== undefined && { epoch }) };
           new Run(runId, options, this.#port);
           this.#runs.get(runId)!.subscription.started();
         }

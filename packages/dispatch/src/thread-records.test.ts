@@ -296,8 +296,8 @@ describe("create, patch, headMoved", () => {
     const [first, second] = [await start({ metadata: { m: 1 } }), await start()];
     await claim(first.runId);
     expect(await dispatcher.activeRuns("alice", "t")).toEqual([
-      { runId: first.runId, agent: "a", status: "queued", ordinal: 1 },
-      { runId: second.runId, agent: "a", status: "queued", ordinal: 2 },
+      { runId: first.runId, agent: "a", status: "queued", ordinal: 1, epoch: first.epoch },
+      { runId: second.runId, agent: "a", status: "queued", ordinal: 2, epoch: second.epoch },
     ]);
     expect(await dispatcher.activeRuns("bob", "t")).toEqual([]);
   });

@@ -317,12 +317,14 @@ export function beingDeleted(threadId: string): ProtocolError {
 
 /** Of a run, what those who watch its thread are told. The ordinal comes first: thread.lua looks for it there. */
 export function threadRun(record: RunRecord): ThreadRun {
-  const { runId, agent, status, ordinal, from, input, inputCut, error, interrupts, checkpoint } = record;
+  const { runId, agent, status, epoch, ordinal, from, input, inputCut, error, interrupts, checkpoint } =
+    record;
   return {
     ...(ordinal === undefined ? {} : { ordinal }),
     runId,
     agent,
     status,
+    epoch,
     ...(from === undefined ? {} : { from }),
     ...(input === undefined ? {} : { input }),
     ...(inputCut === undefined ? {} : { inputCut }),

@@ -199,18 +199,21 @@ export const threadRecord = z.looseObject({
 export type ThreadRecord = z.infer<typeof threadRecord>;
 
 /** Of a run, what those who watch its thread are told. */
-export const threadRun = runRecord.pick({
-  runId: true,
-  agent: true,
-  status: true,
-  ordinal: true,
-  from: true,
-  input: true,
-  inputCut: true,
-  error: true,
-  interrupts: true,
-  checkpoint: true,
-});
+export const threadRun = runRecord
+  .pick({
+    runId: true,
+    agent: true,
+    status: true,
+    ordinal: true,
+    from: true,
+    input: true,
+    inputCut: true,
+    error: true,
+    interrupts: true,
+    checkpoint: true,
+  })
+  // Of its log: a client that follows the run from here on can tell whether it is still the same.
+  .extend({ epoch: z.string().optional() });
 export type ThreadRun = z.infer<typeof threadRun>;
 
 /** What happened to a thread. `thread`: its record after that. */
