@@ -14,7 +14,7 @@ function Chat() {
   const { threadId = "", edit, regenerate, select } = chat;
   useEffect(() => history.replaceState(null, "", `#${threadId}`), [threadId]);
   return (
-    <form action={(data) => void chat.send(`${data.get("text")}`)}>
+    <main>
       {chat.hasEarlier && <input type="button" value="Earlier messages" onClick={chat.loadEarlier} />}
       {chat.messages.map((message) => (
         <Bubble key={message.id} {...{ message, edit, regenerate, select }} />
@@ -24,13 +24,15 @@ function Chat() {
           Yes: {JSON.stringify(value)}
         </button>
       ))}
-      <p role="status">{chat.error?.message ?? chat.status.status}</p>
-      <input name="text" aria-label="Message" autoComplete="off" />
-      <button type="submit">Send</button>
-      <button type="button" onClick={() => chat.stop()}>
-        Stop
-      </button>
-    </form>
+      <form action={(data) => void chat.send(`${data.get("text")}`)}>
+        <input name="text" aria-label="Message" autoComplete="off" />
+        <button type="submit">Send</button>
+        <button type="button" onClick={() => chat.stop()}>
+          Stop
+        </button>
+        <p role="status">{chat.error?.message ?? chat.status.status}</p>
+      </form>
+    </main>
   );
 }
 
