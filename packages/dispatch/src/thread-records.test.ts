@@ -97,6 +97,33 @@ describe("what is told", () => {
     expect((await record())?.runs).toBe(2);
   });
 
+  test("a run does not come again behind its ending, whoever still takes it for one that goes on", async () => {
+    const { runId } = await start({ idempotencyKey: "k" });
+    const { statuses } = dispatcher.runs;
+    const late = new Dispatcher(redis, { prefix });
+    // Between its look at the record and its turn with the thread the run ends.
+    const look = late.runs.look.bind(late.runs);
+    late.runs.look = async (...all) => {
+      const run = await look(...all);
+      if ((await statuses.call(dispatcher.runs, [runId]))[0] === "queued") {
+        await finish(runId, { event: "completed" });
+      }
+      return run;
+    };
+    const again = { agent: "a", owner: "alice", threadId: "t", request: { queue: defaultQueue } };
+    expect(await late.start({ ...again, idempotencyKey: "k" })).toMatchObject({ runId, created: false });
+    await late.close();
+    expect(brief(await told())).toEqual(["created", "queued 1", "completed 1"]);
+    expect(await record()).toMatchObject({ status: "idle", active: [], runs: 1 });
+  });
+
+  test("a run that lost its ending comes into line again", async () => {
+    const { runId } = await start();
+    await dispatcher.threadsOf("alice").leave("t", runId, null);
+    await dispatcher.revive(runId);
+    expect(await record()).toMatchObject({ status: "busy", active: [runId], runs: 1 });
+  });
+
   const endings: [LifecycleData, EndingFields, string][] = [
     [{ event: "completed" }, {}, "idle"],
     [{ event: "interrupted", interrupts: [] }, { interrupts: [{ id: "i", value: 1 }] }, "interrupted"],
