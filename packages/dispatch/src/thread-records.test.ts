@@ -249,6 +249,12 @@ describe("create, patch, headMoved", () => {
     expect(brief(await told())).toEqual(["created"]);
   });
 
+  test("a patch takes away what it has as null, and nothing else that is null", async () => {
+    await dispatcher.createThread("alice", { threadId: "t", metadata: { a: null, b: null } });
+    const patched = await dispatcher.patchThread("alice", "t", { b: null, c: 1 });
+    expect(patched.metadata).toEqual({ a: null, c: 1 });
+  });
+
   test("a patch: keys take the place of others, null takes away, and what is lost to others is tried again", async () => {
     await dispatcher.createThread("alice", { threadId: "t", metadata: { a: 1, b: { c: 1 }, d: 1 } });
     const patched = await dispatcher.patchThread("alice", "t", {
