@@ -340,10 +340,12 @@ export function threadRun(record: RunRecord): ThreadRun {
 }
 
 /** How a thread stands when this run has ended; "": as it did. */
-function settledBy({ status, cancel }: RunRecord): SettledStatus | "" {
+function settledBy({ status, cancel, attempt, input }: RunRecord): SettledStatus | "" {
   if (status === "completed") return "idle";
   if (status === "interrupted" || status === "failed") return status;
-  return status === "cancelled" && (cancel?.keep ?? "thread") === "thread" ? "idle" : "";
+  if (status !== "cancelled" || (cancel?.keep ?? "thread") !== "thread") return "";
+  // One that no worker had, and that said nothing, has left the head where it was: what that asks is open still.
+  return attempt === 0 && (input ?? null) === null ? "" : "idle";
 }
 
 function stateOf(raw: RawState): ThreadState | null {
