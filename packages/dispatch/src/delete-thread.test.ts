@@ -235,6 +235,27 @@ describe("what comes late", () => {
     expect(threads).toEqual([await dispatcher.threadRecord("alice", "doomed")]);
   });
 
+  test("who is refused because of a deletion that was given up carries it through: a create, a patch, a copy", async () => {
+    const copies = { copyThread: async () => {}, head: async () => ({ messages: 0, asks: false }) };
+    await dispatcher.createThread("alice", { threadId: "from" });
+    const healer = make({ givenUpMs: 0 });
+    const asks: (() => Promise<unknown>)[] = [
+      () => healer.createThread("alice", { threadId: "doomed" }),
+      () => healer.patchThread("alice", "doomed", { a: 1 }),
+      () => healer.copyThread("alice", "from", { to: "doomed" }, copies),
+    ];
+    for (const ask of asks) {
+      await dispatcher.createThread("alice", { threadId: "doomed" });
+      const threads = dispatcher.threadsOf("alice");
+      await threads.beginDelete("doomed");
+      // As if it had been killed before its last step: no list has the thread any more.
+      const { birth } = (await threads.look("doomed"))!.state;
+      await threads.index.remove("doomed", birth, undefined);
+      await expect(ask()).rejects.toMatchObject({ code: "thread_busy" });
+      await until(async () => (await left(["doomed"])).length === 0);
+    }
+  });
+
   test("one who goes on late leaves a thread alone that has come back meanwhile", async () => {
     await dispatcher.createThread("alice", { threadId: "doomed" });
     const threads = dispatcher.threadsOf("alice");
