@@ -79,7 +79,11 @@ test("threads are made, told of, listed, copied and deleted, in as many slots as
   const [newest] = await list();
   await dispatcher.patchThread("o", newest!, { a: 1 });
   expect((await list())[0]).toBe(newest);
-  const checkpoints = { deleteThread: async () => {}, copyThread: async () => {}, messages: async () => 0 };
+  const checkpoints = {
+    deleteThread: async () => {},
+    copyThread: async () => {},
+    head: async () => ({ messages: 0, asks: false }),
+  };
   await dispatcher.deleteThread("o", "t0", checkpoints);
   await dispatcher.createThread("o", { threadId: "original", metadata: { b: 2 } });
   const copy = await dispatcher.copyThread("o", "original", {}, checkpoints);

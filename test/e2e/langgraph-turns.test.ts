@@ -146,6 +146,31 @@ describe("a graph that asks", () => {
     });
   });
 
+  test("a copy up to a question that was answered since waits for an answer of its own; so does who cancels one in line", async () => {
+    line = await startLine({ agents: { approval: approval() } });
+    const client = await line.client();
+    await ended(await client.start({ agent: "approval", input: { topic: "cats" }, threadId: "a" }));
+    const stands = async (threadId: string) => {
+      const { thread, interrupts } = await client.call("thread.get", { threadId });
+      return { status: thread!.status, asks: interrupts.length };
+    };
+    await until(async () => (await stands("a")).status === "interrupted");
+    const { checkpointId } = await client.call("thread.get", { threadId: "a" });
+    await ended(await client.start({ agent: "approval", command: { resume: "yes" }, threadId: "a" }));
+    await until(async () => (await stands("a")).status === "idle");
+    const copy = { threadId: "a", checkpointId: checkpointId!, to: "b" };
+    expect(await client.call("thread.copy", copy)).toMatchObject({ status: "interrupted", checkpointId });
+    expect(await stands("b")).toEqual({ status: "interrupted", asks: 1 });
+    await line.workers.pop()!.close();
+    const { runId } = await client.call("run.start", {
+      agent: "approval",
+      command: { resume: "no" },
+      threadId: "b",
+    });
+    await client.call("run.cancel", { runId });
+    expect(await stands("b")).toEqual({ status: "interrupted", asks: 1 });
+  });
+
   test.each([false, 0, "", null])("an answer may be %j", async (resume) => {
     const heard: unknown[] = [];
     const ask = new StateGraph(Approval)

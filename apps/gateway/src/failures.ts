@@ -28,6 +28,8 @@ export function protocolError(
 }
 
 /** What the packages below throw under the names that the wire has for it. */
-function isNamed(code: unknown): code is "no_such_checkpoint" | "no_such_run" | "invalid_argument" {
-  return code === "no_such_checkpoint" || code === "no_such_run" || code === "invalid_argument";
+function isNamed(code: unknown): code is (typeof named)[number] {
+  return named.includes(code as never);
 }
+
+const named = ["no_such_checkpoint", "no_such_run", "no_such_thread", "invalid_argument"] as const;

@@ -71,7 +71,10 @@ export function threadCommands(deps: CommandDeps): Commands<ThreadMethod> {
       const saver = checkpointsOf(caller);
       const checkpoints = {
         copyThread: (...args: Parameters<typeof saver.copyThread>) => saver.copyThread(...args),
-        messages: (of: string) => messageCount(saver, of),
+        head: async (of: string) => ({
+          messages: await messageCount(saver, of),
+          asks: ((await readState(saver, { threadId: of }))?.interrupts.length ?? 0) > 0,
+        }),
       };
       const copy = () => dispatcher.copyThread(caller.principal.id, threadId, how, checkpoints);
       return await reads.turns.take(caller, copy);

@@ -7,9 +7,9 @@ local sum = tonumber(redis.call('HGET', bytes, 'sum') or 0) + tonumber(redis.cal
 if max > 0 and size > 0 and sum + size > max then
   return {'bytes', string.format('%.0f', sum), redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2] or ''}
 end
--- A thread that was deleted meanwhile has given back all that it had.
+-- A thread that was deleted meanwhile has given back all that it had. Not -was: of nothing that is -0, which HINCRBY refuses.
 local was = tonumber(redis.call('HGET', threads, 'thread:' .. thread) or 0)
-if was + size < 0 then size = -was end
+if was + size < 0 then size = 0 - was end
 redis.call('HINCRBY', threads, 'sum', size)
 if redis.call('HINCRBY', threads, 'thread:' .. thread, size) == 0 then
   redis.call('HDEL', threads, 'thread:' .. thread)

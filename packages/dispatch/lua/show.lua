@@ -6,7 +6,7 @@
 -- KEYS[4] told: hash of the log   KEYS[5] events: stream of the log
 -- ARGV[1] threadId   ARGV[2] the epoch of the log, should it get a new one   ARGV[3] watch: channel of the log
 -- ARGV[4] how long the log is kept, ms   ARGV[5] how long births that have gone are, ms
--- ARGV[6] '' or the version that must be known   ARGV[7] birth   ARGV[8] version   ARGV[9] updated, ms
+-- ARGV[6] '' or what must be known: '<birth> <version>'   ARGV[7] birth   ARGV[8] version   ARGV[9] updated, ms
 -- ARGV[10] status, '' where it is deleted   ARGV[11] agent, '' for none
 -- ARGV[12…] version, event, … to tell
 -- Answers 1 · 0 this or a later version is known
@@ -28,7 +28,7 @@ if redis.call('ZSCORE', gone, birth) then return 0 end
 local packed = redis.call('HGET', shown, id)
 local known = packed and cmsgpack.unpack(packed) or {'', -1}
 if must_be ~= '' then
-  if must_be ~= tostring(known[2]) then return 0 end
+  if must_be ~= known[1] .. ' ' .. known[2] then return 0 end
 elseif status ~= '' and known[1] == birth and known[2] >= version then
   return 0
 end

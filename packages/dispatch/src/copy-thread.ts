@@ -6,8 +6,8 @@ import { noSuchThread, type SettledStatus, type Threads } from "./threads.ts";
 /** Of checkpoints, what a copy needs. */
 export interface CopiesCheckpoints {
   copyThread(from: string, to: string, options?: { checkpointId?: string }): Promise<void>;
-  /** How many messages a thread's head has. */
-  messages(threadId: string): Promise<number>;
+  /** How many messages a thread's head has, and whether it asks a person something. */
+  head(threadId: string): Promise<{ messages: number; asks: boolean }>;
 }
 
 export interface CopyThread {
@@ -28,8 +28,8 @@ export interface CopyParts {
 }
 
 /**
- * @throws ProtocolError no_such_thread, invalid_argument (there is a thread `to`), thread_busy (the copy is being deleted,
- * or made), payload_too_large, unavailable (it took too long); what `checkpoints` throw
+ * @throws ProtocolError no_such_thread, no_such_checkpoint (the thread has none), invalid_argument (there is a thread `to`),
+ * thread_busy (the copy is being deleted, or made), payload_too_large, unavailable (it took too long); what `checkpoints` throw
  */
 export async function copyThread(
   parts: CopyParts,
@@ -46,12 +46,16 @@ export async function copyThread(
   const make = async () => {
     const birth = await threads.reserve(to);
     try {
-      const copies = checkpointId !== undefined || (await threads.hasCheckpoints(from));
+      const copies = await threads.hasCheckpoints(from);
+      if (!copies && checkpointId !== undefined) {
+        throw new ProtocolError("no_such_checkpoint", `thread ${from} has no checkpoints`);
+      }
       if (copies) await checkpoints.copyThread(from, to, checkpointId === undefined ? {} : { checkpointId });
       const isWhole = checkpointId === undefined || checkpointId === record.checkpointId;
-      // How a thread stands without its runs: whether its head waits for a person.
-      const status: SettledStatus = isWhole && record.status === "interrupted" ? "interrupted" : "idle";
-      const messages = copies ? await checkpoints.messages(to) : 0;
+      const { messages, asks } = copies ? await checkpoints.head(to) : { messages: 0, asks: false };
+      // How a thread stands without its runs: whether its head waits for a person, who need not have been asked anything.
+      const waits = asks || (isWhole && record.status === "interrupted");
+      const status: SettledStatus = waits ? "interrupted" : "idle";
       const copy = await threads.copied(to, birth, { metadata: json, status, messages });
       if (copy !== null) return copy;
     } catch (error) {

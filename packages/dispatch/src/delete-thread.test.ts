@@ -235,6 +235,27 @@ describe("what comes late", () => {
     expect(threads).toEqual([await dispatcher.threadRecord("alice", "doomed")]);
   });
 
+  test("who is refused because of a deletion that was given up carries it through: a create, a patch, a copy", async () => {
+    const copies = { copyThread: async () => {}, head: async () => ({ messages: 0, asks: false }) };
+    await dispatcher.createThread("alice", { threadId: "from" });
+    const healer = make({ givenUpMs: 0 });
+    const asks: (() => Promise<unknown>)[] = [
+      () => healer.createThread("alice", { threadId: "doomed" }),
+      () => healer.patchThread("alice", "doomed", { a: 1 }),
+      () => healer.copyThread("alice", "from", { to: "doomed" }, copies),
+    ];
+    for (const ask of asks) {
+      await dispatcher.createThread("alice", { threadId: "doomed" });
+      const threads = dispatcher.threadsOf("alice");
+      await threads.beginDelete("doomed");
+      // As if it had been killed before its last step: no list has the thread any more.
+      const { birth } = (await threads.look("doomed"))!.state;
+      await threads.index.remove("doomed", birth, undefined);
+      await expect(ask()).rejects.toMatchObject({ code: "thread_busy" });
+      await until(async () => (await left(["doomed"])).length === 0);
+    }
+  });
+
   test("one who goes on late leaves a thread alone that has come back meanwhile", async () => {
     await dispatcher.createThread("alice", { threadId: "doomed" });
     const threads = dispatcher.threadsOf("alice");
@@ -298,7 +319,7 @@ describe("copy", () => {
         await redis.restore(key(name, to), 0, (await redis.dumpBuffer(key(name, from)))!);
       }
     },
-    messages: async () => 3,
+    head: async () => ({ messages: 3, asks: false }),
     ...more,
   });
   beforeEach(async () => {
@@ -336,13 +357,23 @@ describe("copy", () => {
     const never = async () => {
       throw new Error("there are no checkpoints");
     };
-    const empty = copies({ copyThread: never, messages: never });
+    const empty = copies({ copyThread: never, head: never });
     const metadata = { x: "x".repeat(600) };
     const copy = await dispatcher.copyThread("alice", "empty", { metadata }, empty);
     expect(copy).toMatchObject({ checkpointId: null, messages: 0, metadata });
     const again = dispatcher.copyThread("alice", copy.threadId, { to: "copy1" }, empty);
     await expect(again).rejects.toMatchObject({ code: "payload_too_large" });
     expect(await left(["copy1"])).toEqual([]);
+  });
+
+  test("up to a checkpoint of a thread that has none is refused; one whose head asks waits for a person", async () => {
+    await dispatcher.createThread("alice", { threadId: "empty" });
+    const copy = (from: string, more = {}) =>
+      dispatcher.copyThread("alice", from, { to: "copy1", checkpointId: "b" }, copies(more));
+    await expect(copy("empty")).rejects.toMatchObject({ code: "no_such_checkpoint" });
+    expect(await left(["copy1"])).toEqual([]);
+    const asks = { head: async () => ({ messages: 1, asks: true }) };
+    expect(await copy("from", asks)).toMatchObject({ status: "interrupted", messages: 1 });
   });
 
   test("refuses what it cannot: no thread, one that is there, one that is busy", async () => {

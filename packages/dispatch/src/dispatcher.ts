@@ -223,16 +223,18 @@ export class Dispatcher {
     // Busy with a run that has ended is not busy.
     if (entered.outcome === "busy" && (await this.active(start.owner, threadId)) === null)
       entered = await enter();
-    if (entered.outcome !== "in") {
+    if (entered.outcome !== "in" && entered.outcome !== "over") {
       if (opened.created) await this.#takeBack(start, runId);
       if (entered.outcome === "deleting") await this.threadRecord(start.owner, threadId);
       throw refused(threadId, entered, this.#maxInLine);
     }
-    await this.#entered(threads, threadId, runId, entered);
+    // Over: another start of the same key has let it in, and it has ended since.
+    if (entered.outcome === "in") await this.#entered(threads, threadId, runId, entered);
+    const before = entered.outcome === "in" ? entered.before : [];
     if (opened.created && (strategy === "interrupt" || strategy === "rollback")) {
       const keep: Keep = strategy === "interrupt" ? "thread" : "discard";
       await Promise.all(
-        entered.before.map((before) => this.cancel(before, { keep, reason: `${strategy} by run ${runId}` })),
+        before.map((each) => this.cancel(each, { keep, reason: `${strategy} by run ${runId}` })),
       );
     }
     if (opened.created) return { runId, threadId, status: "queued", epoch, created: true };
@@ -334,10 +336,16 @@ export class Dispatcher {
     run: ThreadRun,
     { isNew, ...how }: { onlyIfIdle: boolean; isNew: boolean; queue: string | undefined },
   ): Promise<Entered> {
-    const options = { ...how, maxInLine: this.#maxInLine };
+    const status = async () => (await this.runs.statuses([run.runId]))[0]!;
+    // It leaves the line when it has ended. One that has left, and has not ended, lost its ending with writes of its slot.
+    const isOver = async () => {
+      const is = await status();
+      return is === null || isEnding(is);
+    };
+    const options = { ...how, isOver, maxInLine: this.#maxInLine };
     if (isNew) return await threads.enter(threadId, run, options);
     // A thread that was deleted took its runs' records with it before.
-    const mayMake = async () => (await this.runs.statuses([run.runId]))[0] !== null;
+    const mayMake = async () => (await status()) !== null;
     return await threads.enter(threadId, run, { ...options, mayMake });
   }
 
@@ -576,7 +584,7 @@ function coming(runId: string, agent: string, run: ListedRun | null): ThreadRun 
 
 function refused(
   threadId: string,
-  entered: Exclude<Entered, { outcome: "in" }>,
+  entered: Exclude<Entered, { outcome: "in" | "over" }>,
   maxInLine: number,
 ): ProtocolError {
   if (entered.outcome === "deleting") return beingDeleted(threadId);

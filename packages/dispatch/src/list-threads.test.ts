@@ -3,11 +3,12 @@ import { type ThreadEvent, type ThreadStatus, threadEvent } from "@throughline/p
 import { LogWriter } from "@throughline/runlog";
 import fc from "fast-check";
 import { Redis } from "ioredis";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { Dispatcher, type StartRequest } from "./dispatcher.ts";
 import { defaultQueue } from "./queue.ts";
 import { type LogKeys, ownerKey, ownerLogKeys, threadKey, threadLogKeys } from "./thread-keys.ts";
+import { Threads } from "./threads.ts";
 
 let redis: Redis;
 let prefix: string;
@@ -91,6 +92,19 @@ test("by status, by agent, by both, and by metadata", async () => {
   expect(await ids({ metadata: { deep: { list: [1] } } })).toEqual([]);
   expect(await ids({ metadata: { of: "x" }, status: "idle" })).toEqual(["idle"]);
   expect(await ids({ metadata: JSON.parse('{"__proto__":{}}') })).toEqual([]);
+});
+
+test("a list that is late does not take out a thread that has come back by its id", async () => {
+  await create("t");
+  const late = new Dispatcher(redis, { prefix });
+  const look = vi.spyOn(Threads.prototype, "look").mockImplementationOnce(async (threadId) => {
+    await dispatcher.deleteThread("alice", threadId, noCheckpoints);
+    return await Promise.resolve(null).finally(() => create(threadId));
+  });
+  expect(await late.listThreads({ owner: "alice", limit: 5 })).toEqual({ threads: [] });
+  look.mockRestore();
+  await late.close();
+  expect(await ids()).toEqual(["t"]);
 });
 
 test("pages go on where they ended, though threads move meanwhile", async () => {

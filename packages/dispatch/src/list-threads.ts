@@ -78,7 +78,7 @@ async function correct(
   if (look.state.version > known) return await threads.index.show(place.threadId, look.state);
   const isAhead = look.state.version < known;
   if (isAhead && !matches(look.record, { ...query, metadata: undefined })) {
-    await threads.index.show(place.threadId, look.state, place.version);
+    await threads.index.show(place.threadId, look.state, place);
   }
 }
 

@@ -2,12 +2,13 @@ import type { MultitaskStrategy } from "@throughline/protocol";
 import { LogWriter } from "@throughline/runlog";
 import fc from "fast-check";
 import { Redis } from "ioredis";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
 import { Dispatcher, type StartRequest } from "./dispatcher.ts";
 import type { OwnerLimits } from "./owners.ts";
 import { defaultQueue } from "./queue.ts";
 import { threadKey } from "./thread-keys.ts";
+import { Threads } from "./threads.ts";
 
 let redis: Redis;
 let prefix: string;
@@ -160,6 +161,27 @@ describe("runs that have not ended", () => {
 });
 
 describe("bytes", () => {
+  test("a thread that two delete at once gives back what it had once; so does one that is deleted under a patch", async () => {
+    const [one, other] = [dispatcher({ maxBytes: 50_000 }), dispatcher({ maxBytes: 50_000 })];
+    const metadata = { x: "x".repeat(100) };
+    const checkpoints = { deleteThread: async () => {} };
+    await one.createThread("alice", { threadId: "t", metadata });
+    const hget = vi.spyOn(redis, "hget").mockResolvedValue("108");
+    await Promise.allSettled([one, other].map((each) => each.deleteThread("alice", "t", checkpoints)));
+    hget.mockRestore();
+    expect(await counted()).toMatchObject({ kept: 0, threads: {} });
+    expect((await redis.keys("*")).filter((key) => key.includes(prefix) && key.includes("/t}"))).toEqual([]);
+    await one.createThread("alice", { threadId: "p", metadata });
+    const record = (await one.threadRecord("alice", "p"))!;
+    const patch = vi.spyOn(Threads.prototype, "patch").mockImplementation(async () => {
+      await other.deleteThread("alice", "p", checkpoints);
+      return { thread: record };
+    });
+    expect(await one.patchThread("alice", "p", { x: null })).toEqual(record);
+    patch.mockRestore();
+    expect(await counted()).toMatchObject({ kept: 0, threads: {} });
+  });
+
   test("more than the bound is refused for good, says so, and leaves nothing", async () => {
     const gateway = dispatcher({ maxBytes: 50_000 });
     const { runId } = await startOf(gateway, 30_000);

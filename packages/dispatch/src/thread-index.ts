@@ -31,8 +31,9 @@ export interface ThreadState {
 export interface Place {
   place: string;
   threadId: string;
-  /** The version that the index has. */
+  /** The version that the index has, and of which life of the thread. */
   version: string;
+  birth: string;
 }
 
 /** How long the owner's log is kept after its last event, ms. */
@@ -62,10 +63,11 @@ export class ThreadIndex {
   /**
    * Shows a thread as it is, unless the index has this version or a later one.
    *
-   * @param instead the version that is to be replaced, whichever it is. Default: any older one
+   * @param instead what is to be replaced, whichever version it is. Default: any older one
    */
-  async show(threadId: string, state: ThreadState | null, instead = ""): Promise<void> {
-    if (state === null || (state.shown === state.version && state.version > 0 && instead === "")) return;
+  async show(threadId: string, state: ThreadState | null, instead?: Place): Promise<void> {
+    if (state === null || (state.shown === state.version && state.version > 0 && instead === undefined))
+      return;
     const { birth, version, updated, status, agent, events } = state;
     await this.#show(threadId, instead, birth, version, updated, status, agent, ...events);
     if (events.length === 0) return;
@@ -74,12 +76,21 @@ export class ThreadIndex {
 
   /** Takes a thread out that was deleted. @param event JSON; undefined: nobody was ever told of it */
   async remove(threadId: string, birth: string, event: string | undefined): Promise<void> {
-    await this.#show(threadId, "", birth, 0, 0, "", "", ...(event === undefined ? [] : [lastVersion, event]));
+    await this.#show(
+      threadId,
+      undefined,
+      birth,
+      0,
+      0,
+      "",
+      "",
+      ...(event === undefined ? [] : [lastVersion, event]),
+    );
   }
 
   /** Takes a thread out that is no more there, if the index has it still as it was seen there. */
-  async forget({ threadId, version }: Place): Promise<void> {
-    await this.#show(threadId, version, "", 0, 0, "", "");
+  async forget(place: Place): Promise<void> {
+    await this.#show(place.threadId, place, "", 0, 0, "", "");
   }
 
   /** The threads behind a place, the newest first. */
@@ -98,15 +109,16 @@ export class ThreadIndex {
       count,
     );
     const places: Place[] = [];
-    for (let i = 0; i < flat.length; i += 3) {
-      places.push({ place: flat[i]!, threadId: flat[i + 1]!, version: flat[i + 2]! });
+    for (let i = 0; i < flat.length; i += 4) {
+      const [place, threadId, version, birth] = flat.slice(i, i + 4) as [string, string, string, string];
+      places.push({ place, threadId, version, birth });
     }
     return places;
   }
 
   async #show(
     threadId: string,
-    instead: string,
+    instead: Place | undefined,
     birth: string,
     version: number,
     updated: string | number,
@@ -121,7 +133,7 @@ export class ThreadIndex {
       this.#watch,
       logTtlMs,
       goneForMs,
-      instead,
+      instead === undefined ? "" : `${instead.birth} ${instead.version}`,
       birth,
       version,
       updated,

@@ -17,10 +17,10 @@ export function metadataJson(metadata: Metadata): string {
   return json;
 }
 
-/** Keys take the place of those that are there; null takes a key away. */
+/** Keys take the place of those that are there; null takes its key away, and no other. */
 export function mergeMetadata(metadata: Metadata, patch: Metadata): Metadata {
   const merged = new Map([...Object.entries(metadata), ...Object.entries(patch)]);
-  return Object.fromEntries([...merged].filter(([, value]) => value !== null));
+  return Object.fromEntries([...merged].filter(([key]) => !Object.hasOwn(patch, key) || patch[key] !== null));
 }
 
 /** Whether metadata have all of these keys with equal values. */

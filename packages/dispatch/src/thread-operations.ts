@@ -52,7 +52,9 @@ export class ThreadOperations {
     const json = metadataJson(metadata);
     const bytes = Buffer.byteLength(json);
     const make = () => this.#parts.threadsOf(owner).create(threadId, json);
-    const made = await this.#parts.owners.keeping(owner, threadId, bytes, make);
+    const made = await this.#carrying(owner, threadId, () =>
+      this.#parts.owners.keeping(owner, threadId, bytes, make),
+    );
     if (!made.created) await this.#parts.owners.giveBack(owner, threadId, bytes);
     return made;
   }
@@ -108,7 +110,9 @@ export class ThreadOperations {
       }
       throw new ProtocolError("thread_busy", `thread ${threadId} is patched by others all the time`);
     };
-    const thread = await this.#parts.owners.keeping(owner, threadId, bytes, write);
+    const thread = await this.#carrying(owner, threadId, () =>
+      this.#parts.owners.keeping(owner, threadId, bytes, write),
+    );
     // What took another's place, or away, does not count.
     if (grown < bytes) await this.#parts.owners.giveBack(owner, threadId, bytes - grown);
     return thread;
@@ -158,7 +162,19 @@ export class ThreadOperations {
       keeping: (copyId, bytes, write) => this.#parts.owners.keeping(owner, copyId, bytes, write),
       remove: (copyId) => this.#delete(owner, copyId),
     };
-    return await copyThread(parts, threads, threadId, to, copy, checkpoints);
+    const make = () => copyThread(parts, threads, threadId, to, copy, checkpoints);
+    return await this.#carrying(owner, to, make);
+  }
+
+  /** Does what is refused while a thread is being deleted: where that was given up it is carried through, for the next. */
+  async #carrying<T>(owner: string, threadId: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      const isBusy = error instanceof ProtocolError && error.code === "thread_busy";
+      if (isBusy) await this.record(owner, threadId).catch(() => {});
+      throw error;
+    }
   }
 
   /** Carries a deletion through that somebody has given up. */

@@ -97,6 +97,33 @@ describe("what is told", () => {
     expect((await record())?.runs).toBe(2);
   });
 
+  test("a run does not come again behind its ending, whoever still takes it for one that goes on", async () => {
+    const { runId } = await start({ idempotencyKey: "k" });
+    const { statuses } = dispatcher.runs;
+    const late = new Dispatcher(redis, { prefix });
+    // Between its look at the record and its turn with the thread the run ends.
+    const look = late.runs.look.bind(late.runs);
+    late.runs.look = async (...all) => {
+      const run = await look(...all);
+      if ((await statuses.call(dispatcher.runs, [runId]))[0] === "queued") {
+        await finish(runId, { event: "completed" });
+      }
+      return run;
+    };
+    const again = { agent: "a", owner: "alice", threadId: "t", request: { queue: defaultQueue } };
+    expect(await late.start({ ...again, idempotencyKey: "k" })).toMatchObject({ runId, created: false });
+    await late.close();
+    expect(brief(await told())).toEqual(["created", "queued 1", "completed 1"]);
+    expect(await record()).toMatchObject({ status: "idle", active: [], runs: 1 });
+  });
+
+  test("a run that lost its ending comes into line again", async () => {
+    const { runId } = await start();
+    await dispatcher.threadsOf("alice").leave("t", runId, null);
+    await dispatcher.revive(runId);
+    expect(await record()).toMatchObject({ status: "busy", active: [runId], runs: 1 });
+  });
+
   const endings: [LifecycleData, EndingFields, string][] = [
     [{ event: "completed" }, {}, "idle"],
     [{ event: "interrupted", interrupts: [] }, { interrupts: [{ id: "i", value: 1 }] }, "interrupted"],
@@ -109,10 +136,11 @@ describe("what is told", () => {
   test.each(endings)("how a thread stands: %j", async (ending, fields, status) => {
     await finish((await start()).runId, ending, fields);
     expect((await record())?.status).toBe(status);
-    // What is thrown away, or kept aside, changes nothing.
+    // What is thrown away, or kept aside, changes nothing; nor does what no worker had, and said nothing: a question that
+    // it was to answer is open still.
     for (const keep of ["discard", "branch", "thread"] as const) {
       await dispatcher.cancel((await start()).runId, { keep, owner: "alice" });
-      expect((await record())?.status).toBe(keep === "thread" ? "idle" : status);
+      expect((await record())?.status).toBe(status);
     }
     const last = (await told()).at(-1);
     expect(last).toMatchObject({ event: "run", run: { status: "cancelled", ordinal: 4 } });
@@ -220,6 +248,12 @@ describe("create, patch, headMoved", () => {
     expect((await dispatcher.createThread("alice", {})).thread.threadId).toMatch(/^thread_/);
     expect(await dispatcher.threadRecord("bob", "t")).toBeNull();
     expect(brief(await told())).toEqual(["created"]);
+  });
+
+  test("a patch takes away what it has as null, and nothing else that is null", async () => {
+    await dispatcher.createThread("alice", { threadId: "t", metadata: { a: null, b: null } });
+    const patched = await dispatcher.patchThread("alice", "t", { b: null, c: 1 });
+    expect(patched.metadata).toEqual({ a: null, c: 1 });
   });
 
   test("a patch: keys take the place of others, null takes away, and what is lost to others is tried again", async () => {

@@ -13,7 +13,12 @@ declare module "ioredis" {
     tlEnter(
       ...keysAndArgs: Argument[]
     ): Result<
-      ["none"] | ["deleting"] | ["busy", string] | ["full", string] | ["in", string, string[], RawState],
+      | ["none"]
+      | ["deleting"]
+      | ["left"]
+      | ["busy", string]
+      | ["full", string]
+      | ["in", string, string[], RawState],
       Context
     >;
     tlIndex(...keysAndArgs: string[]): Result<number, Context>;

@@ -24,6 +24,8 @@ export const defaultMaxInLine = 1_000;
 export type Entered =
   /** It is being deleted, or was. */
   | { outcome: "deleting" }
+  /** It was in line before, and its turn is over. */
+  | { outcome: "over" }
   | { outcome: "busy" | "full"; activeRunId: string }
   /**
    * `before`: the runs in line before this one, the active one first. `ordinal`: its number in the thread, where it is
@@ -66,6 +68,7 @@ export class Threads {
    * @param options.queue that it is put on, where that is known
    * @param options.maxInLine how many may be in line; one that is there already keeps its place
    * @param options.mayMake asked where there is no thread. Default: one is made
+   * @param options.isOver asked where the run was in line before, and is no more. Default: it comes into line again
    */
   async enter(
     threadId: string,
@@ -75,17 +78,18 @@ export class Threads {
       onlyIfIdle?: boolean;
       maxInLine?: number;
       mayMake?: () => Promise<boolean>;
+      isOver?: () => Promise<boolean>;
     } = {},
   ): Promise<Entered> {
-    const { queue = "", onlyIfIdle = false, maxInLine = defaultMaxInLine, mayMake } = options;
-    const enter = (onlyIfThere: boolean) =>
+    const { queue = "", onlyIfIdle = false, maxInLine = defaultMaxInLine, mayMake, isOver } = options;
+    const enter = (isCareful: boolean) =>
       this.#redis.tlEnter(
         ...this.#about(threadId),
         run.runId,
         this.owner,
         onlyIfIdle ? "1" : "0",
         maxInLine,
-        onlyIfThere ? "1" : "0",
+        isCareful ? "1" : "0",
         run.agent,
         JSON.stringify(run),
         queue,
@@ -94,6 +98,9 @@ export class Threads {
     if (answer[0] === "none") {
       const isBrought = await this.#bring(threadId);
       if (!isBrought && mayMake !== undefined && !(await mayMake())) return { outcome: "deleting" };
+      answer = await enter(false);
+    } else if (answer[0] === "left") {
+      if (isOver !== undefined && (await isOver())) return { outcome: "over" };
       answer = await enter(false);
     }
     if (answer[0] === "busy" || answer[0] === "full") return { outcome: answer[0], activeRunId: answer[1] };
@@ -335,10 +342,12 @@ export function threadRun(record: RunRecord): ThreadRun {
 }
 
 /** How a thread stands when this run has ended; "": as it did. */
-function settledBy({ status, cancel }: RunRecord): SettledStatus | "" {
+function settledBy({ status, cancel, attempt, input }: RunRecord): SettledStatus | "" {
   if (status === "completed") return "idle";
   if (status === "interrupted" || status === "failed") return status;
-  return status === "cancelled" && (cancel?.keep ?? "thread") === "thread" ? "idle" : "";
+  if (status !== "cancelled" || (cancel?.keep ?? "thread") !== "thread") return "";
+  // One that no worker had, and that said nothing, has left the head where it was: what that asks is open still.
+  return attempt === 0 && (input ?? null) === null ? "" : "idle";
 }
 
 function stateOf(raw: RawState): ThreadState | null {
