@@ -63,7 +63,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   ConversationView<State, Custom>
 > {
   readonly #connection: StorePort;
-  readonly #options: ConversationOptions;
+  #options: ConversationOptions;
   readonly #pageSize: number;
   readonly #tree = new Tree();
   readonly #screen = new Screen(this.#tree);
@@ -113,6 +113,12 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   /** Of a new thread: once its first message was sent. */
   get threadId(): string | undefined {
     return this.#threadId;
+  }
+
+  /** Who answers from now on, and the params of the runs that begin from now on. */
+  use({ agent, run }: Pick<ConversationOptions, "agent" | "run">): void {
+    const { run: _, ...others } = this.#options;
+    this.#options = { ...others, agent, ...(run !== undefined && { run }) };
   }
 
   /** Once for each time that it was asked for: then it is watched no more. The thread's runs go on. */
