@@ -490,6 +490,55 @@ describe("branches", () => {
     expect(shown()).toHaveLength(1);
   });
 
+  it("loses nothing where no checkpoint ends right before the question", async () => {
+    const h3 = human("h3", "three");
+    thread.save([h1, a1, h2, a2, h3, ai("a3", "drei"), human("h4", "four"), ai("a4", "vier")]);
+    open();
+    await isIdle();
+    void chat.edit("h4", "quatre");
+    const { params, question } = await begin("r1");
+    expect(params.checkpointId).toBe("k2");
+    expect(question).toEqual([h3, ai("a3", "drei"), { ...human(expect.any(String), "quatre") }]);
+    const screen = [
+      "human:one:done",
+      "ai:eins:done",
+      "human:two:done",
+      "ai:zwei:done",
+      "human:three:done",
+      "ai:drei:done",
+    ];
+    expect(shown()).toEqual([...screen, "human:quatre:sending"]);
+    thread.started("r1", question);
+    await until(() => expect(shown()).toEqual([...screen, "human:quatre:done"]));
+  });
+
+  it("tries a branch that failed again where it began, also after a reload", async () => {
+    open();
+    await isIdle();
+    void chat.edit("h2", "deux");
+    const { question } = await begin("r1");
+    thread.started("r1", question);
+    thread.status = "failed";
+    const error = { name: "Error", message: "the agent failed" };
+    thread.parts("r1", lifecycle({ event: "failed", error }));
+    thread.run("r1", "failed", { error });
+    const failed = ["human:one:done", "ai:eins:done", "human:deux:failed"];
+    await until(() => expect(view().status).toMatchObject({ status: "failed" }));
+    expect(shown()).toEqual(failed);
+    chat.close();
+
+    await until(() => expect(thread.peer.received.at(-1)?.method).toBe("thread.unwatch"));
+    open();
+    const record = { runId: "r1", threadId: "t1", agent: "chat", status: "failed", error, from: "k1" };
+    const input = { messages: question };
+    thread.peer.answer(await thread.peer.command("run.list"), { runs: [{ ...record, input }] } as never);
+    await until(() => expect(view().status).toMatchObject({ status: "failed" }));
+    expect(shown()).toEqual(failed);
+    void chat.retry();
+    expect(shown()).toEqual(["human:one:done", "ai:eins:done", "human:deux:sending"]);
+    expect((await begin("r2")).params).toMatchObject({ checkpointId: "k1", input });
+  });
+
   it("asks for another answer to the same question", async () => {
     open();
     await isIdle();
