@@ -383,6 +383,54 @@ describe("a conversation", () => {
     expect(view().messages).toEqual([]);
   });
 
+  it("knows no branches of a thread that was deleted, when it begins anew", async () => {
+    const h1 = human("h1", "Hi");
+    thread.save([h1, ai("a1", "Hello")]);
+    open();
+    await isIdle();
+    await until(() =>
+      expect(thread.peer.received.some(({ method }) => method === "thread.history")).toBe(true),
+    );
+    thread.delete();
+    await until(() => expect(view().status).toEqual({ status: "deleted" }));
+    void chat.send("Again");
+    expect(shown()).toEqual(["human:Again:sending"]);
+    expect(view().messages[0]!.branches).toBeUndefined();
+  });
+
+  it("is not idle while the thread works, before it is known at what", async () => {
+    thread.answers["thread.watch"] = false;
+    thread.save([human("h1", "Hi")]);
+    thread.status = "busy";
+    open();
+    await until(() => expect(thread.peer).toBeDefined());
+    const command = await thread.peer.command("thread.watch");
+    const runs: ThreadRun[] = [{ runId: "r1", agent: "chat", status: "running" }];
+    await until(() => expect(shown()).toEqual(["human:Hi:done"]));
+    expect(view().status).toEqual({ status: "loading" });
+    thread.peer.answer(command, {
+      threadId: "t1",
+      thread: thread.record,
+      runs,
+      first: 1,
+      head: 0,
+      epoch: "w1",
+    });
+    await until(() => expect(view().status).toEqual({ status: "running", runId: "r1" }));
+    expect(views.map(({ status }) => status.status)).not.toContain("idle");
+  });
+
+  it("says that nothing more comes, when the connection is closed for good", async () => {
+    open();
+    await isIdle();
+    thread.run("r1", "running", { input: asks(human("h1", "Hi")) });
+    await until(() => expect(view().status).toMatchObject({ status: "running" }));
+    connection.close();
+    await until(() => expect(view().connection.status).toBe("closed"));
+    expect(view().status).toMatchObject({ status: "unavailable", error: { code: "connection_closed" } });
+    expect(shown()).toHaveLength(1);
+  });
+
   it("shows the last messages first, and earlier ones when asked", async () => {
     const all = Array.from({ length: 120 }, (_, i) => human(`h${i}`, `${i}`));
     thread.save(all);

@@ -105,7 +105,11 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#threadId = options.threadId;
     this.#state = options.initial;
     this.#record = options.initial?.thread;
-    this.#offState = connection.onState(() => this.changed());
+    this.#offState = connection.onState((state) => {
+      if (state.status === "closed" && this.#phase !== "deleted") {
+        this.#fail({ code: "connection_closed", message: `the connection is closed: ${state.reason}` });
+      } else this.changed();
+    });
     if (this.#threadId !== undefined) this.#open();
     this.draw();
   }
@@ -373,11 +377,12 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#state = undefined;
     this.#record = undefined;
     this.#selected = undefined;
+    this.#tree.clear();
     this.#turns.clear(({ runId }) => phase === "new" && runId === undefined);
     this.draw();
   }
 
-  #fail(error: Error): void {
+  #fail(error: { code?: unknown; message: string }): void {
     this.#phase = "unavailable";
     this.#error = errorOf("open", error);
     this.draw();
@@ -459,7 +464,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#screen.compose(messagesOf(this.#shown), turns);
     const first = this.#firstOf(this.#screen.ids.length);
     const [phase, head, record, error] = [this.#phase, this.#state, this.#record, this.#error];
-    const status = statusOf({ phase, turns: this.#turns, head, record, error });
+    const isLive = this.#watch?.isLive === true;
+    const status = statusOf({ phase, turns: this.#turns, head, record, error, isLive });
     const waiting = active.slice(1).filter(({ phase }) => phase === "queued");
     const queue = waiting.map(({ runId, asked }) => ({ runId: runId!, messages: asked }));
     return {
