@@ -12,6 +12,9 @@ const connection = connect(told.get("gateway") ?? "ws://127.0.0.1:8787/v1/ws");
 function Chat() {
   const chat = useThread(connection, { agent, threadId: location.hash.slice(1) || undefined });
   const { threadId = "", edit, regenerate, select } = chat;
+  const { status, connection: link } = chat;
+  const failure = chat.error ?? ("error" in status ? status.error : undefined);
+  const standing = "reason" in link ? link.reason : status.status;
   useEffect(() => history.replaceState(null, "", `#${threadId}`), [threadId]);
   return (
     <form action={(data) => void chat.send(`${data.get("text")}`)}>
@@ -24,8 +27,13 @@ function Chat() {
           Yes: {JSON.stringify(value)}
         </button>
       ))}
-      <p role="status">{chat.error?.message ?? chat.status.status}</p>
-      <input name="text" aria-label="Message" autoComplete="off" />
+      <p role="status">{failure?.message ?? standing}</p>
+      {(failure?.action === "send" || failure?.action === "run") && (
+        <button type="button" onClick={() => chat.retry()}>
+          Try again
+        </button>
+      )}
+      <input name="text" aria-label="Message" autoComplete="off" required />
       <button type="submit">Send</button>
       <button type="button" onClick={() => chat.stop()}>
         Stop
