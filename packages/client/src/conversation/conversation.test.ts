@@ -299,6 +299,21 @@ describe("a conversation", () => {
     expect(view().queue).toEqual([]);
   });
 
+  it("shows what was taken out of the queue nowhere else", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    thread.started("r1", (await begin("r1")).question);
+    await until(() => expect(view().status).toEqual({ status: "running", runId: "r1" }));
+    void chat.send("two");
+    await begin("r2");
+    await until(() => expect(view().queue).toHaveLength(1));
+    thread.answers["thread.get"] = false;
+    thread.run("r2", "cancelled");
+    await until(() => expect(view().queue).toHaveLength(0));
+    expect(shown()[0]).toBe("human:one:done");
+  });
+
   it("waits for a person, and takes the answer", async () => {
     thread.save([human("h1", "Buy")], { interrupts: [{ id: "i1", value: "really?" }] });
     thread.status = "interrupted";
