@@ -11,7 +11,9 @@ const connection = connect(told.get("gateway") ?? "ws://127.0.0.1:8787/v1/ws");
 
 function Chat() {
   const chat = useThread(connection, { agent, threadId: location.hash.slice(1) || undefined });
-  const { threadId = "", edit, regenerate, select } = chat;
+  const { threadId = "", status, connection: link, edit, regenerate, select } = chat;
+  const failure = chat.error ?? ("error" in status ? status.error : undefined);
+  const standing = "reason" in link ? link.reason : status.status;
   useEffect(() => history.replaceState(null, "", `#${threadId}`), [threadId]);
   return (
     <main>
@@ -20,17 +22,14 @@ function Chat() {
         <Bubble key={message.id} {...{ message, edit, regenerate, select }} />
       ))}
       {chat.interrupts.map(({ id, value }) => (
-        <button type="button" key={id} onClick={() => chat.answer(true, id)}>
-          Yes: {JSON.stringify(value)}
-        </button>
+        <input type="button" key={id} value={`Yes: ${value}`} onClick={() => chat.answer(true, id)} />
       ))}
       <form action={(data) => void chat.send(`${data.get("text")}`)}>
-        <input name="text" aria-label="Message" autoComplete="off" />
+        <input name="text" aria-label="Message" autoComplete="off" required />
         <button type="submit">Send</button>
-        <button type="button" onClick={() => chat.stop()}>
-          Stop
-        </button>
-        <p role="status">{chat.error?.message ?? chat.status.status}</p>
+        <input type="button" value="Stop" onClick={() => chat.stop()} />
+        <p role="status">{failure?.message ?? standing}</p>
+        {failure && <input type="button" value="Try again" onClick={() => chat.retry()} />}
       </form>
     </main>
   );

@@ -1,7 +1,7 @@
 /** The chat page of examples/chat in Chromium, against a real gateway and real workers: what a person does with a chat. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { END, interrupt, MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
-import { type AgentContext, agent } from "@throughline/worker";
+import { type AgentContext, agent, PublicError } from "@throughline/worker";
 import type { BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { ChatPages } from "../support/chat-page.ts";
@@ -26,6 +26,16 @@ async function* counter({ messages, signal }: AgentContext) {
   }
 }
 
+let attempts = 0;
+
+/** Fails at first. */
+async function* flaky() {
+  attempts += 1;
+  yield "Once ";
+  if (attempts === 1) throw new PublicError("No more ink");
+  yield "more";
+}
+
 /** Asks before it answers. */
 const asker = new StateGraph(MessagesAnnotation)
   .addNode("ask", async () => {
@@ -37,7 +47,7 @@ const asker = new StateGraph(MessagesAnnotation)
   .compile();
 
 beforeAll(async () => {
-  const agents = { counter: agent(counter), asker };
+  const agents = { counter: agent(counter), flaky: agent(flaky), asker };
   line = await startLine({ agents });
   pages = await ChatPages.start();
 }, 600_000);
@@ -132,12 +142,31 @@ test("a question is edited, an answer asked for again, and its branches are gone
   await until(async () => (await page.locator("article.ai").first().getByRole("button").count()) === 3);
 });
 
+test("an empty message is not sent; a run that failed says why, and is tried again, and so is what was refused", async () => {
+  const page = await open("flaky");
+  await page.getByRole("button", { name: "Send" }).click();
+  expect(await statusOf(page)).toBe("new");
+  await send(page, "a");
+  const again = page.getByRole("button", { name: "Try again" });
+  await again.waitFor();
+  expect(await statusOf(page)).toBe("No more ink");
+  expect(await texts(page)).toEqual(["a", "Once "]);
+  await again.click();
+  await until(async () => (await texts(page)).at(-1) === "Once more");
+  await idle(page);
+  expect(await again.count()).toBe(0);
+  const nobody = await open("nobody");
+  await send(nobody, "b");
+  await nobody.getByRole("button", { name: "Try again" }).click();
+  await until(async () => (await statusOf(nobody))?.includes('there is no agent "nobody"'));
+});
+
 test("an agent's question is answered, in whichever tab", async () => {
   const page = await open("asker");
   await send(page, "hello");
   const yes = page.getByRole("button", { name: /Yes/ });
   await yes.waitFor();
-  expect(await yes.textContent()).toBe('Yes: "May I?"');
+  expect(await yes.inputValue()).toBe("Yes: May I?");
   const other = await open("asker", threadOf(page));
   await other.getByRole("button", { name: /Yes/ }).click();
   for (const each of [page, other]) {

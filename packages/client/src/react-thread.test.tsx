@@ -6,7 +6,7 @@ import { createRoot, hydrateRoot, type Root } from "react-dom/client";
 import { renderToString } from "react-dom/server";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
-import type { Message } from "./conversation/index.ts";
+import type { Message, RunParams } from "./conversation/index.ts";
 import { type Connection, connect, type ThreadHead } from "./index.ts";
 import { type ThreadHook, useThread, useThreads } from "./react.ts";
 import { parts, ScriptedGateway, ScriptedThread } from "./testing/index.ts";
@@ -52,9 +52,12 @@ const Line = memo(({ message }: { message: Message }) => {
   return <p>{`${message.type}:${message.text}`}</p>;
 });
 
-function Chat({ threadId, initial }: { threadId?: string; initial?: ThreadHead }) {
+type Given = { threadId?: string; initial?: ThreadHead; agent?: string; run?: RunParams };
+
+function Chat({ threadId, initial, agent = "chat", run }: Given) {
   hook = useThread(connection, {
-    agent: "chat",
+    agent,
+    ...(run !== undefined && { run }),
     ...(threadId !== undefined && { threadId }),
     ...(initial !== undefined && { initial }),
   });
@@ -177,6 +180,20 @@ describe("useThread", () => {
     await act(async () => setId(undefined));
     expect(lines()).toEqual([]);
     expect(hook.status).toEqual({ status: "new" });
+  });
+
+  it("sends to the agent, and with the params, that the component has now; what is shown stays", async () => {
+    thread.save([human("h1", "Hi")]);
+    await show(<Chat threadId="t1" />);
+    await idle();
+    screens = [];
+    const config = { configurable: { model: "large" } };
+    await show(<Chat threadId="t1" agent="expert" run={{ config }} />);
+    expect(new Set(screens)).toEqual(new Set(["human:Hi"]));
+    await act(async () => void hook.send("And?"));
+    const { params } = await thread.peer.command("run.start");
+    expect(params).toMatchObject({ agent: "expert", config });
+    expect(asked("thread.watch")).toHaveLength(1);
   });
 
   it("never shows one thread's messages under another's id", async () => {

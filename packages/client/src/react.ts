@@ -149,13 +149,15 @@ export function useThread<A extends Agents, N extends AgentName<A>>(
     if (!isOwn) shown.current.turn += 1;
   }
   const { turn } = shown.current;
-  const key = useKey(connection, agent, turn);
+  const key = useKey(connection, turn);
   const store = useHeld<ConversationWith<A[N]>>(connection === null ? null : key, () => {
     const store = conversation(connection!, options, `new:${id}:${turn}`);
     shown.current!.store = store as Conversation;
     return { store, release: () => store.close() };
   });
-  const { initial, pageSize } = options;
+  const { initial, pageSize, run } = options;
+  // Another agent, or other params, are for the runs to come: what is shown stays.
+  useEffect(() => store?.use({ agent, ...(run !== undefined && { run }) }), [store, agent, run]);
   const before = useMemo(
     () => initialView({ threadId, initial, pageSize } as ConversationOptions),
     [threadId, initial, pageSize],

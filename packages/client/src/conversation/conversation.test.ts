@@ -304,6 +304,21 @@ describe("a conversation", () => {
     expect(view().queue).toEqual([]);
   });
 
+  it("shows what was taken out of the queue nowhere else", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    thread.started("r1", (await begin("r1")).question);
+    await until(() => expect(view().status).toEqual({ status: "running", runId: "r1" }));
+    void chat.send("two");
+    await begin("r2");
+    await until(() => expect(view().queue).toHaveLength(1));
+    thread.answers["thread.get"] = false;
+    thread.run("r2", "cancelled");
+    await until(() => expect(view().queue).toHaveLength(0));
+    expect(shown()[0]).toBe("human:one:done");
+  });
+
   it("waits for a person, and takes the answer", async () => {
     thread.save([human("h1", "Buy")], { interrupts: [{ id: "i1", value: "really?" }] });
     thread.status = "interrupted";
@@ -386,6 +401,54 @@ describe("a conversation", () => {
     thread.delete();
     await until(() => expect(view().status).toEqual({ status: "deleted" }));
     expect(view().messages).toEqual([]);
+  });
+
+  it("knows no branches of a thread that was deleted, when it begins anew", async () => {
+    const h1 = human("h1", "Hi");
+    thread.save([h1, ai("a1", "Hello")]);
+    open();
+    await isIdle();
+    await until(() =>
+      expect(thread.peer.received.some(({ method }) => method === "thread.history")).toBe(true),
+    );
+    thread.delete();
+    await until(() => expect(view().status).toEqual({ status: "deleted" }));
+    void chat.send("Again");
+    expect(shown()).toEqual(["human:Again:sending"]);
+    expect(view().messages[0]!.branches).toBeUndefined();
+  });
+
+  it("is not idle while the thread works, before it is known at what", async () => {
+    thread.answers["thread.watch"] = false;
+    thread.save([human("h1", "Hi")]);
+    thread.status = "busy";
+    open();
+    await until(() => expect(thread.peer).toBeDefined());
+    const command = await thread.peer.command("thread.watch");
+    const runs: ThreadRun[] = [{ runId: "r1", agent: "chat", status: "running" }];
+    await until(() => expect(shown()).toEqual(["human:Hi:done"]));
+    expect(view().status).toEqual({ status: "loading" });
+    thread.peer.answer(command, {
+      threadId: "t1",
+      thread: thread.record,
+      runs,
+      first: 1,
+      head: 0,
+      epoch: "w1",
+    });
+    await until(() => expect(view().status).toEqual({ status: "running", runId: "r1" }));
+    expect(views.map(({ status }) => status.status)).not.toContain("idle");
+  });
+
+  it("says that nothing more comes, when the connection is closed for good", async () => {
+    open();
+    await isIdle();
+    thread.run("r1", "running", { input: asks(human("h1", "Hi")) });
+    await until(() => expect(view().status).toMatchObject({ status: "running" }));
+    connection.close();
+    await until(() => expect(view().connection.status).toBe("closed"));
+    expect(view().status).toMatchObject({ status: "unavailable", error: { code: "connection_closed" } });
+    expect(shown()).toHaveLength(1);
   });
 
   it("shows the last messages first, and earlier ones when asked", async () => {
@@ -538,6 +601,55 @@ describe("branches", () => {
     expect(shown()).toEqual(["human:zero:sending"]);
     expect((await begin("r1")).params.checkpointId).toBeNull();
     expect(shown()).toHaveLength(1);
+  });
+
+  it("loses nothing where no checkpoint ends right before the question", async () => {
+    const h3 = human("h3", "three");
+    thread.save([h1, a1, h2, a2, h3, ai("a3", "drei"), human("h4", "four"), ai("a4", "vier")]);
+    open();
+    await isIdle();
+    void chat.edit("h4", "quatre");
+    const { params, question } = await begin("r1");
+    expect(params.checkpointId).toBe("k2");
+    expect(question).toEqual([h3, ai("a3", "drei"), { ...human(expect.any(String), "quatre") }]);
+    const screen = [
+      "human:one:done",
+      "ai:eins:done",
+      "human:two:done",
+      "ai:zwei:done",
+      "human:three:done",
+      "ai:drei:done",
+    ];
+    expect(shown()).toEqual([...screen, "human:quatre:sending"]);
+    thread.started("r1", question);
+    await until(() => expect(shown()).toEqual([...screen, "human:quatre:done"]));
+  });
+
+  it("tries a branch that failed again where it began, also after a reload", async () => {
+    open();
+    await isIdle();
+    void chat.edit("h2", "deux");
+    const { question } = await begin("r1");
+    thread.started("r1", question);
+    thread.status = "failed";
+    const error = { name: "Error", message: "the agent failed" };
+    thread.parts("r1", lifecycle({ event: "failed", error }));
+    thread.run("r1", "failed", { error });
+    const failed = ["human:one:done", "ai:eins:done", "human:deux:failed"];
+    await until(() => expect(view().status).toMatchObject({ status: "failed" }));
+    expect(shown()).toEqual(failed);
+    chat.close();
+
+    await until(() => expect(thread.peer.received.at(-1)?.method).toBe("thread.unwatch"));
+    open();
+    const record = { runId: "r1", threadId: "t1", agent: "chat", status: "failed", error, from: "k1" };
+    const input = { messages: question };
+    thread.peer.answer(await thread.peer.command("run.list"), { runs: [{ ...record, input }] } as never);
+    await until(() => expect(view().status).toMatchObject({ status: "failed" }));
+    expect(shown()).toEqual(failed);
+    void chat.retry();
+    expect(shown()).toEqual(["human:one:done", "ai:eins:done", "human:deux:sending"]);
+    expect((await begin("r2")).params).toMatchObject({ checkpointId: "k1", input });
   });
 
   it("asks for another answer to the same question", async () => {

@@ -63,7 +63,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   ConversationView<State, Custom>
 > {
   readonly #connection: StorePort;
-  readonly #options: ConversationOptions;
+  #options: ConversationOptions;
   readonly #pageSize: number;
   readonly #tree = new Tree();
   readonly #screen = new Screen(this.#tree);
@@ -107,7 +107,11 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#threadId = options.threadId;
     this.#state = options.initial;
     this.#record = options.initial?.thread;
-    this.#offState = connection.onState(() => this.changed());
+    this.#offState = connection.onState((state) => {
+      if (state.status === "closed" && this.#phase !== "deleted") {
+        this.#fail({ code: "connection_closed", message: `the connection is closed: ${state.reason}` });
+      } else this.changed();
+    });
     if (this.#threadId !== undefined) this.#open();
     this.draw();
   }
@@ -115,6 +119,12 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   /** Of a new thread: once its first message was sent. */
   get threadId(): string | undefined {
     return this.#threadId;
+  }
+
+  /** Who answers from now on, and the params of the runs that begin from now on. */
+  use({ agent, run }: Pick<ConversationOptions, "agent" | "run">): void {
+    const { run: _, ...others } = this.#options;
+    this.#options = { ...others, agent, ...(run !== undefined && { run }) };
   }
 
   /** Once for each time that it was asked for: then it is watched no more. The thread's runs go on. */
@@ -146,8 +156,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     const id = idOf(message);
     const asked = this.#screen.message(id);
     if (asked === undefined) return false;
-    const { input, question } = makeInput({ ...asked, id: randomId(), content: text });
-    return await this.#branch(id, input, question, options);
+    const { question } = makeInput({ ...asked, id: randomId(), content: text });
+    return await this.#branch(id, question, options);
   }
 
   /** The answer once more: to the same question. @default the last answer */
@@ -157,21 +167,25 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     const id = ids.slice(0, at + 1).findLast((each) => this.#screen.message(each)?.type === "human");
     const asked = id === undefined ? undefined : this.#screen.message(id);
     if (id === undefined || asked === undefined) return false;
-    return await this.#branch(id, { messages: [asked] }, [asked], options);
+    return await this.#branch(id, [asked], options);
   }
 
   /** Begins anew from right before the message with this id. */
-  async #branch(id: string, input: unknown, question: FlatMessage[], options: RunParams): Promise<boolean> {
+  async #branch(id: string, question: FlatMessage[], options: RunParams): Promise<boolean> {
     const turn = new Turn({ question, isOwn: true });
     const base = this.#screen.before(id);
     const { active } = this.#turns;
     const other = active.findLast((each) => each.base !== undefined);
     const leaf = other === undefined ? this.#shown?.checkpointId : other.from;
     turn.base = base;
+    const kept = new Set(messagesOf(this.#shown).map(({ id }) => id));
     return await this.#start(turn, async () => {
       await this.#loadTree();
       turn.from = this.#tree.before(leaf ?? null, base.length);
+      // Where several messages came at once, no checkpoint ends right before this one: the rest is asked with it.
+      const missing = base.slice(this.#tree.depth(turn.from)).filter(({ id }) => kept.has(id));
       const strategy = active.length > 0 ? { multitaskStrategy: "interrupt" as const } : {};
+      const input = { messages: [...missing, ...question] };
       return { ...strategy, ...options, input, checkpointId: turn.from };
     });
   }
@@ -192,9 +206,12 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     if (failed === undefined) return false;
     // A graph goes on at the step that failed.
     const goesOn = (this.#state?.next.length ?? 0) > 0;
-    const question = goesOn ? [] : failed.asked;
-    const params = goesOn ? options : { ...options, input: failed.sent ?? { messages: question } };
-    return await this.#start(new Turn({ question, isOwn: true }), async () => params);
+    const question = failed.asked;
+    if (goesOn) return await this.#start(new Turn({ isOwn: true }), async () => options);
+    const turn = failed.copy(question);
+    const from = turn.from === undefined ? {} : { checkpointId: turn.from };
+    const input = failed.sent ?? { messages: question };
+    return await this.#start(turn, async () => ({ ...options, ...from, input }));
   }
 
   /** Stops what is running. `keep`: what becomes of the partial answer. @default `thread` */
@@ -369,11 +386,12 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#state = undefined;
     this.#record = undefined;
     this.#selected = undefined;
+    this.#tree.clear();
     this.#turns.clear(({ runId }) => phase === "new" && runId === undefined);
     this.draw();
   }
 
-  #fail(error: Error): void {
+  #fail(error: { code?: unknown; message: string }): void {
     this.#phase = "unavailable";
     this.#error = errorOf("open", error);
     this.draw();
@@ -418,6 +436,9 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     const turn = new Turn();
     turn.tell(record);
     const { checkpoint } = record;
+    if (turn.from === null) turn.base = [];
+    else if (turn.from !== undefined)
+      turn.base = messagesOf(await this.#thread.get({ checkpointId: turn.from }));
     if (checkpoint !== undefined) {
       turn.kept = messagesOf(await this.#thread.get({ checkpointId: checkpoint.checkpointId }));
     }
@@ -456,7 +477,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     if (this.#selected !== undefined) this.#screen.compose(messagesOf(this.#selected), turns, this.#live);
     const first = this.#firstOf(this.#screen.ids.length);
     const [phase, head, record, error] = [this.#phase, this.#state, this.#record, this.#error];
-    const status = statusOf({ phase, turns: this.#turns, head, record, error });
+    const isLive = this.#watch?.isLive === true;
+    const status = statusOf({ phase, turns: this.#turns, head, record, error, isLive });
     const waiting = active.slice(1).filter(({ phase }) => phase === "queued");
     const queue = waiting.map(({ runId, asked }) => ({ runId: runId!, messages: asked }));
     return {

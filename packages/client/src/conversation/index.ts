@@ -21,7 +21,7 @@ export type ConversationWith<A> = Conversation<InputOf<A>, StateOf<A>, CustomOf<
 
 /**
  * The store of a conversation: of a thread, or of a new one, which begins with the first message. The same thread is the
- * same store, for all who ask for it. `key`: so it is for a new thread, as long as the key is the same. Call `close` once
+ * same store, for all who ask for it; of `agent` and `run`, what was said last holds. `key`: so it is for a new thread, as long as the key is the same. Call `close` once
  * for each time that it was asked for.
  */
 export function conversation<A extends Agents, N extends AgentName<A>>(
@@ -31,7 +31,9 @@ export function conversation<A extends Agents, N extends AgentName<A>>(
 ): ConversationWith<A[N]> {
   const { threadId } = options;
   const make = () => new Conversation(connection, options) as ConversationWith<A[N]>;
-  return hold(connection, threadId === undefined ? key : threadKey(threadId), make);
+  const store = hold(connection, threadId === undefined ? key : threadKey(threadId), make);
+  store.use(options);
+  return store;
 }
 
 /** The store of the owner's threads: the one that something last happened to first. Shared and closed as a conversation. */

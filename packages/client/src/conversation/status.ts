@@ -17,9 +17,11 @@ export interface Standing {
   head: ThreadHead | undefined;
   record: ThreadRecord | undefined;
   error: ConversationError | undefined;
+  /** The watch has told which runs are active. */
+  isLive: boolean;
 }
 
-export function statusOf({ phase, turns, head, record, error }: Standing): ConversationStatus {
+export function statusOf({ phase, turns, head, record, error, isLive }: Standing): ConversationStatus {
   const [first] = turns.active;
   if (phase === "deleted") return { status: "deleted" };
   if (phase === "unavailable") return { status: "unavailable", error: error! };
@@ -35,6 +37,8 @@ export function statusOf({ phase, turns, head, record, error }: Standing): Conve
   }
   if (last !== undefined) return { status: last.ending === "interrupted" ? "interrupted" : "idle" };
   if (head === undefined) return { status: phase === "loading" ? "loading" : "new" };
+  // It works, and the watch is about to tell at what.
+  if (!isLive && record?.status === "busy") return { status: "loading" };
   const waits = head.interrupts.length > 0 || record?.status === "interrupted";
   return { status: waits ? "interrupted" : "idle" };
 }
@@ -60,7 +64,8 @@ export function initialView(
   const first = Math.max(0, screen.ids.length - pageSize);
   const { messages: _, ...state } = initial?.values ?? noState;
   const interrupts = initial?.interrupts ?? nothing;
-  const known = interrupts.length > 0 ? "interrupted" : "idle";
+  const works = initial?.thread?.status === "busy";
+  const known = works ? "loading" : interrupts.length > 0 ? "interrupted" : "idle";
   return {
     threadId,
     thread: initial?.thread,

@@ -32,22 +32,29 @@ interface Place {
 
 export type HistoryPage = (before: string | undefined) => Promise<Result<"thread.history">>;
 
+function emptyRoot(): Node {
+  return { id: "", depth: 0, children: new Map() } as Partial<Node> as Node;
+}
+
 export class Tree {
   readonly #places = new Map<string, Place>();
-  readonly #root = { id: "", depth: 0, children: new Map() } as Partial<Node> as Node;
+  #root = emptyRoot();
   #loading: Promise<void> | undefined;
   /** Another number whenever there is something new. */
   version = 0;
 
   /** Reads what is new, newest first, down to what is known. */
   load(page: HistoryPage): Promise<void> {
-    this.#loading ??= this.#load(page).finally(() => {
-      this.#loading = undefined;
+    if (this.#loading !== undefined) return this.#loading;
+    const loading = this.#load(page).finally(() => {
+      if (this.#loading === loading) this.#loading = undefined;
     });
-    return this.#loading;
+    this.#loading = loading;
+    return loading;
   }
 
   async #load(page: HistoryPage): Promise<void> {
+    const root = this.#root;
     const fresh: ThreadState[] = [];
     let before: string | undefined;
     do {
@@ -56,8 +63,22 @@ export class Tree {
       fresh.push(...(known === -1 ? checkpoints : checkpoints.slice(0, known)));
       before = known !== -1 || checkpoints.length === 0 ? undefined : next;
     } while (before !== undefined);
+    if (root !== this.#root) return;
     for (const state of fresh.reverse()) this.#add(state);
     if (fresh.length > 0) this.version += 1;
+  }
+
+  /** The thread is no more. */
+  clear(): void {
+    this.#places.clear();
+    this.#root = emptyRoot();
+    this.#loading = undefined;
+    this.version += 1;
+  }
+
+  /** How many messages a checkpoint has. */
+  depth(checkpointId: string | null): number {
+    return this.#places.get(checkpointId ?? "")?.node.depth ?? 0;
   }
 
   #add({ checkpointId, parentId, messages, metadata }: ThreadState): void {

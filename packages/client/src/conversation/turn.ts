@@ -89,8 +89,8 @@ export class Turn {
   }
 
   /** The same, to be sent again. */
-  copy(): Turn {
-    const turn = new Turn({ question: this.question, isOwn: true });
+  copy(question = this.question): Turn {
+    const turn = new Turn({ question, isOwn: true });
     turn.base = this.base;
     turn.from = this.from;
     return turn;

@@ -99,9 +99,10 @@ export class Turns {
     if (run !== undefined) this.follow(turn, run);
     if (turn.base === undefined && turn.from === null) turn.base = [];
     else if (turn.base === undefined && typeof turn.from === "string") this.#hooks.readBase(turn, turn.from);
-    const place = ({ phase, runId = "" }: Turn) =>
-      phase === "over" ? -1 : line.includes(runId) ? line.indexOf(runId) : line.length;
-    this.#all.sort((a, b) => place(a) - place(b));
+    const place = ({ runId = "" }: Turn) => (line.includes(runId) ? line.indexOf(runId) : line.length);
+    const active = [...this.active].sort((a, b) => place(a) - place(b));
+    // One that is over stays where it is until it goes, also where it never had its turn.
+    this.#all = this.#all.map((each) => (each.phase === "over" ? each : active.shift()!));
     if (isOver) this.end(turn);
   }
 
