@@ -101,6 +101,8 @@ test("a person sends, reads on, stops in mid-sentence, and goes on; what is on t
   await send(page, "a 3");
   await idle(page);
   expect(await texts(page)).toEqual(["a 3", answer("a", 3)]);
+  const [asked, said] = await Promise.all([0, 1].map((i) => page.locator("article").nth(i).boundingBox()));
+  expect(said!.y).toBeGreaterThanOrEqual(asked!.y + asked!.height);
   await send(page, "b 5000");
   await grows(page, 20);
   await page.getByRole("button", { name: "Stop" }).click();
