@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { Redis } from "ioredis";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { testPrefix, testRedisUrl } from "../../../test/support/redis.ts";
+import { until } from "../../../test/support/until.ts";
 import { Dispatcher, type StartRequest } from "./dispatcher.ts";
 import type { OwnerLimits } from "./owners.ts";
 import { defaultQueue } from "./queue.ts";
@@ -138,6 +139,21 @@ describe("runs that have not ended", () => {
     expect((await start(gateway)).created).toBe(true);
     expect((await counted()).active).toContain(runId);
     expect((await counted()).active.length).toBeLessThan(2_000);
+  });
+
+  test("places of starts that were broken off before they came into line are found when there is no other", async () => {
+    const gateway = dispatcher({ maxRuns: 3 });
+    const waits = await start(gateway, { threadId: "t" });
+    const enter = vi.spyOn(Threads.prototype, "enter").mockRejectedValue(new Error("Connection is closed."));
+    for (const threadId of ["t", "u"]) await expect(start(gateway, { threadId })).rejects.toThrow();
+    enter.mockRestore();
+    // They may be under way still.
+    await expect(start(gateway)).rejects.toMatchObject({ code: "rate_limited" });
+    for (const runId of await records()) await redis.hset(`${prefix}:{${runId}}:run`, "created", 1);
+    await until(async () => (await start(gateway).catch(() => null)) !== null);
+    const { active } = await counted();
+    expect(active).toHaveLength(2);
+    expect(active).toContain(waits.runId);
   });
 
   test("refusals are cheap: nobody looks again at once", async () => {

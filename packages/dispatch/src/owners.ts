@@ -6,6 +6,7 @@
  *   is gone;
  * - a run is counted once, however often its start, its end or its cancel is repeated;
  * - times say when it is worth to look at a run again; what is there of it is what counts;
+ * - a run that never came into line takes nobody's place: nothing but its start, sent again, would ever bring it there;
  * - what a crash left counted is found out where it would shut its owner out, and with later starts once it has expired.
  */
 import { luaCommands } from "@throughline/kit/lua";
@@ -43,6 +44,8 @@ const pageSize = 1_000;
 /** How long nobody looks again for an owner of whom nothing was left over, ms; and again at all the owner's threads. */
 const lookAgainMs = 1_000;
 const lookAtThreadsAgainMs = 60_000;
+/** How old a run is that is taken for one whose start was given up before it came into line, ms: longer than a start takes. */
+const givenUpMs = 60_000;
 /** How long what is counted stays when the last of an owner's runs has expired, ms. */
 const lingerMs = 24 * 60 * 60 * 1000;
 
@@ -212,7 +215,24 @@ export class Owners {
       const statuses = await this.#runs.statuses(runIds);
       const over = runIds.filter((_, i) => isOver(statuses[i]!));
       if ((await this.#look(owner, over)) > 0) return true;
+      const queued = runIds.filter((_, i) => statuses[i] === "queued");
+      if ((await this.#giveUp(owner, queued)) > 0) return true;
     }
+  }
+
+  /** Gives back the places of queued runs whose start was broken off before they came into line. Their bytes stay counted. */
+  async #giveUp(owner: string, runIds: readonly string[]): Promise<number> {
+    const [origins, [seconds]] = await Promise.all([this.#runs.origins(runIds), this.#redis.time()]);
+    const before = Number(seconds) * 1000 - givenUpMs;
+    const isInThread = await Promise.all(
+      origins.map(async (origin, i) => {
+        if (origin === null || origin.createdAt > before) return true;
+        const runs = threadKey(this.#prefix, owner, origin.threadId, "runs");
+        return (await this.#redis.zscore(runs, runIds[i]!)) !== null;
+      }),
+    );
+    const strays = runIds.filter((_, i) => !isInThread[i]);
+    return strays.length === 0 ? 0 : await this.#redis.zrem(this.#key(owner, "active"), ...strays);
   }
 
   async #healBytes(owner: string): Promise<boolean> {

@@ -236,6 +236,16 @@ export class RunStore {
     return (await Promise.all(statuses)) as (RunStatus | null)[];
   }
 
+  /** When and for which thread runs were made, in one round trip; null: it has expired. */
+  async origins(runIds: readonly string[]): Promise<({ threadId: string; createdAt: number } | null)[]> {
+    const rows = runIds.map((runId) =>
+      this.#redis.hmget(runKeys(this.#prefix, runId).run, "thread", "created"),
+    );
+    return (await Promise.all(rows)).map(([threadId, created]) =>
+      threadId === null ? null : { threadId: threadId!, createdAt: Number(created) },
+    );
+  }
+
   /** What Redis holds of the runs with these ids, in one round trip; null: it has expired. */
   async sizes(runIds: readonly string[]): Promise<(StoredSize | null)[]> {
     const answers = runIds.map((runId) => {
