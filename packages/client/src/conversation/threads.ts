@@ -153,8 +153,9 @@ export class Threads extends Store<ThreadsView> {
     try {
       done = await act();
     } catch (error) {
-      this.#error = errorOf("threads", error as Error);
-      if (this.#status === "loading") this.#status = "unavailable";
+      const isOpening = this.#status === "loading";
+      this.#error = errorOf(isOpening ? "open" : "threads", error as Error);
+      if (isOpening) this.#status = "unavailable";
     }
     this.draw();
     return done;
