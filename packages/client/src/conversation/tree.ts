@@ -34,7 +34,7 @@ export type HistoryPage = (before: string | undefined) => Promise<Result<"thread
 
 export class Tree {
   readonly #places = new Map<string, Place>();
-  readonly #root = { id: "", depth: 0, children: new Map() } as Partial<Node> as Node;
+  readonly #root = { id: "", depth: 0, children: new Map<string, Node>() } as Partial<Node> as Node;
   #loading: Promise<void> | undefined;
   /** Another number whenever there is something new. */
   version = 0;
@@ -50,12 +50,19 @@ export class Tree {
   async #load(page: HistoryPage): Promise<void> {
     const fresh: ThreadState[] = [];
     let before: string | undefined;
+    let isKnown = false;
     do {
       const { checkpoints, next } = await page(before);
       const known = checkpoints.findIndex(({ checkpointId }) => this.#places.has(checkpointId));
+      isKnown = known !== -1;
       fresh.push(...(known === -1 ? checkpoints : checkpoints.slice(0, known)));
-      before = known !== -1 || checkpoints.length === 0 ? undefined : next;
+      before = isKnown || checkpoints.length === 0 ? undefined : next;
     } while (before !== undefined);
+    // Nothing of what was known is there any more: the thread was deleted, and begun anew.
+    if (!isKnown) {
+      this.#places.clear();
+      this.#root.children.clear();
+    }
     for (const state of fresh.reverse()) this.#add(state);
     if (fresh.length > 0) this.version += 1;
   }
