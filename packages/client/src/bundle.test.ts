@@ -28,10 +28,10 @@ const page = (contents: string): BuildOptions => ({ stdin: { contents, resolveDi
 
 it.each<[string, number, BuildOptions]>([
   ["the client", 12_800, file("index.ts")],
-  ["the conversation beside it", 8_600, file("conversation/index.ts")],
-  ["a page that follows runs", 13_800, page(`export { useConnection, useRun } from "./react.ts"`)],
-  ["a chat", 20_500, page(`export { useConnection, useThread } from "./react.ts"`)],
-  ["all that there is for React", 21_800, file("react.ts")],
+  ["the conversation beside it", 9_600, file("conversation/index.ts")],
+  ["a page that follows runs", 14_000, page(`export { useConnection, useRun } from "./react.ts"`)],
+  ["a chat", 21_500, page(`export { useConnection, useThread } from "./react.ts"`)],
+  ["all that there is for React", 22_700, file("react.ts")],
 ])("%s is small (%i bytes gzipped), for browsers, and without the schemas", async (name, most, entry) => {
   const { text, inputs } = await bundle(entry);
   const bytes = gzipSync(text).length;

@@ -221,6 +221,17 @@ describe("useThread", () => {
     await until(() => expect(asked("thread.unwatch")).toHaveLength(1));
   });
 
+  it("is another conversation with another agent, also where it has not begun", async () => {
+    function With({ agent }: { agent: string }) {
+      hook = useThread(connection, { agent });
+      return null;
+    }
+    await show(<With agent="one" />);
+    await show(<With agent="two" />);
+    await act(async () => void hook.send("Hi"));
+    await until(() => expect(asked("run.start")).toMatchObject([{ params: { agent: "two" } }]));
+  });
+
   it("answers false to what is done before there is a connection", async () => {
     function Early() {
       hook = useThread(null, { agent: "chat" });

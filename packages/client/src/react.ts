@@ -1,5 +1,5 @@
 /** React hooks. They hold no state of their own: it lives in the connection and in the stores. */
-import { useCallback, useEffect, useId, useMemo, useRef, useState, useSyncExternalStore } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 import type { AgentName, Agents, CustomOf, InputOf, StateOf } from "./agents.ts";
 import { type Connection, type ConnectOptions, connect } from "./connection.ts";
 import {
@@ -139,7 +139,6 @@ export function useThread<A extends Agents, N extends AgentName<A>>(
   options: ConversationOptions<N>,
 ): ThreadHook<InputOf<A[N]>, StateOf<A[N]>, CustomOf<A[N]>> {
   const { agent, threadId } = options;
-  const id = useId();
   const shown = useRef<{ threadId: string | undefined; turn: number; store: Conversation | null }>(null);
   shown.current ??= { threadId, turn: 0, store: null };
   if (shown.current.threadId !== threadId) {
@@ -151,7 +150,7 @@ export function useThread<A extends Agents, N extends AgentName<A>>(
   const { turn } = shown.current;
   const key = useKey(connection, turn);
   const store = useHeld<ConversationWith<A[N]>>(connection === null ? null : key, () => {
-    const store = conversation(connection!, options, `new:${id}:${turn}`);
+    const store = conversation(connection!, options, key);
     shown.current!.store = store as Conversation;
     return { store, release: () => store.close() };
   });

@@ -477,6 +477,157 @@ describe("a conversation", () => {
     expect(view().state).toEqual({ title: "T" });
   });
 
+  it("keeps a question in its place that was stopped in the queue, until the thread has it", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    const one = (await begin("r1")).question;
+    thread.started("r1", one);
+    void chat.send("two");
+    const two = (await begin("r2")).question;
+    void chat.send("three");
+    const three = (await begin("r3")).question;
+    const all = ["human:one:done", "human:two:done", "human:three:sending"];
+    await until(() => expect(view().queue).toHaveLength(2));
+    views = [];
+    thread.inLine.add("r2");
+    thread.run("r2", "cancelled");
+    thread.parts("r2", lifecycle({ event: "cancelled", keep: "thread" }));
+    await until(() => expect(shown()).toEqual(all));
+    thread.save([...one]);
+    thread.parts("r1", completed());
+    thread.run("r1", "completed");
+    await until(() => expect(view().status).toEqual({ status: "queued", runId: "r3" }));
+    thread.inLine.clear();
+    thread.save([...one, ...two]);
+    thread.tell({ event: "head", thread: thread.record });
+    thread.started("r3", three);
+    thread.save([...one, ...two, ...three]);
+    thread.parts("r3", completed());
+    thread.run("r3", "completed");
+    await isIdle();
+    expect(shown()).toEqual([...all.slice(0, 2), "human:three:done"]);
+    const texts = views.map(({ messages }) => messages.map(({ text }) => text).join());
+    expect(new Set(texts)).toEqual(new Set(["one,two,three"]));
+  });
+
+  it("puts turns in the order of the thread's line, whoever is heard of first", async () => {
+    open();
+    await isIdle();
+    thread.run("r2", "queued", { ordinal: 2, input: asks(human("h2", "two")) });
+    await until(() => expect(shown()).toEqual(["human:two:sending"]));
+    thread.run("r1", "queued", { ordinal: 1, input: asks(human("h1", "one")) });
+    await until(() => expect(shown()).toEqual(["human:one:sending", "human:two:sending"]));
+  });
+
+  it("does not show a run as queued again that has begun", async () => {
+    open();
+    await isIdle();
+    thread.run("r1", "running", { input: asks(human("h1", "?")) });
+    await until(() => expect(view().status).toMatchObject({ status: "running" }));
+    thread.run("r1", "queued");
+    thread.tell({ event: "metadata", thread: { ...thread.record, metadata: { title: "T" } } });
+    await until(() => expect(view().thread?.metadata).toEqual({ title: "T" }));
+    expect(view().status).toMatchObject({ status: "running" });
+    expect(views.filter(({ status }) => status.status === "queued")).toEqual([]);
+  });
+
+  it("loses nothing of a run that the watch told of before its start was answered", async () => {
+    open();
+    await isIdle();
+    void chat.send({ topic: "sea" });
+    const command = await thread.peer.command("run.start");
+    thread.run("r1", "running", { ordinal: 1, input: { topic: "sea" } });
+    thread.parts("r1", parts.started(), parts.custom("looking"));
+    await until(() => expect(view().status).toMatchObject({ status: "running" }));
+    const answer = { runId: "r1", threadId: "t1", status: "queued", epoch: "e1", created: true } as const;
+    thread.peer.answer(command, answer);
+    thread.parts("r1", parts.custom("found"));
+    await until(() => expect(view().custom).toEqual(["looking", "found"]));
+  });
+
+  it("sends again under the key of before: what was refused may have begun all the same", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    const first = await thread.peer.command("run.start");
+    thread.peer.refuse(first, "unavailable");
+    await until(() => expect(view().error).toBeDefined());
+    void chat.retry();
+    const second = await thread.peer.command("run.start");
+    expect(second.params.idempotencyKey).toBe(first.params.idempotencyKey);
+    thread.peer.refuse(second, "unavailable");
+    await until(() => expect(view().error).toBeDefined());
+    void chat.send("one");
+    expect((await thread.peer.command("run.start")).params.idempotencyKey).not.toBe(
+      first.params.idempotencyKey,
+    );
+  });
+
+  it("is the same snapshot as long as there is nothing new to see", async () => {
+    thread.save([human("h1", "Hi")], { values: { messages: [human("h1", "Hi")] as never, title: "T" } });
+    open();
+    await isIdle();
+    await until(() => expect(thread.peer.received.map(({ method }) => method)).toContain("thread.history"));
+    const before = view();
+    views = [];
+    const gets = thread.gets.length;
+    thread.tell({ event: "head", thread: before.thread! });
+    await until(() => expect(thread.gets.length).toBeGreaterThan(gets));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const { thread: record, ...rest } = view();
+    for (const [key, value] of Object.entries(rest)) expect(value).toBe(before[key as keyof typeof before]);
+    expect(views.every((each, i) => each !== (views[i - 1] ?? before))).toBe(true);
+    expect(views.length).toBeLessThanOrEqual(1);
+  });
+
+  it("knows of a thread that was deleted while nobody could be told", async () => {
+    thread.save([human("h1", "Hi")]);
+    open();
+    await isIdle();
+    thread.exists = false;
+    thread.peer.drop();
+    await until(() => expect(view().status).toEqual({ status: "deleted" }));
+    expect(view().messages).toEqual([]);
+  });
+
+  it("follows nothing when it is closed before its start is answered", async () => {
+    thread.exists = false;
+    open();
+    await until(() => expect(view().status).toEqual({ status: "new" }));
+    void chat.send("Hi");
+    const command = await thread.peer.command("run.start");
+    chat.close();
+    const answer = { runId: "r1", threadId: "t1", status: "queued", epoch: "e1", created: true } as const;
+    thread.peer.answer(command, answer);
+    expect((await thread.peer.command("run.unsubscribe")).params).toEqual({ runId: "r1" });
+  });
+
+  it("shows others' runs in their place: once it is read what was before them", async () => {
+    thread.save([human("h1", "Hi"), ai("a1", "Hello")]);
+    thread.run = thread.run.bind(thread);
+    thread.answers["thread.get"] = false;
+    open();
+    await until(() => expect(thread.peer).toBeDefined());
+    const get = await thread.peer.command("thread.get");
+    await until(() =>
+      expect(thread.peer.received.some(({ method }) => method === "thread.watch")).toBe(true),
+    );
+    thread.run("r1", "running", { input: asks(human("h2", "And?")) });
+    const given = [human("h1", "Hi"), ai("a1", "Hello"), human("h2", "And?"), ai("a2", "Well")];
+    thread.parts("r1", parts.started(), {
+      type: "updates",
+      ns: [],
+      data: { inside: { messages: given } } as never,
+    });
+    await until(() => expect(view().thread?.active).toEqual(["r1"]));
+    expect(shown()).toEqual([]);
+    thread.get(get);
+    await until(() =>
+      expect(view().messages.map(({ text }) => text)).toEqual(["Hi", "Hello", "And?", "Well"]),
+    );
+  });
+
   it("goes on after a lost connection, behind what it was told", async () => {
     open();
     await isIdle();
@@ -592,6 +743,18 @@ describe("branches", () => {
     expect(shown().at(-1)).toBe("human:four:sending");
     expect((await begin("r2")).params.checkpointId).toBe("k2");
     expect(shown()).toHaveLength(5);
+  });
+
+  it("shows the branch of before while the other is being answered", async () => {
+    open();
+    await isIdle();
+    void chat.edit("h2", "three");
+    thread.started("r1", (await begin("r1")).question);
+    thread.parts("r1", parts.token("drei", "a3"));
+    await until(() => expect(shown().slice(2)).toEqual(["human:three:done", "ai:drei:streaming"]));
+    expect(view().messages[2]!.branches).toEqual({ index: 1, count: 2 });
+    expect(await chat.select(view().messages[2]!, 0)).toBe(true);
+    expect(shown().slice(2)).toEqual(["human:two:done", "ai:zwei:done"]);
   });
 
   it("edits the first question: from nothing", async () => {
@@ -745,6 +908,24 @@ describe("a message", () => {
     thread.parts("r1", completed());
     await isIdle();
     expect(last()).toMatchObject({ node: "model", runId: "r1", custom: ["looking"] });
+  });
+
+  it("stays cut off when a later run tells of it again", async () => {
+    const old = [human("h1", "Tell"), ai("a1", "Once ", { additional_kwargs: { cancelled: true } })];
+    thread.save(old);
+    open();
+    await isIdle();
+    expect(shown()).toEqual(["human:Tell:done", "ai:Once :cancelled"]);
+    thread.run("r1", "running", { input: asks(human("h2", "On")) });
+    const given = [...old, human("h2", "On"), ai("a2", "and")];
+    thread.parts("r1", parts.started(), {
+      type: "updates",
+      ns: [],
+      data: { inside: { messages: given } } as never,
+    });
+    await until(() =>
+      expect(shown()).toEqual(["human:Tell:done", "ai:Once :cancelled", "human:On:done", "ai:and:done"]),
+    );
   });
 
   it("is the same object while another is streamed, among 500", async () => {

@@ -176,7 +176,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     const base = this.#screen.before(id);
     const { active } = this.#turns;
     const other = active.findLast((each) => each.base !== undefined);
-    const leaf = other === undefined ? this.#shown?.checkpointId : other.from;
+    const leaf = other === undefined || this.#selected !== undefined ? this.#shown?.checkpointId : other.from;
     turn.base = base;
     const kept = new Set(messagesOf(this.#shown).map(({ id }) => id));
     return await this.#start(turn, async () => {
@@ -276,6 +276,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     }
     this.draw();
     const done = await this.#try("send", () => this.#begin(turn, make));
+    if (this.isClosed) turn.close();
     if (done) failed?.close();
     else if (!this.isClosed) {
       this.#turns.drop(turn);
@@ -293,7 +294,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
       ...(await make()),
       agent: this.#options.agent,
       threadId: this.#threadId!,
-      idempotencyKey: randomId(),
+      idempotencyKey: turn.key,
     };
     turn.input = params.input;
     if (this.#watch?.isLive === true) {
@@ -353,9 +354,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
 
   #onWatched({ thread, runs: infos = [] }: Watched, runs: readonly Run[]): void {
     if (thread !== undefined) this.#record = thread;
-    const line = infos.map(({ runId }) => runId);
-    for (const [i, info] of infos.entries()) this.#turns.tell(info, runs[i], line);
-    this.#turns.onlyActive(line);
+    for (const [i, info] of infos.entries()) this.#turns.tell(info, runs[i]);
+    this.#turns.onlyActive(infos.map(({ runId }) => runId));
     const isNews = thread?.checkpointId !== this.#state?.checkpointId;
     if (isNews || this.#turns.over.length > 0) this.#head.due();
     this.changed();
@@ -365,7 +365,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     if (event.event === "deleted") return;
     const { thread } = event;
     this.#record = thread;
-    if (event.event === "run") this.#turns.tell(event.run, run, thread.active);
+    if (event.event === "run") this.#turns.tell(event.run, run);
     // While a run is active, it says itself what is new.
     const isIdle = this.#turns.active.length === 0;
     if (event.event === "head" || (isIdle && thread.checkpointId !== this.#state?.checkpointId))
@@ -376,7 +376,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   #onRefused(error: Error & { code?: unknown }): void {
     this.#watch = undefined;
     // An id that the application gave to a thread that is to begin.
-    if (error.code === "no_such_thread" && this.#phase === "loading") this.#onGone("new");
+    // One that was there was deleted while nobody was told.
+    if (error.code === "no_such_thread") this.#onGone(this.#phase === "loading" ? "new" : "deleted");
     else this.#fail(error);
   }
 
@@ -410,7 +411,14 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     // An event may have told something newer meanwhile.
     if (thread !== undefined && !(thread.updatedAt < (this.#record?.updatedAt ?? ""))) this.#record = thread;
     const { failed } = this.#turns;
-    for (const turn of over) if (turn !== failed) this.#turns.drop(turn);
+    for (const turn of over) {
+      if (!turn.waits) this.#turns.drop(turn === failed ? undefined : turn);
+      else if (thread?.active.includes(turn.runId!) !== true) {
+        // This state may have been read before its question came.
+        turn.waits = false;
+        this.#head.due();
+      }
+    }
     if (state.thread?.status === "failed" && this.#turns.last === undefined) await this.#readFailed();
     this.draw();
     if (state.checkpointId === null) return;
@@ -471,29 +479,36 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
 
   protected look(before: ConversationView<State, Custom>): ConversationView<State, Custom> {
     const { active, last } = this.#turns;
-    const turns = this.#selected === undefined ? this.#turns.all : nothing;
-    this.#screen.compose(messagesOf(this.#state), this.#turns.all);
+    const isLoading = this.#phase === "loading" && this.#state === undefined;
+    // A graph may tell of messages of before: what others' runs say has its place once the state is read.
+    const turns = this.#turns.all.filter(({ isOwn }) => isOwn || !isLoading);
+    this.#screen.compose(messagesOf(this.#state), turns);
     this.#live = this.#screen.ids;
-    if (this.#selected !== undefined) this.#screen.compose(messagesOf(this.#selected), turns, this.#live);
+    if (this.#selected !== undefined) this.#screen.compose(messagesOf(this.#selected), nothing, this.#live);
     const first = this.#firstOf(this.#screen.ids.length);
     const [phase, head, record, error] = [this.#phase, this.#state, this.#record, this.#error];
     const isLive = this.#watch?.isLive === true;
     const status = statusOf({ phase, turns: this.#turns, head, record, error, isLive });
     const waiting = active.slice(1).filter(({ phase }) => phase === "queued");
     const queue = waiting.map(({ runId, asked }) => ({ runId: runId!, messages: asked }));
-    return {
+    const view: ConversationView<State, Custom> = {
       threadId: this.#threadId,
       thread: record,
-      status: isEqual(before.status, status) ? before.status : status,
+      status,
       connection: this.#connection.state,
       messages: this.#screen.views(first, before.messages, active.length > 0) as readonly Message<Custom>[],
       hasEarlier: first > 0,
       state: this.#valuesOf(turns) as Partial<State>,
       custom: (last?.custom ?? before.custom) as readonly Custom[],
       interrupts: active.length > 0 ? nothing : (last?.interrupts ?? this.#shown?.interrupts ?? nothing),
-      queue: isEqual(before.queue, queue) ? before.queue : queue,
+      queue,
       error,
     };
+    const kept = (Object.keys(view) as (keyof typeof view)[]).filter((key) =>
+      isEqual(before[key], view[key]),
+    );
+    if (kept.length === Object.keys(view).length) return before;
+    return Object.assign(view, Object.fromEntries(kept.map((key) => [key, before[key]])));
   }
 
   #firstOf(length: number): number {

@@ -103,10 +103,7 @@ export class Screen {
   #put(state: readonly FlatMessage[]): void {
     for (const message of state) {
       const id = message.id ?? `#${this.#lines.size}`;
-      const { additional_kwargs: marks } = message;
-      const { cancelled, incomplete } = isRecord(marks) ? marks : ({} as Record<string, unknown>);
-      const status = cancelled === true ? "cancelled" : incomplete === true ? "failed" : "done";
-      this.#lines.set(id, { message, status, calls: none, turn: undefined });
+      this.#lines.set(id, { message, status: markOf(message), calls: none, turn: undefined });
     }
   }
 
@@ -155,8 +152,14 @@ export class Screen {
   }
 }
 
-function statusOf({ complete }: FoldedMessage, turn: Turn): MessageStatus {
-  if (turn.phase !== "over") return complete ? "done" : "streaming";
-  const { ending } = turn;
-  return !complete && (ending === "cancelled" || ending === "failed") ? ending : "done";
+/** Of a whole message: how it came to its end, as the state marks it. */
+function markOf({ additional_kwargs: marks }: FlatMessage): MessageStatus {
+  const { cancelled, incomplete } = isRecord(marks) ? marks : ({} as Record<string, unknown>);
+  return cancelled === true ? "cancelled" : incomplete === true ? "failed" : "done";
+}
+
+function statusOf({ complete, message }: FoldedMessage, { phase, ending }: Turn): MessageStatus {
+  if (complete) return markOf(message);
+  if (phase !== "over") return "streaming";
+  return ending === "cancelled" || ending === "failed" ? ending : "done";
 }

@@ -29,6 +29,7 @@ export abstract class Store<View> {
 
   readonly getSnapshot = (): View => this.#view;
 
+  /** `before` itself, where there is nothing new. */
   protected abstract look(before: View): View;
 
   protected changed(): void {
@@ -43,7 +44,9 @@ export abstract class Store<View> {
   protected draw(): void {
     this.#isScheduled = false;
     if (this.isClosed) return;
-    this.#view = this.look(this.#view);
+    const view = this.look(this.#view);
+    if (view === this.#view) return;
+    this.#view = view;
     for (const listener of this.#listeners) listener();
   }
 }

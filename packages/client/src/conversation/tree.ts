@@ -57,13 +57,20 @@ export class Tree {
     const root = this.#root;
     const fresh: ThreadState[] = [];
     let before: string | undefined;
+    let isKnown = false;
     do {
       const { checkpoints, next } = await page(before);
       const known = checkpoints.findIndex(({ checkpointId }) => this.#places.has(checkpointId));
+      isKnown = known !== -1;
       fresh.push(...(known === -1 ? checkpoints : checkpoints.slice(0, known)));
-      before = known !== -1 || checkpoints.length === 0 ? undefined : next;
+      before = isKnown || checkpoints.length === 0 ? undefined : next;
     } while (before !== undefined);
     if (root !== this.#root) return;
+    // Nothing of what was known is there any more: the thread was deleted, and begun anew.
+    if (!isKnown) {
+      this.#places.clear();
+      this.#root = emptyRoot();
+    }
     for (const state of fresh.reverse()) this.#add(state);
     if (fresh.length > 0) this.version += 1;
   }

@@ -12,6 +12,7 @@ import {
   type RunError,
   type ThreadRun,
 } from "@throughline/protocol";
+import { randomId } from "../platform.ts";
 import type { Run } from "../run.ts";
 
 /** `sending`: the gateway has not answered; `over`: only the thread's state is missing. */
@@ -33,6 +34,8 @@ export class Turn {
   kept: readonly FlatMessage[] | undefined;
   /** This client sent it. */
   readonly isOwn: boolean;
+  /** The same whenever it is sent: one that was refused may have begun all the same. */
+  key = randomId();
   /** It follows the run by itself, because no watch does. */
   ownsRun = false;
   /** What was sent. */
@@ -40,7 +43,7 @@ export class Turn {
   /** Stop was pressed. */
   stop: { keep?: Keep } | undefined;
   /** The run's custom data, with their offsets. */
-  #custom: { offset: number; data: unknown }[] = [];
+  #custom: readonly { offset: number; data: unknown }[] = [];
   custom: readonly unknown[] = [];
   #isOver = false;
   #off: (() => void)[] = [];
@@ -49,6 +52,9 @@ export class Turn {
     this.question = own.question ?? [];
     this.isOwn = own.isOwn ?? false;
   }
+
+  /** It was stopped before it began: its question comes into the thread when its turn in the line has come. */
+  waits = false;
 
   get phase(): TurnPhase {
     if (this.#isOver || this.status === "over") return "over";
@@ -93,6 +99,7 @@ export class Turn {
     const turn = new Turn({ question, isOwn: true });
     turn.base = this.base;
     turn.from = this.from;
+    turn.key = this.key;
     return turn;
   }
 
@@ -102,7 +109,8 @@ export class Turn {
   }
 
   tell(info: ThreadRun): void {
-    this.info = { ...this.info, ...info };
+    const hasBegun = this.info?.status === "running" && info.status === "queued";
+    this.info = { ...this.info, ...info, ...(hasBegun && { status: "running" }) };
     this.runId = info.runId;
     if (info.from !== undefined) this.from = info.from;
     if (this.question.length === 0 && info.inputCut !== true) this.question = questionIn(info);
@@ -118,6 +126,13 @@ export class Turn {
     this.#isOver = true;
   }
 
+  /** What another has heard of the same run. */
+  take(other: Turn): void {
+    this.#custom = other.#custom;
+    this.custom = other.custom;
+    other.#stop();
+  }
+
   follow(run: Run, changed: () => void, ended: () => void): void {
     if (this.run !== undefined) return;
     this.run = run;
@@ -128,7 +143,7 @@ export class Turn {
       else if (event.kind === "rewound")
         this.#custom = this.#custom.filter(({ offset }) => offset <= event.to);
       else if (event.kind === "part" && event.part.type === "custom") {
-        this.#custom.push({ offset: event.offset, data: event.part.data });
+        this.#custom = [...this.#custom, { offset: event.offset, data: event.part.data }];
       }
       if (this.#custom.length !== before) this.custom = this.#custom.map(({ data }) => data);
     });
@@ -137,6 +152,7 @@ export class Turn {
       (ending) => {
         if (ending.event === "failed") this.error = ending.error;
         this.interrupts = ending.event === "interrupted" ? ending.interrupts : [];
+        this.waits = ending.event === "cancelled" && ending.keep === "thread" && run.offset === 1;
         ended();
       },
       () => {},
@@ -145,9 +161,13 @@ export class Turn {
 
   /** It is in the thread's state: what it was made of may go. */
   close(): void {
-    for (const off of this.#off) off();
+    this.#stop();
     if (this.ownsRun) this.run?.detach();
     this.run = undefined;
+  }
+
+  #stop(): void {
+    for (const off of this.#off) off();
   }
 }
 

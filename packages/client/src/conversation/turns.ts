@@ -76,14 +76,18 @@ export class Turns {
     if (told !== undefined) {
       this.remove(told);
       if (told.info !== undefined) turn.tell(told.info);
-      if (told.run !== undefined) this.follow(turn, told.run);
+      if (told.run !== undefined) {
+        turn.take(told);
+        this.follow(turn, told.run);
+      }
     }
     if (this.#ended.has(runId)) this.end(turn);
   }
 
-  /** The watch tells of a run. `line`: the ids of the active ones. */
-  tell(info: ThreadRun, run: Run | undefined, line: readonly string[]): void {
-    const isOver = isEnding(info.status);
+  /** The watch tells of a run. */
+  tell(info: ThreadRun, run: Run | undefined): void {
+    // What its log told may be ahead of what the watch tells.
+    const isOver = isEnding(info.status) || this.#ended.has(info.runId);
     if (isOver) this.#ended.add(info.runId);
     let turn = this.#all.find(({ runId }) => runId === info.runId);
     turn ??= this.#all.find((each) => each.isAsked(info));
@@ -99,10 +103,9 @@ export class Turns {
     if (run !== undefined) this.follow(turn, run);
     if (turn.base === undefined && turn.from === null) turn.base = [];
     else if (turn.base === undefined && typeof turn.from === "string") this.#hooks.readBase(turn, turn.from);
-    const place = ({ runId = "" }: Turn) => (line.includes(runId) ? line.indexOf(runId) : line.length);
-    const active = [...this.active].sort((a, b) => place(a) - place(b));
-    // One that is over stays where it is until it goes, also where it never had its turn.
-    this.#all = this.#all.map((each) => (each.phase === "over" ? each : active.shift()!));
+    // As they came into line; behind them what is not known to be there yet.
+    const place = ({ info }: Turn) => info?.ordinal ?? Number.MAX_SAFE_INTEGER;
+    this.#all.sort((a, b) => place(a) - place(b));
     if (isOver) this.end(turn);
   }
 

@@ -23,6 +23,8 @@ export class ScriptedThread {
   /** Answers these itself; false: the test does. */
   answers: Record<string, boolean> = { "thread.watch": true, "thread.get": true, "thread.history": true };
   readonly gets: Command<"thread.get">[] = [];
+  /** Runs that have ended and are in line all the same: their input is yet to come into the thread. */
+  readonly inLine = new Set<string>();
 
   constructor(threadId = "t1") {
     this.threadId = threadId;
@@ -38,7 +40,7 @@ export class ScriptedThread {
 
   get record(): ThreadRecord {
     const active = [...this.#runs.values()].filter(
-      ({ status }) => status === "queued" || status === "running",
+      ({ runId, status }) => status === "queued" || status === "running" || this.inLine.has(runId),
     );
     return {
       threadId: this.threadId,
