@@ -79,6 +79,19 @@ describe("P1: a watch subscribes", () => {
     await socket.has("r1 7 e7", "r2 3", "r5 0");
   });
 
+  test("to a run that lives again after its end, from its beginning, under an epoch that no log has", async () => {
+    const socket = new Socket();
+    const runs = socket.watch();
+    runs.onSent(...told("r1 queued", "r1 completed", "r2 queued", "r1 running"));
+    await socket.has("r1 0", "r2 0", "r1 0 ");
+    // It ended among the events that were passed over, and comes once more.
+    socket.active = ["r2", "r3"];
+    runs.onReset();
+    await socket.has("r1 0", "r2 0", "r1 0 ", "r3 0");
+    runs.onSent(...told("r1 running", "r2 running"));
+    await socket.has("r1 0", "r2 0", "r1 0 ", "r3 0", "r1 0 ");
+  });
+
   test("after a reset, to what was passed over", async () => {
     const socket = new Socket();
     const runs = socket.watch();

@@ -4,6 +4,7 @@
  *
  * Invariants:
  * - a run is subscribed to once for a watch, however often it is told of, and not at all where the socket has it already;
+ * - one that comes again after its end is told from its beginning, behind `run.reset`;
  * - it is subscribed to behind the event, or the result, that names it;
  * - they are taken up one after the other, and none any more once the watch is over.
  */
@@ -31,6 +32,11 @@ export interface WatchedRunsDeps {
   isOver(): boolean;
 }
 
+/** How many runs that have ended are remembered: a thread's log tells of no more. */
+const remembered = 100;
+/** No log has it: who goes on in it is told to begin anew. */
+const noEpoch = "";
+
 const retryMs = { min: 100, max: 2_000 } as const;
 
 export class WatchedRuns implements Witness {
@@ -38,6 +44,8 @@ export class WatchedRuns implements Witness {
   readonly #known: Map<string, Known>;
   /** Those that have not ended, as far as the client was told, and were taken up. */
   #taken = new Set<string>();
+  /** Those of which the client was told that they ended. */
+  readonly #ended = new Set<string>();
   readonly #queue: (() => Promise<void>)[] = [];
   #isWorking = false;
 
@@ -58,7 +66,7 @@ export class WatchedRuns implements Witness {
       const { runId, status } = entry.run;
       // Of one that has ended the client has a part already, or was not told before.
       if (!isEnding(status) || this.#known.has(runId)) this.#take(runId);
-      if (isEnding(status)) this.#taken.delete(runId);
+      if (isEnding(status)) this.#end(runId);
     }
   }
 
@@ -66,7 +74,7 @@ export class WatchedRuns implements Witness {
   onReset(): void {
     this.#do(async () => {
       const active = await this.#deps.active();
-      this.#taken = new Set(active.filter((runId) => this.#taken.has(runId)));
+      for (const runId of this.#taken) if (!active.includes(runId)) this.#end(runId);
       this.take(active);
     });
   }
@@ -74,9 +82,18 @@ export class WatchedRuns implements Witness {
   #take(runId: string): void {
     if (this.#taken.has(runId)) return;
     this.#taken.add(runId);
-    const from = this.#known.get(runId) ?? { after: 0 };
+    // One that had ended lives again where Redis came back with an older copy: its client has parts of another log.
+    const beginning = this.#ended.has(runId) ? { after: 0, epoch: noEpoch } : { after: 0 };
+    const from = this.#known.get(runId) ?? beginning;
     this.#known.delete(runId);
     this.#do(() => this.#deps.subscribe(runId, from));
+  }
+
+  #end(runId: string): void {
+    this.#taken.delete(runId);
+    this.#ended.add(runId);
+    const [oldest] = this.#ended;
+    if (this.#ended.size > remembered) this.#ended.delete(oldest!);
   }
 
   #do(work: () => Promise<void>): void {

@@ -2,6 +2,8 @@
 -- KEYS[1…6], ARGV[1…3] as thread.lua has them
 -- Answers {} there is none · {birth, queues that its runs were on, runIds in line}
 if not is_there() then return {} end
+-- A write that frees comes first: where Redis is full it lets a script write on, and who deletes is to get through.
+redis.call('HDEL', thread, '')
 complete()
 redis.call('HSETNX', thread, 'deleting', now())
 local queues = {}

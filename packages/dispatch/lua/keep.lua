@@ -10,6 +10,8 @@ end
 -- A thread that was deleted meanwhile has given back all that it had. Not -was: of nothing that is -0, which HINCRBY refuses.
 local was = tonumber(redis.call('HGET', threads, 'thread:' .. thread) or 0)
 if was + size < 0 then size = 0 - was end
+-- A write that frees comes first: where Redis is full it lets a script write on, and who deletes is to get through.
+if size < 0 then redis.call('HDEL', threads, '') end
 redis.call('HINCRBY', threads, 'sum', size)
 if redis.call('HINCRBY', threads, 'thread:' .. thread, size) == 0 then
   redis.call('HDEL', threads, 'thread:' .. thread)

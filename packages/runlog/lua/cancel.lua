@@ -14,6 +14,8 @@ local status = run[1]
 if not status or (owner ~= '' and run[4] ~= owner) then return {'missing'} end
 local head = tonumber(run[2])
 if endings[status] then return {'ended', status, head, run[6] or ''} end
+-- A write that frees comes first: where Redis is full it lets a script write on, and who stops a run is to get through.
+redis.call('HDEL', key, '')
 -- Asked once: Redis' clock goes on while a script runs.
 local at = now()
 if not run[5] then redis.call('HSET', key, 'cancel', keep, 'cancelReason', reason, 'cancelAt', at) end
