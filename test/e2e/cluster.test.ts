@@ -82,6 +82,7 @@ test("threads are made, told of, listed, copied and deleted, in as many slots as
   const checkpoints = {
     deleteThread: async () => {},
     copyThread: async () => {},
+    size: async () => 0,
     head: async () => ({ messages: 0, asks: false }),
   };
   await dispatcher.deleteThread("o", "t0", checkpoints);

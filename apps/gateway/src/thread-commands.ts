@@ -71,6 +71,7 @@ export function threadCommands(deps: CommandDeps): Commands<ThreadMethod> {
       const saver = checkpointsOf(caller);
       const checkpoints = {
         copyThread: (...args: Parameters<typeof saver.copyThread>) => saver.copyThread(...args),
+        size: (of: string) => saver.size(of),
         head: async (of: string) => ({
           messages: await messageCount(saver, of),
           asks: ((await readState(saver, { threadId: of }))?.interrupts.length ?? 0) > 0,

@@ -309,6 +309,13 @@ export class RedisCheckpointSaver extends BaseCheckpointSaver {
     this.#check(answer, threadId);
   }
 
+  /** What a thread's checkpoints take of Redis' memory, bytes, about. */
+  async size(threadId: string): Promise<number> {
+    const [, ...keys] = this.#keys(threadId);
+    const sizes = await Promise.all(keys.map((key) => this.#redis.memory("USAGE", key)));
+    return sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0);
+  }
+
   /** The heads of all namespaces that a thread has checkpoints in: the root's under "". */
   async heads(threadId: string): Promise<Map<string, string>> {
     const [, head] = this.#keys(threadId);

@@ -6,6 +6,8 @@ import { noSuchThread, type SettledStatus, type Threads } from "./threads.ts";
 /** Of checkpoints, what a copy needs. */
 export interface CopiesCheckpoints {
   copyThread(from: string, to: string, options?: { checkpointId?: string }): Promise<void>;
+  /** What a thread's checkpoints take, bytes. */
+  size(threadId: string): Promise<number>;
   /** How many messages a thread's head has, and whether it asks a person something. */
   head(threadId: string): Promise<{ messages: number; asks: boolean }>;
 }
@@ -23,6 +25,8 @@ export interface CopyThread {
 export interface CopyParts {
   /** Counts bytes of a thread, and has them written. */
   keeping<T>(threadId: string, bytes: number, write: () => Promise<T>): Promise<T>;
+  /** Counts bytes of a thread that are there already. Rejects with payload_too_large. */
+  keep(threadId: string, bytes: number): Promise<void>;
   /** Removes what was begun of a copy. */
   remove(threadId: string): Promise<unknown>;
 }
@@ -50,7 +54,11 @@ export async function copyThread(
       if (!copies && checkpointId !== undefined) {
         throw new ProtocolError("no_such_checkpoint", `thread ${from} has no checkpoints`);
       }
-      if (copies) await checkpoints.copyThread(from, to, checkpointId === undefined ? {} : { checkpointId });
+      if (copies) {
+        await checkpoints.copyThread(from, to, checkpointId === undefined ? {} : { checkpointId });
+        // Only now is it known how much of the original is in it. Where that is too much the copy goes.
+        await parts.keep(to, await checkpoints.size(to));
+      }
       const isWhole = checkpointId === undefined || checkpointId === record.checkpointId;
       const { messages, asks } = copies ? await checkpoints.head(to) : { messages: 0, asks: false };
       // How a thread stands without its runs: whether its head waits for a person, who need not have been asked anything.

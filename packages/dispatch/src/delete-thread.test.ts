@@ -236,7 +236,11 @@ describe("what comes late", () => {
   });
 
   test("who is refused because of a deletion that was given up carries it through: a create, a patch, a copy", async () => {
-    const copies = { copyThread: async () => {}, head: async () => ({ messages: 0, asks: false }) };
+    const copies = {
+      copyThread: async () => {},
+      size: async () => 0,
+      head: async () => ({ messages: 0, asks: false }),
+    };
     await dispatcher.createThread("alice", { threadId: "from" });
     const healer = make({ givenUpMs: 0 });
     const asks: (() => Promise<unknown>)[] = [
@@ -314,6 +318,7 @@ describe("what comes late", () => {
 
 describe("copy", () => {
   const copies = (more = {}) => ({
+    size: async () => 0,
     copyThread: async (from: string, to: string) => {
       for (const name of ["head", "checkpoints"]) {
         await redis.restore(key(name, to), 0, (await redis.dumpBuffer(key(name, from)))!);
@@ -349,6 +354,18 @@ describe("copy", () => {
     expect(threads.map(({ threadId }) => threadId)).toEqual(["copy1", copy.threadId, "from"]);
     const [, [, , , body]] = (await redis.xrange(key("events", "copy1"), "-", "+"))[0]!;
     expect(JSON.parse(body!)).toEqual([{ event: "created", thread: named }]);
+  });
+
+  test("counts with what is in it: one too many is refused, and nothing of it stays; deleted ones give back what they had", async () => {
+    dispatcher = make({ limits: { maxBytes: 10_000 } });
+    const size = async () => 4_000;
+    const copy = (to: string) => dispatcher.copyThread("alice", "from", { to }, copies({ size }));
+    await copy("copy1");
+    await copy("copy2");
+    await expect(copy("copy3")).rejects.toMatchObject({ code: "payload_too_large" });
+    expect(await redis.keys(`${prefix}:{*/copy3}:*`)).toEqual([]);
+    await dispatcher.deleteThread("alice", "copy1", { deleteThread: async () => {} });
+    await copy("copy3");
   });
 
   test("of a thread that is empty is empty; what it has counts", async () => {

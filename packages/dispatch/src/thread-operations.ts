@@ -160,6 +160,7 @@ export class ThreadOperations {
     const to = copy.to ?? `thread_${nanoid()}`;
     const parts: CopyParts = {
       keeping: (copyId, bytes, write) => this.#parts.owners.keeping(owner, copyId, bytes, write),
+      keep: (copyId, bytes) => this.#parts.owners.keep(owner, copyId, bytes),
       remove: (copyId) => this.#delete(owner, copyId),
     };
     const make = () => copyThread(parts, threads, threadId, to, copy, checkpoints);
