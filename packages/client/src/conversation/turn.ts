@@ -99,7 +99,8 @@ export class Turn {
     const turn = new Turn({ question, isOwn: true });
     turn.base = this.base;
     turn.from = this.from;
-    turn.key = this.key;
+    // One that no gateway has taken, as far as is known, is the same start; a run that ended is to be another.
+    if (this.runId === undefined) turn.key = this.key;
     return turn;
   }
 
