@@ -261,7 +261,7 @@ export class Connection<A extends Agents = Agents> {
     const watch =
       known ??
       this.#watch(undefined, {
-        watched: () => {},
+        watched: (result) => each((sink) => sink.watched(result, []))(),
         event: (event) => each((sink) => sink.event(event, undefined))(),
         reset: each((sink) => sink.reset()),
         deleted: () => {},

@@ -220,6 +220,70 @@ describe("a conversation", () => {
     });
   });
 
+  it("learns that the thread of its id began, or began anew, and knows nothing of the one before", async () => {
+    thread.exists = false;
+    open();
+    await until(() => expect(view().status).toEqual({ status: "new" }));
+    thread.save([human("h1", "Hi")]);
+    thread.begin();
+    await isIdle();
+    expect(shown()).toEqual(["human:Hi:done"]);
+    await until(() => expect(thread.peer.received.at(-1)?.method).not.toBe("thread.watch"));
+    thread.delete();
+    await until(() => expect(view().status).toEqual({ status: "deleted" }));
+    expect(shown()).toEqual([]);
+    await until(() => expect(thread.peer.received.at(-1)?.params).toMatchObject({ threadId: "t1" }));
+    thread.save([human("h2", "Again")]);
+    thread.begin();
+    await isIdle();
+    expect(shown()).toEqual(["human:Again:done"]);
+    expect(views.map(({ status }) => status.status)).not.toContain("unavailable");
+  });
+
+  it("asks again where the thread began while its watch was being refused", async () => {
+    thread.exists = false;
+    open();
+    await until(() => expect(view().status).toEqual({ status: "new" }));
+    await connection.call("thread.watch", {});
+    thread.answers["thread.watch"] = false;
+    thread.tellOwner({ event: "metadata", thread: thread.record });
+    const asked = await thread.peer.command("thread.watch");
+    thread.answers["thread.watch"] = true;
+    thread.save([human("h1", "Hi")]);
+    thread.begin();
+    thread.peer.refuse(asked, "no_such_thread");
+    await isIdle();
+    expect(shown()).toEqual(["human:Hi:done"]);
+  });
+
+  it("keeps a turn that has begun when the watch of before is refused", async () => {
+    thread.exists = false;
+    thread.answers["thread.watch"] = false;
+    open();
+    await until(() => expect(thread.peer).toBeDefined());
+    const watch = await thread.peer.command("thread.watch");
+    const sent = chat.send("Hi");
+    const command = await thread.peer.command("run.start");
+    thread.answers["thread.watch"] = true;
+    thread.exists = true;
+    thread.peer.answer(command as never, {
+      runId: "r1",
+      threadId: "t1",
+      status: "queued",
+      epoch: "e1",
+      created: true,
+    });
+    expect(await sent).toBe(true);
+    thread.peer.refuse(watch, "no_such_thread");
+    const { messages: question } = command.params.input as { messages: FlatMessage[] };
+    thread.run("r1", "queued", { input: command.params.input as never });
+    await until(() => expect(view().thread?.active).toEqual(["r1"]));
+    answer("r1", [], question, "a1", "Hello");
+    await isIdle();
+    expect(shown()).toEqual(["human:Hi:done", "ai:Hello:done"]);
+    expect(views.slice(1).every(({ messages }) => messages.length > 0)).toBe(true);
+  });
+
   it("knows its own run, whether the watch or the answer tells of it first", async () => {
     open();
     await isIdle();

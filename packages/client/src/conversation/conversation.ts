@@ -86,6 +86,10 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   #threadId: string | undefined;
   #phase: Phase = "new";
   #watch: Watching | undefined;
+  /** The watch of all threads, while there is none by the id: it tells when that begins. */
+  #waiting: Watching | undefined;
+  /** The thread began after its watch had been asked for: a refusal is out of date. */
+  #mayBeThere = false;
   #record: ThreadRecord | undefined;
   /** The thread's head. */
   #state: ThreadHead | undefined;
@@ -137,6 +141,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#offState();
     this.#head.stop();
     this.#watch?.stop();
+    this.#waiting?.stop();
     this.#turns.clear();
   }
 
@@ -307,8 +312,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
       this.#turns.begun(turn, run.runId);
       turn.ownsRun = turn.run === undefined;
       this.#turns.follow(turn, run);
-      if (this.#watch === undefined && !this.isClosed) this.#open();
     }
+    if (this.#watch?.isLive !== true) this.#mayBegin("loading");
     if (turn.stop !== undefined) void this.#cancel(turn.runId!, turn.stop, turn);
   }
 
@@ -340,8 +345,9 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
 
   // ——— what is told ———
 
-  #open(): void {
-    this.#phase = "loading";
+  #open(phase: Phase = "loading"): void {
+    this.#phase = phase;
+    this.#mayBeThere = false;
     this.#watch = this.#connection.watch(this.#threadId, {
       watched: (result, runs) => this.#onWatched(result, runs),
       event: (event, run) => this.#onEvent(event, run),
@@ -349,10 +355,40 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
       deleted: () => this.#onGone("deleted"),
       failed: (error) => this.#onRefused(error),
     });
-    this.#head.due();
+    if (phase === "loading") this.#head.due();
+  }
+
+  /** There may be a thread by the id now. */
+  #mayBegin(phase = this.#phase): void {
+    if (this.isClosed) return;
+    if (this.#watch === undefined) this.#open(phase);
+    else this.#mayBeThere = true;
+  }
+
+  /** As long as there is no thread by the id. */
+  #wait(): void {
+    if (this.#waiting !== undefined) return;
+    // It may have begun before this is heard, too.
+    const look = () => this.#mayBegin();
+    this.#waiting = this.#connection.watch(undefined, {
+      watched: look,
+      event: (event) => {
+        if (event.event !== "deleted" && event.thread.threadId === this.#threadId) look();
+      },
+      reset: look,
+      deleted: () => {},
+      failed: () => {
+        this.#waiting = undefined;
+      },
+    });
+    if (this.#waiting.isLive) look();
   }
 
   #onWatched({ thread, runs: infos = [] }: Watched, runs: readonly Run[]): void {
+    this.#waiting?.stop();
+    this.#waiting = undefined;
+    this.#mayBeThere = false;
+    if (this.#phase === "new" || this.#phase === "deleted") this.#phase = "loading";
     if (thread !== undefined) this.#record = thread;
     for (const [i, info] of infos.entries()) this.#turns.tell(info, runs[i]);
     this.#turns.onlyActive(infos.map(({ runId }) => runId));
@@ -375,10 +411,13 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
 
   #onRefused(error: Error & { code?: unknown }): void {
     this.#watch = undefined;
-    // An id that the application gave to a thread that is to begin.
-    // One that was there was deleted while nobody was told.
-    if (error.code === "no_such_thread") this.#onGone(this.#phase === "loading" ? "new" : "deleted");
-    else this.#fail(error);
+    if (error.code !== "no_such_thread") this.#fail(error);
+    else if (this.#mayBeThere) this.#open(this.#phase);
+    else {
+      // One that was there was deleted while nobody was told; else it is an id for a thread that is to begin.
+      const wasThere = this.#state !== undefined || this.#phase === "deleted";
+      this.#onGone(wasThere ? "deleted" : "new");
+    }
   }
 
   #onGone(phase: "deleted" | "new"): void {
@@ -388,8 +427,10 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#record = undefined;
     this.#selected = undefined;
     this.#tree.clear();
-    this.#turns.clear(({ runId }) => phase === "new" && runId === undefined);
+    // What is on its way begins the thread anew.
+    this.#turns.clear(({ runId }) => runId === undefined);
     this.draw();
+    this.#wait();
   }
 
   #fail(error: { code?: unknown; message: string }): void {
@@ -402,9 +443,11 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
 
   /** Reads the head. Turns that were over when it was asked for are in it. */
   async #readHead(): Promise<void> {
+    const watch = this.#watch;
     const { over } = this.#turns;
     const state = await this.#thread.get();
-    if (this.isClosed || this.#phase === "deleted") return;
+    // Of a thread that is no more, if there is another by its id now.
+    if (this.isClosed || this.#watch !== watch) return;
     this.#phase = "open";
     this.#state = state;
     const { thread } = state;
