@@ -187,7 +187,7 @@ describe("a conversation", () => {
     const command = await thread.peer.command("run.start");
     expect(command.params.subscribe).toBe(true);
     const { threadId } = command.params;
-    expect(threadId).toBe(chat.threadId);
+    expect(chat.threadId).toBeUndefined();
     Object.assign(thread, { threadId, exists: true });
     thread.peer.answer(command, {
       runId: "r1",
@@ -197,6 +197,7 @@ describe("a conversation", () => {
       created: true,
     });
     expect(await sent).toBe(true);
+    expect(view().threadId).toBe(threadId);
     const { messages: question } = command.params.input as { messages: FlatMessage[] };
     await until(() =>
       expect(thread.peer.received.some(({ method }) => method === "thread.watch")).toBe(true),
@@ -218,6 +219,29 @@ describe("a conversation", () => {
       threadId: "t1",
       subscribe: true,
     });
+  });
+
+  it("has no id as long as its first message was not taken", async () => {
+    open({ threadId: undefined as never });
+    const sent = chat.send("Hi");
+    await until(() => expect(thread.peer).toBeDefined());
+    const first = await thread.peer.command("run.start");
+    thread.peer.refuse(first, "no_such_agent");
+    expect(await sent).toBe(false);
+    expect(view()).toMatchObject({ threadId: undefined, status: { status: "new" } });
+    const again = chat.retry();
+    const second = await thread.peer.command("run.start");
+    // What was refused may have begun all the same: it is to be the same thread.
+    const { threadId, idempotencyKey } = first.params;
+    expect(second.params).toMatchObject({ threadId, idempotencyKey });
+    const answer = { runId: "r1", status: "queued", epoch: "e1", created: true } as const;
+    thread.peer.answer(second, { ...answer, threadId: threadId! });
+    expect(await again).toBe(true);
+    expect(view().threadId).toBe(threadId);
+    expect(chat.threadId).toBe(threadId);
+    expect(views.filter(({ threadId, status }) => threadId !== undefined && status.status === "new")).toEqual(
+      [],
+    );
   });
 
   it("learns that the thread of its id began, or began anew, and knows nothing of the one before", async () => {

@@ -83,6 +83,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     readBase: (turn, checkpointId) => this.#readBase(turn, checkpointId),
   });
   readonly #offState: () => void;
+  /** The thread's; of a new one it becomes that when its first message is taken. */
+  readonly #id: string;
   #threadId: string | undefined;
   #phase: Phase = "new";
   #watch: Watching | undefined;
@@ -109,6 +111,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#options = options;
     this.#pageSize = options.pageSize ?? 50;
     this.#threadId = options.threadId;
+    this.#id = options.threadId ?? randomId();
     this.#state = options.initial;
     this.#record = options.initial?.thread;
     this.#offState = connection.onState((state) => {
@@ -120,7 +123,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.draw();
   }
 
-  /** Of a new thread: once its first message was sent. */
+  /** Of a new thread: once its first message was taken. */
   get threadId(): string | undefined {
     return this.#threadId;
   }
@@ -259,7 +262,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   }
 
   get #thread() {
-    return this.#connection.thread(this.#threadId!);
+    return this.#connection.thread(this.#id);
   }
 
   get #shown(): ThreadHead | undefined {
@@ -275,10 +278,6 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#turns.remove(failed);
     this.#turns.add(turn);
     if (this.#phase === "deleted") this.#phase = "new";
-    if (this.#threadId === undefined) {
-      this.#threadId = randomId();
-      alsoKnownAs(this.#connection, this, threadKey(this.#threadId));
-    }
     this.draw();
     const done = await this.#try("send", () => this.#begin(turn, make));
     if (this.isClosed) turn.close();
@@ -298,7 +297,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
       ...this.#options.run,
       ...(await make()),
       agent: this.#options.agent,
-      threadId: this.#threadId!,
+      threadId: this.#id,
       idempotencyKey: turn.key,
     };
     turn.input = params.input;
@@ -309,6 +308,10 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
       if (isEnding(status)) this.#turns.end(turn);
     } else {
       const run = await this.#connection.start(params);
+      if (this.#threadId === undefined) {
+        this.#threadId = this.#id;
+        alsoKnownAs(this.#connection, this, threadKey(this.#id));
+      }
       this.#turns.begun(turn, run.runId);
       turn.ownsRun = turn.run === undefined;
       this.#turns.follow(turn, run);
@@ -348,7 +351,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   #open(phase: Phase = "loading"): void {
     this.#phase = phase;
     this.#mayBeThere = false;
-    this.#watch = this.#connection.watch(this.#threadId, {
+    this.#watch = this.#connection.watch(this.#id, {
       watched: (result, runs) => this.#onWatched(result, runs),
       event: (event, run) => this.#onEvent(event, run),
       reset: () => this.#head.due(),
@@ -373,7 +376,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#waiting = this.#connection.watch(undefined, {
       watched: look,
       event: (event) => {
-        if (event.event !== "deleted" && event.thread.threadId === this.#threadId) look();
+        if (event.event !== "deleted" && event.thread.threadId === this.#id) look();
       },
       reset: look,
       deleted: () => {},
@@ -512,7 +515,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   }
 
   #loadTree(): Promise<void> {
-    const params = { threadId: this.#threadId!, values: false, limit: historyPage };
+    const params = { threadId: this.#id, values: false, limit: historyPage };
     return this.#tree.load((before) =>
       this.#connection.call("thread.history", before === undefined ? params : { ...params, before }),
     );
