@@ -47,8 +47,8 @@ function until(check: () => void): Promise<void> {
   return vi.waitFor(check, { timeout: 60_000, interval: 2 });
 }
 
-function begin(threadId: string | undefined = "t1"): void {
-  watch = connection.watch(threadId, {
+function begin(threadId: string | null = "t1"): void {
+  watch = connection.watch(threadId ?? undefined, {
     watched: (_, active) => {
       runs.push(...active);
       told.push("watched");
@@ -178,6 +178,18 @@ describe("a watch", () => {
     await watched();
     peer.event("thread.events", { threadId: "t1", offset: 1, events: [metadata] });
     await until(() => expect(told).toEqual(["watched", "watched", "metadata"]));
+  });
+
+  it("of all threads is another one for who asks after it was refused", async () => {
+    begin(null);
+    peer.refuse(await peer.command("thread.watch"), "invalid_argument");
+    await until(() => expect(told).toEqual(["invalid_argument"]));
+    begin(null);
+    await watched();
+    peer.event("thread.events", { offset: 1, events: [metadata] });
+    await until(() => expect(told).toEqual(["invalid_argument", "watched", "metadata"]));
+    watch.stop();
+    await peer.command("thread.unwatch");
   });
 
   it("of all threads is one, however many are told", async () => {

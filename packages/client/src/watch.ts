@@ -208,6 +208,7 @@ export class Watch implements Watching {
   /** The runs that it led see to themselves. */
   #over(): void {
     this.#toPhase("done");
+    this.#port.unwatch(this, false);
     for (const { subscription } of this.#led.values()) subscription.isLed = false;
     this.#led.clear();
   }
