@@ -117,6 +117,8 @@ export class Watch implements Watching {
     this.#epoch = epoch;
     this.#offset = offset;
     this.#sink.reset();
+    // Runs may have come in the gap: the answer names those that are in line now.
+    if (this.threadId !== undefined) this.#askAgain();
   }
 
   onUnwatched({ reason }: EventParams<"thread.unwatched">): void {
