@@ -845,6 +845,29 @@ describe("branches", () => {
     expect(shown().slice(2)).toEqual(["human:two:done", "ai:zwei:done"]);
   });
 
+  it("edits the text of a question, and leaves its pictures where they are", async () => {
+    const picture = { type: "image_url", image_url: { url: "data:," } };
+    const text = (text: string) => ({ type: "text", text });
+    const contents = [
+      [[picture, text("this?"), picture, text("or that?")], [picture, text("new"), picture]],
+      [[picture], [text("new"), picture]],
+      [["plain", picture], [text("new"), picture]],
+    ] as unknown as [FlatMessage["content"], FlatMessage["content"]][];
+    for (const [i, [before, after]] of contents.entries()) {
+      thread.save([{ type: "human", id: "p1", content: before }]);
+      if (i === 0) open();
+      else thread.tell({ event: "head", thread: thread.record });
+      await until(() => expect(view().messages[0]?.content).toEqual(before));
+      await isIdle();
+      const edited = chat.edit("p1", "new");
+      expect(view().messages[0]!.content).toEqual(after);
+      const command = await thread.peer.command("run.start");
+      expect(command.params.input).toMatchObject({ messages: [{ content: after }] });
+      thread.peer.refuse(command, "thread_busy");
+      expect(await edited).toBe(false);
+    }
+  });
+
   it("edits the first question: from nothing", async () => {
     open();
     await isIdle();

@@ -21,7 +21,7 @@ import { randomId } from "../platform.ts";
 import type { Run } from "../run.ts";
 import type { Watched, Watching } from "../watch.ts";
 import { Again } from "./again.ts";
-import { makeInput } from "./input.ts";
+import { makeInput, withText } from "./input.ts";
 import { isEqual, type Message } from "./message.ts";
 import type { StorePort } from "./port.ts";
 import { Screen } from "./screen.ts";
@@ -164,7 +164,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     const id = idOf(message);
     const asked = this.#screen.message(id);
     if (asked === undefined) return false;
-    const { question } = makeInput({ ...asked, id: randomId(), content: text });
+    const { question } = makeInput({ ...asked, id: randomId(), content: withText(asked.content, text) });
     return await this.#branch(id, question, options);
   }
 
