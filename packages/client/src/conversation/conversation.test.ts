@@ -868,6 +868,25 @@ describe("branches", () => {
     }
   });
 
+  it("says why, where there is no message to do it with", async () => {
+    thread.save([ai("a0", "Welcome")]);
+    open();
+    await isIdle();
+    const refusals: [() => Promise<boolean>, string][] = [
+      [() => chat.regenerate(), "send"],
+      [() => chat.regenerate("a0"), "send"],
+      [() => chat.regenerate("nobody"), "send"],
+      [() => chat.edit("nobody", "new"), "send"],
+      [() => chat.select("a0", 1), "select"],
+    ];
+    for (const [act, action] of refusals) {
+      thread.tell({ event: "head", thread: thread.record });
+      expect(await act()).toBe(false);
+      expect(view().error).toMatchObject({ action, code: "no_such_message", retryable: false });
+    }
+    expect(view().messages).toHaveLength(1);
+  });
+
   it("edits the first question: from nothing", async () => {
     open();
     await isIdle();

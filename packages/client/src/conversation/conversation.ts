@@ -163,7 +163,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   async edit(message: Message | string, text: string, options: RunParams = {}): Promise<boolean> {
     const id = idOf(message);
     const asked = this.#screen.message(id);
-    if (asked === undefined) return false;
+    if (asked === undefined) return this.#refuse("send", id);
     const { question } = makeInput({ ...asked, id: randomId(), content: withText(asked.content, text) });
     return await this.#branch(id, question, options);
   }
@@ -174,7 +174,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     const at = message === undefined ? ids.length - 1 : ids.indexOf(idOf(message));
     const id = ids.slice(0, at + 1).findLast((each) => this.#screen.message(each)?.type === "human");
     const asked = id === undefined ? undefined : this.#screen.message(id);
-    if (id === undefined || asked === undefined) return false;
+    if (id === undefined || asked === undefined) return this.#refuse("send", id);
     return await this.#branch(id, [asked], options);
   }
 
@@ -241,7 +241,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   async select(message: Message | string, index: number): Promise<boolean> {
     const id = idOf(message);
     const other = this.#screen.alternatives.get(id)?.[index];
-    if (other === undefined) return false;
+    if (other === undefined) return this.#refuse("select", id);
     if (this.#turns.last !== undefined && this.#live.includes(other)) {
       this.#selected = undefined;
       this.draw();
@@ -344,6 +344,14 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     }
     this.draw();
     return refused === undefined;
+  }
+
+  /** There is no message for it. */
+  #refuse(action: Action, id?: string): false {
+    const message = id === undefined ? "there is no question before it" : `no such message, or alternative: ${id}`;
+    this.#error = errorOf(action, { code: "no_such_message", message });
+    this.draw();
+    return false;
   }
 
   // ——— what is told ———
