@@ -766,6 +766,64 @@ describe("what is shown of a turn that is over", () => {
     await until(() => expect(shown()).toEqual(["human:one:done", "ai:eins, in the end:done"]));
   });
 
+  it("is not ended by a watch's answer of before its start", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    const first = await thread.peer.command("run.start");
+    thread.answers["thread.watch"] = false;
+    const { peer } = thread;
+    peer.drop();
+    await until(() => expect(thread.peer).not.toBe(peer));
+    const commands = [await thread.peer.take(), await thread.peer.take()];
+    const watch = commands.find(({ method }) => method === "thread.watch")!;
+    const start = commands.find(({ method }) => method === "run.start")!;
+    expect(start.params).toEqual(first.params);
+    views = [];
+    const begun = { runId: "r1", threadId: "t1", status: "queued", epoch: "e1", created: true } as const;
+    thread.peer.answer(start, begun);
+    await until(() => expect(view().status).toEqual({ status: "queued", runId: "r1" }));
+    thread.peer.answer(watch as never, {
+      threadId: "t1",
+      thread: thread.record,
+      runs: [],
+      first: 1,
+      head: 0,
+      epoch: "w1",
+    });
+    const get = await thread.peer.command("run.get");
+    const record = { ...begun, agent: "chat", status: "queued" };
+    thread.peer.answer(get, record as never);
+    const { messages: question } = start.params.input as { messages: FlatMessage[] };
+    thread.run("r1", "queued", { input: start.params.input as never });
+    thread.started("r1", question);
+    await until(() => expect(view().status).toEqual({ status: "running", runId: "r1" }));
+    expect(shown()).toEqual(["human:one:done"]);
+    expect(views.every(({ messages }) => messages.length === 1)).toBe(true);
+    expect(views.map(({ status }) => status.status)).not.toContain("idle");
+  });
+
+  it("goes where its end was told to nobody, after its start was answered on the next socket", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    await thread.peer.command("run.start");
+    const { peer } = thread;
+    peer.drop();
+    await until(() => expect(thread.peer).not.toBe(peer));
+    await until(() => expect(thread.peer.received.map(({ method }) => method)).toContain("thread.watch"));
+    const start = await thread.peer.command("run.start");
+    const { messages: question } = start.params.input as { messages: FlatMessage[] };
+    thread.peer.answer(start, { runId: "r1", threadId: "t1", status: "queued", epoch: "e1", created: false });
+    await until(() => expect(view().status).toEqual({ status: "queued", runId: "r1" }));
+    thread.save([...question, ai("a1", "eins")]);
+    thread.peer.event("thread.reset", { threadId: "t1", epoch: "w1", offset: 0, reason: "trimmed" });
+    const get = await thread.peer.command("run.get");
+    thread.peer.answer(get, { runId: "r1", threadId: "t1", agent: "chat", status: "completed" } as never);
+    await isIdle();
+    expect(shown()).toEqual(["human:one:done", "ai:eins:done"]);
+  });
+
   it("goes where its end was told to nobody", async () => {
     open();
     await isIdle();

@@ -81,6 +81,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
       this.#head.due();
     },
     readBase: (turn, checkpointId) => this.#readBase(turn, checkpointId),
+    askOf: (runId) => void this.#askOf(runId),
   });
   readonly #offState: () => void;
   /** The thread's; of a new one it becomes that when its first message is taken. */
@@ -489,6 +490,15 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     // What was read stays true; that nothing more comes, `connection` says.
     if (error.code === "connection_closed" && this.#state !== undefined) return;
     this.#fail(error);
+  }
+
+  /** Whether it has ended. One that has not is told of by the watch. */
+  async #askOf(runId: string): Promise<void> {
+    // Where it cannot be had, the watch is the one to tell.
+    const record = await this.#connection.call("run.get", { runId }).catch(() => undefined);
+    if (record === undefined || !isEnding(record.status) || this.isClosed) return;
+    this.#turns.tell(record, undefined);
+    this.changed();
   }
 
   /** The thread's last run failed before anybody here looked. */

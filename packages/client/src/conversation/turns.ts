@@ -14,6 +14,8 @@ export interface TurnHooks {
   over(): void;
   /** A turn goes on from a checkpoint whose messages are not known. */
   readBase(turn: Turn, checkpointId: string): void;
+  /** Nobody has told of this run but the answer to its start. */
+  askOf(runId: string): void;
 }
 
 export class Turns {
@@ -109,10 +111,16 @@ export class Turns {
     if (isOver) this.end(turn);
   }
 
-  /** The watch says that only these are active: others ended while nobody was there to hear it. */
+  /**
+   * The watch says that only these are active: others ended while nobody was there to hear it. One that it never told of
+   * may have begun after this was known.
+   */
   onlyActive(runIds: readonly string[]): void {
     for (const turn of this.#all) {
-      if (turn.runId !== undefined && !turn.ownsRun && !runIds.includes(turn.runId)) turn.end();
+      const { runId, phase } = turn;
+      if (runId === undefined || turn.ownsRun || runIds.includes(runId)) continue;
+      if (turn.info !== undefined) turn.end();
+      else if (phase !== "over") this.#hooks.askOf(runId);
     }
   }
 
