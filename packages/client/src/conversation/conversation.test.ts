@@ -482,6 +482,28 @@ describe("a conversation", () => {
     expect((await begin("r2")).params.input).toEqual({ messages: question });
   });
 
+  it("shows a failed turn whose checkpoints are gone on top of what there is", async () => {
+    thread.save([human("h1", "Hi")]);
+    thread.status = "failed";
+    open();
+    await until(() => expect(thread.peer).toBeDefined());
+    const list = await thread.peer.command("run.list");
+    thread.answers["thread.get"] = false;
+    const record = {
+      ...{ runId: "r1", threadId: "t1", agent: "chat", status: "failed", from: "gone" },
+      input: { messages: [human("h2", "And?")] },
+      checkpoint: { threadId: "t1", checkpointId: "gone too" },
+    };
+    thread.peer.answer(list, { runs: [record] } as never);
+    for (const checkpointId of ["gone", "gone too"]) {
+      const get = await thread.peer.command("thread.get");
+      expect(get.params.checkpointId).toBe(checkpointId);
+      thread.peer.refuse(get, "no_such_checkpoint");
+    }
+    await until(() => expect(view().status).toMatchObject({ status: "failed" }));
+    expect(shown()).toEqual(["human:Hi:done", "human:And?:failed"]);
+  });
+
   it("says that the thread was deleted, and forgets it", async () => {
     thread.save([human("h1", "Hi")]);
     open();

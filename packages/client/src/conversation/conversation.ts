@@ -509,12 +509,21 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     turn.tell(record);
     const { checkpoint } = record;
     if (turn.from === null) turn.base = [];
-    else if (turn.from !== undefined)
-      turn.base = messagesOf(await this.#thread.get({ checkpointId: turn.from }));
-    if (checkpoint !== undefined) {
-      turn.kept = messagesOf(await this.#thread.get({ checkpointId: checkpoint.checkpointId }));
-    }
+    else if (turn.from !== undefined) turn.base = await this.#messagesAt(turn.from);
+    // Better on top of the head than not at all.
+    if (turn.base === undefined) turn.from = undefined;
+    if (checkpoint !== undefined) turn.kept = await this.#messagesAt(checkpoint.checkpointId);
     if (this.#turns.last === undefined) this.#turns.add(turn);
+  }
+
+  /** Undefined where there is no such checkpoint any more. */
+  async #messagesAt(checkpointId: string): Promise<readonly FlatMessage[] | undefined> {
+    try {
+      return messagesOf(await this.#thread.get({ checkpointId }));
+    } catch (error) {
+      if ((error as { code?: unknown }).code === "no_such_checkpoint") return;
+      throw error;
+    }
   }
 
   /** What a turn goes on from; until that is read, it is not shown. */
