@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
 import { type Connection, connect } from "../connection.ts";
 import { parts, ScriptedGateway, ScriptedThread } from "../testing/index.ts";
-import { type Conversation, type ConversationOptions, type ConversationView, conversation } from "./index.ts";
+import { type Conversation, type ConversationOptions, type ConversationView, conversation, initialView } from "./index.ts";
 
 let gateway: ScriptedGateway;
 let thread: ScriptedThread;
@@ -526,6 +526,42 @@ describe("a conversation", () => {
     void chat.send("Again");
     expect(shown()).toEqual(["human:Again:sending"]);
     expect(view().messages[0]!.branches).toBeUndefined();
+  });
+
+  it.each([
+    ["idle", "idle"],
+    ["busy", "loading"],
+    ["failed", "loading"],
+    ["interrupted", "interrupted"],
+  ] as const)("begins as it goes on, with what was read of a thread that is %s", async (status, first) => {
+    thread.save([human("h1", "Hi")]);
+    if (status !== "busy") thread.status = status;
+    open();
+    await until(() => expect(view().messages).toHaveLength(1));
+    if (status === "busy") thread.run("r1", "running", { input: asks(human("h2", "And?")) });
+    const initial = (await connection.call("thread.get", { threadId: "t1" })) as NonNullable<
+      ConversationOptions["initial"]
+    >;
+    expect(initial.thread?.status).toBe(status);
+    chat.close();
+    await until(() => expect(thread.peer.received.map(({ method }) => method)).toContain("thread.unwatch"));
+    expect(initialView({ threadId: "t1", initial }).status).toEqual({ status: first });
+    views = [];
+    open({ initial });
+    expect(view().status).toEqual({ status: first });
+    if (status === "failed") {
+      const answer = async () => {
+        const list = await thread.peer.command("run.list");
+        const record = { runId: "r1", threadId: "t1", agent: "chat", status };
+        thread.peer.answer(list, { runs: [record] } as never);
+      };
+      // The first store has asked as well.
+      await answer();
+      await answer();
+    }
+    const last = { idle: "idle", busy: "running", failed: "failed", interrupted: "interrupted" }[status];
+    await until(() => expect(view().status.status).toBe(last));
+    expect(new Set([first, ...views.map(({ status }) => status.status)])).toEqual(new Set([first, last]));
   });
 
   it("is not idle while the thread works, before it is known at what", async () => {

@@ -460,7 +460,6 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     const state = await this.#thread.get();
     // Of a thread that is no more, if there is another by its id now.
     if (this.isClosed || this.#watch !== watch) return;
-    this.#phase = "open";
     this.#state = state;
     const { thread } = state;
     // An event may have told something newer meanwhile.
@@ -475,6 +474,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
       }
     }
     if (state.thread?.status === "failed" && this.#turns.last === undefined) await this.#readFailed();
+    if (this.isClosed || this.#watch !== watch) return;
+    this.#phase = "open";
     this.draw();
     if (state.checkpointId === null) return;
     // It says how the messages branch: nobody has to wait for that, and who branches asks again.
