@@ -3,7 +3,13 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
 import { type Connection, connect } from "../connection.ts";
 import { parts, ScriptedGateway, ScriptedThread } from "../testing/index.ts";
-import { type Conversation, type ConversationOptions, type ConversationView, conversation, initialView } from "./index.ts";
+import {
+  type Conversation,
+  type ConversationOptions,
+  type ConversationView,
+  conversation,
+  initialView,
+} from "./index.ts";
 
 let gateway: ScriptedGateway;
 let thread: ScriptedThread;
@@ -965,9 +971,15 @@ describe("branches", () => {
     const picture = { type: "image_url", image_url: { url: "data:," } };
     const text = (text: string) => ({ type: "text", text });
     const contents = [
-      [[picture, text("this?"), picture, text("or that?")], [picture, text("new"), picture]],
+      [
+        [picture, text("this?"), picture, text("or that?")],
+        [picture, text("new"), picture],
+      ],
       [[picture], [text("new"), picture]],
-      [["plain", picture], [text("new"), picture]],
+      [
+        ["plain", picture],
+        [text("new"), picture],
+      ],
     ] as unknown as [FlatMessage["content"], FlatMessage["content"]][];
     for (const [i, [before, after]] of contents.entries()) {
       thread.save([{ type: "human", id: "p1", content: before }]);

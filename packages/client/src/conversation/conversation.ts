@@ -284,10 +284,11 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     if (this.isClosed) turn.close();
     if (done) failed?.close();
     else if (!this.isClosed) {
+      const again = turn.copy();
       this.#turns.drop(turn);
       if (failed !== undefined && this.#turns.last === undefined) this.#turns.add(failed);
       this.#selected ??= selected;
-      this.#again = () => this.#start(turn.copy(), make);
+      this.#again = () => this.#start(again, make);
       this.draw();
     }
     return done;
@@ -349,7 +350,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
 
   /** There is no message for it. */
   #refuse(action: Action, id?: string): false {
-    const message = id === undefined ? "there is no question before it" : `no such message, or alternative: ${id}`;
+    const message =
+      id === undefined ? "there is no question before it" : `no such message, or alternative: ${id}`;
     this.#error = errorOf(action, { code: "no_such_message", message });
     this.draw();
     return false;

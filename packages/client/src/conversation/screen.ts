@@ -66,6 +66,11 @@ export class Screen {
     this.#ids = ids;
     this.#treeVersion = this.#tree.version;
     this.#alternatives = this.#tree.alternatives(ids, live);
+    // What is on no line of the thread is not shown again.
+    for (const id of this.#origins.keys()) {
+      if (!this.#lines.has(id) && !this.#tree.has(id) && live?.includes(id) !== true)
+        this.#origins.delete(id);
+    }
   }
 
   /** The messages from the `first` on. The same list, where nothing of it has changed. */
@@ -77,6 +82,7 @@ export class Screen {
     const views = this.#ids
       .slice(first)
       .map((id) => this.#messages.view(id, this.#source(id, results, isActive), results));
+    this.#messages.keep(this.#lines);
     return views.length === before.length && views.every((view, i) => view === before[i]) ? before : views;
   }
 

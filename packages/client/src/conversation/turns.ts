@@ -18,6 +18,9 @@ export interface TurnHooks {
   askOf(runId: string): void;
 }
 
+/** Of how many runs it is remembered that they ended: late news comes of the newest ones alone. */
+const knownEndings = 200;
+
 export class Turns {
   readonly #hooks: TurnHooks;
   /** Runs whose end was told. */
@@ -90,7 +93,7 @@ export class Turns {
   tell(info: ThreadRun, run: Run | undefined): void {
     // What its log told may be ahead of what the watch tells.
     const isOver = isEnding(info.status) || this.#ended.has(info.runId);
-    if (isOver) this.#ended.add(info.runId);
+    if (isOver) this.#endedOf(info.runId);
     let turn = this.#all.find(({ runId }) => runId === info.runId);
     turn ??= this.#all.find((each) => each.isAsked(info));
     if (turn === undefined && isOver) this.#hooks.over();
@@ -133,8 +136,14 @@ export class Turns {
   }
 
   end(turn: Turn): void {
-    if (turn.runId !== undefined) this.#ended.add(turn.runId);
+    if (turn.runId !== undefined) this.#endedOf(turn.runId);
     turn.end();
     this.#hooks.over();
+  }
+
+  #endedOf(runId: string): void {
+    this.#ended.add(runId);
+    const [oldest] = this.#ended;
+    if (this.#ended.size > knownEndings) this.#ended.delete(oldest!);
   }
 }
