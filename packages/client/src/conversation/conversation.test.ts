@@ -1116,6 +1116,25 @@ describe("branches", () => {
     expect((await begin("r2")).params).toMatchObject({ checkpointId: "k1", multitaskStrategy: "interrupt" });
   });
 
+  it("edits a queued question: on top of what its checkpoint has, from the first moment on", async () => {
+    open();
+    await isIdle();
+    void chat.send("three");
+    thread.started("r1", (await begin("r1")).question);
+    thread.parts("r1", parts.token("dr", "a3"));
+    await until(() => expect(shown().at(-1)).toBe("ai:dr:streaming"));
+    void chat.send("four");
+    const { question } = await begin("r2");
+    await until(() => expect(view().queue).toHaveLength(1));
+    void chat.edit(question[0]!.id!, "five");
+    const screen = ["human:one:done", "ai:eins:done", "human:two:done", "ai:zwei:done", "human:five:sending"];
+    expect(shown()).toEqual(screen);
+    const { params } = await begin("r3");
+    expect(params).toMatchObject({ checkpointId: "k2", multitaskStrategy: "interrupt" });
+    expect(params.input).toMatchObject({ messages: [{ content: "five" }] });
+    expect(shown()).toEqual(screen);
+  });
+
   it("shows what somebody else branched off, when it begins", async () => {
     open();
     await isIdle();

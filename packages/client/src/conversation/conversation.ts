@@ -182,12 +182,13 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   /** Begins anew from right before the message with this id. */
   async #branch(id: string, question: FlatMessage[], options: RunParams): Promise<boolean> {
     const turn = new Turn({ question, isOwn: true });
-    const base = this.#screen.before(id);
+    const state = messagesOf(this.#shown);
+    const base = this.#screen.before(id, state);
     const { active } = this.#turns;
     const other = active.findLast((each) => each.base !== undefined);
     const leaf = other === undefined || this.#selected !== undefined ? this.#shown?.checkpointId : other.from;
     turn.base = base;
-    const kept = new Set(messagesOf(this.#shown).map(({ id }) => id));
+    const kept = new Set(state.map(({ id }) => id));
     return await this.#start(turn, async () => {
       await this.#loadTree();
       turn.from = this.#tree.before(leaf ?? null, base.length);

@@ -45,10 +45,12 @@ export class Screen {
     return this.#alternatives;
   }
 
-  /** The messages in front of this one, as a state has them. */
-  before(id: string): FlatMessage[] {
-    const all = [...this.#lines];
-    return all.slice(0, this.#ids.indexOf(id)).map(([, { message }]) => message);
+  /** The messages in front of this one that are in a state: those of `state`, and of turns that are over. */
+  before(id: string, state: readonly FlatMessage[]): FlatMessage[] {
+    const known = new Set(state.map(({ id }) => id));
+    const all = [...this.#lines.values()].slice(0, this.#ids.indexOf(id));
+    const isKept = ({ message, turn }: Line) => (turn?.phase ?? "over") === "over" || known.has(message.id);
+    return all.filter(isKept).map(({ message }) => message);
   }
 
   message(id: string): FlatMessage | undefined {
