@@ -261,11 +261,16 @@ export class Connection<A extends Agents = Agents> {
     const watch =
       known ??
       this.#watch(undefined, {
-        watched: () => {},
+        watched: (result) => each((sink) => sink.watched(result, []))(),
         event: (event) => each((sink) => sink.event(event, undefined))(),
         reset: each((sink) => sink.reset()),
         deleted: () => {},
-        failed: (error) => each((sink) => sink.failed(error))(),
+        failed: (error) => {
+          // Who watches from now on has another watch.
+          const told = [...sinks];
+          sinks.clear();
+          for (const sink of told) sink.failed(error);
+        },
       });
     return {
       get isLive() {

@@ -162,11 +162,11 @@ describe("useThread", () => {
     await act(async () => void hook.send("Hi"));
     await until(() => expect(thread.peer).toBeDefined());
     const command = await thread.peer.command("run.start");
-    const { threadId } = hook;
+    const threadId = String(command.params.threadId);
     Object.assign(thread, { threadId });
     thread.peer.answer(command as never, {
       runId: "r1",
-      threadId: threadId!,
+      threadId,
       status: "queued",
       epoch: "e",
       created: true,

@@ -47,8 +47,8 @@ function until(check: () => void): Promise<void> {
   return vi.waitFor(check, { timeout: 60_000, interval: 2 });
 }
 
-function begin(threadId: string | undefined = "t1"): void {
-  watch = connection.watch(threadId, {
+function begin(threadId: string | null = "t1"): void {
+  watch = connection.watch(threadId ?? undefined, {
     watched: (_, active) => {
       runs.push(...active);
       told.push("watched");
@@ -166,6 +166,29 @@ describe("a watch", () => {
     });
   });
 
+  it("asks for the runs anew that came in a gap", async () => {
+    begin();
+    await watched();
+    peer.event("thread.reset", { threadId: "t1", epoch: "w2", offset: 9, reason: "trimmed" });
+    let asked: Command<"thread.watch"> | undefined;
+    await until(() => {
+      clock.advance(1000);
+      asked = peer.received.filter(({ method }) => method === "thread.watch")[1] as typeof asked;
+      expect(asked?.params).toEqual({
+        threadId: "t1",
+        after: 9,
+        epoch: "w2",
+        runs: { pages: true, known: {} },
+      });
+    });
+    const missed: ThreadRun = { runId: "r1", agent: "a", status: "running" };
+    peer.answer(asked!, { first: 1, head: 9, epoch: "w2", runs: [missed] });
+    await until(() => expect(runs.map(({ runId }) => runId)).toEqual(["r1"]));
+    expect(told).toEqual(["watched", "reset", "watched"]);
+    peer.event("thread.events", { threadId: "t1", offset: 10, events: [metadata] });
+    await until(() => expect(told.at(-1)).toBe("metadata"));
+  });
+
   it("does not overtake the end of the one before it", async () => {
     begin();
     await watched();
@@ -178,6 +201,18 @@ describe("a watch", () => {
     await watched();
     peer.event("thread.events", { threadId: "t1", offset: 1, events: [metadata] });
     await until(() => expect(told).toEqual(["watched", "watched", "metadata"]));
+  });
+
+  it("of all threads is another one for who asks after it was refused", async () => {
+    begin(null);
+    peer.refuse(await peer.command("thread.watch"), "invalid_argument");
+    await until(() => expect(told).toEqual(["invalid_argument"]));
+    begin(null);
+    await watched();
+    peer.event("thread.events", { offset: 1, events: [metadata] });
+    await until(() => expect(told).toEqual(["invalid_argument", "watched", "metadata"]));
+    watch.stop();
+    await peer.command("thread.unwatch");
   });
 
   it("of all threads is one, however many are told", async () => {

@@ -117,6 +117,8 @@ export class Watch implements Watching {
     this.#epoch = epoch;
     this.#offset = offset;
     this.#sink.reset();
+    // Runs may have come in the gap: the answer names those that are in line now.
+    if (this.threadId !== undefined) this.#askAgain();
   }
 
   onUnwatched({ reason }: EventParams<"thread.unwatched">): void {
@@ -208,6 +210,7 @@ export class Watch implements Watching {
   /** The runs that it led see to themselves. */
   #over(): void {
     this.#toPhase("done");
+    this.#port.unwatch(this, false);
     for (const { subscription } of this.#led.values()) subscription.isLed = false;
     this.#led.clear();
   }

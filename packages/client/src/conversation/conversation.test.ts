@@ -3,7 +3,13 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
 import { type Connection, connect } from "../connection.ts";
 import { parts, ScriptedGateway, ScriptedThread } from "../testing/index.ts";
-import { type Conversation, type ConversationOptions, type ConversationView, conversation } from "./index.ts";
+import {
+  type Conversation,
+  type ConversationOptions,
+  type ConversationView,
+  conversation,
+  initialView,
+} from "./index.ts";
 
 let gateway: ScriptedGateway;
 let thread: ScriptedThread;
@@ -187,7 +193,7 @@ describe("a conversation", () => {
     const command = await thread.peer.command("run.start");
     expect(command.params.subscribe).toBe(true);
     const { threadId } = command.params;
-    expect(threadId).toBe(chat.threadId);
+    expect(chat.threadId).toBeUndefined();
     Object.assign(thread, { threadId, exists: true });
     thread.peer.answer(command, {
       runId: "r1",
@@ -197,6 +203,7 @@ describe("a conversation", () => {
       created: true,
     });
     expect(await sent).toBe(true);
+    expect(view().threadId).toBe(threadId);
     const { messages: question } = command.params.input as { messages: FlatMessage[] };
     await until(() =>
       expect(thread.peer.received.some(({ method }) => method === "thread.watch")).toBe(true),
@@ -218,6 +225,93 @@ describe("a conversation", () => {
       threadId: "t1",
       subscribe: true,
     });
+  });
+
+  it("has no id as long as its first message was not taken", async () => {
+    open({ threadId: undefined as never });
+    const sent = chat.send("Hi");
+    await until(() => expect(thread.peer).toBeDefined());
+    const first = await thread.peer.command("run.start");
+    thread.peer.refuse(first, "no_such_agent");
+    expect(await sent).toBe(false);
+    expect(view()).toMatchObject({ threadId: undefined, status: { status: "new" } });
+    const again = chat.retry();
+    const second = await thread.peer.command("run.start");
+    // What was refused may have begun all the same: it is to be the same thread.
+    const { threadId, idempotencyKey } = first.params;
+    expect(second.params).toMatchObject({ threadId, idempotencyKey });
+    const answer = { runId: "r1", status: "queued", epoch: "e1", created: true } as const;
+    thread.peer.answer(second, { ...answer, threadId: threadId! });
+    expect(await again).toBe(true);
+    expect(view().threadId).toBe(threadId);
+    expect(chat.threadId).toBe(threadId);
+    expect(views.filter(({ threadId, status }) => threadId !== undefined && status.status === "new")).toEqual(
+      [],
+    );
+  });
+
+  it("learns that the thread of its id began, or began anew, and knows nothing of the one before", async () => {
+    thread.exists = false;
+    open();
+    await until(() => expect(view().status).toEqual({ status: "new" }));
+    thread.save([human("h1", "Hi")]);
+    thread.begin();
+    await isIdle();
+    expect(shown()).toEqual(["human:Hi:done"]);
+    await until(() => expect(thread.peer.received.at(-1)?.method).not.toBe("thread.watch"));
+    thread.delete();
+    await until(() => expect(view().status).toEqual({ status: "deleted" }));
+    expect(shown()).toEqual([]);
+    await until(() => expect(thread.peer.received.at(-1)?.params).toMatchObject({ threadId: "t1" }));
+    thread.save([human("h2", "Again")]);
+    thread.begin();
+    await isIdle();
+    expect(shown()).toEqual(["human:Again:done"]);
+    expect(views.map(({ status }) => status.status)).not.toContain("unavailable");
+  });
+
+  it("asks again where the thread began while its watch was being refused", async () => {
+    thread.exists = false;
+    open();
+    await until(() => expect(view().status).toEqual({ status: "new" }));
+    await connection.call("thread.watch", {});
+    thread.answers["thread.watch"] = false;
+    thread.tellOwner({ event: "metadata", thread: thread.record });
+    const asked = await thread.peer.command("thread.watch");
+    thread.answers["thread.watch"] = true;
+    thread.save([human("h1", "Hi")]);
+    thread.begin();
+    thread.peer.refuse(asked, "no_such_thread");
+    await isIdle();
+    expect(shown()).toEqual(["human:Hi:done"]);
+  });
+
+  it("keeps a turn that has begun when the watch of before is refused", async () => {
+    thread.exists = false;
+    thread.answers["thread.watch"] = false;
+    open();
+    await until(() => expect(thread.peer).toBeDefined());
+    const watch = await thread.peer.command("thread.watch");
+    const sent = chat.send("Hi");
+    const command = await thread.peer.command("run.start");
+    thread.answers["thread.watch"] = true;
+    thread.exists = true;
+    thread.peer.answer(command as never, {
+      runId: "r1",
+      threadId: "t1",
+      status: "queued",
+      epoch: "e1",
+      created: true,
+    });
+    expect(await sent).toBe(true);
+    thread.peer.refuse(watch, "no_such_thread");
+    const { messages: question } = command.params.input as { messages: FlatMessage[] };
+    thread.run("r1", "queued", { input: command.params.input as never });
+    await until(() => expect(view().thread?.active).toEqual(["r1"]));
+    answer("r1", [], question, "a1", "Hello");
+    await isIdle();
+    expect(shown()).toEqual(["human:Hi:done", "ai:Hello:done"]);
+    expect(views.slice(1).every(({ messages }) => messages.length > 0)).toBe(true);
   });
 
   it("knows its own run, whether the watch or the answer tells of it first", async () => {
@@ -394,6 +488,28 @@ describe("a conversation", () => {
     expect((await begin("r2")).params.input).toEqual({ messages: question });
   });
 
+  it("shows a failed turn whose checkpoints are gone on top of what there is", async () => {
+    thread.save([human("h1", "Hi")]);
+    thread.status = "failed";
+    open();
+    await until(() => expect(thread.peer).toBeDefined());
+    const list = await thread.peer.command("run.list");
+    thread.answers["thread.get"] = false;
+    const record = {
+      ...{ runId: "r1", threadId: "t1", agent: "chat", status: "failed", from: "gone" },
+      input: { messages: [human("h2", "And?")] },
+      checkpoint: { threadId: "t1", checkpointId: "gone too" },
+    };
+    thread.peer.answer(list, { runs: [record] } as never);
+    for (const checkpointId of ["gone", "gone too"]) {
+      const get = await thread.peer.command("thread.get");
+      expect(get.params.checkpointId).toBe(checkpointId);
+      thread.peer.refuse(get, "no_such_checkpoint");
+    }
+    await until(() => expect(view().status).toMatchObject({ status: "failed" }));
+    expect(shown()).toEqual(["human:Hi:done", "human:And?:failed"]);
+  });
+
   it("says that the thread was deleted, and forgets it", async () => {
     thread.save([human("h1", "Hi")]);
     open();
@@ -416,6 +532,42 @@ describe("a conversation", () => {
     void chat.send("Again");
     expect(shown()).toEqual(["human:Again:sending"]);
     expect(view().messages[0]!.branches).toBeUndefined();
+  });
+
+  it.each([
+    ["idle", "idle"],
+    ["busy", "loading"],
+    ["failed", "loading"],
+    ["interrupted", "interrupted"],
+  ] as const)("begins as it goes on, with what was read of a thread that is %s", async (status, first) => {
+    thread.save([human("h1", "Hi")]);
+    if (status !== "busy") thread.status = status;
+    open();
+    await until(() => expect(view().messages).toHaveLength(1));
+    if (status === "busy") thread.run("r1", "running", { input: asks(human("h2", "And?")) });
+    const initial = (await connection.call("thread.get", { threadId: "t1" })) as NonNullable<
+      ConversationOptions["initial"]
+    >;
+    expect(initial.thread?.status).toBe(status);
+    chat.close();
+    await until(() => expect(thread.peer.received.map(({ method }) => method)).toContain("thread.unwatch"));
+    expect(initialView({ threadId: "t1", initial }).status).toEqual({ status: first });
+    views = [];
+    open({ initial });
+    expect(view().status).toEqual({ status: first });
+    if (status === "failed") {
+      const answer = async () => {
+        const list = await thread.peer.command("run.list");
+        const record = { runId: "r1", threadId: "t1", agent: "chat", status };
+        thread.peer.answer(list, { runs: [record] } as never);
+      };
+      // The first store has asked as well.
+      await answer();
+      await answer();
+    }
+    const last = { idle: "idle", busy: "running", failed: "failed", interrupted: "interrupted" }[status];
+    await until(() => expect(view().status.status).toBe(last));
+    expect(new Set([first, ...views.map(({ status }) => status.status)])).toEqual(new Set([first, last]));
   });
 
   it("is not idle while the thread works, before it is known at what", async () => {
@@ -678,6 +830,64 @@ describe("what is shown of a turn that is over", () => {
     await until(() => expect(shown()).toEqual(["human:one:done", "ai:eins, in the end:done"]));
   });
 
+  it("is not ended by a watch's answer of before its start", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    const first = await thread.peer.command("run.start");
+    thread.answers["thread.watch"] = false;
+    const { peer } = thread;
+    peer.drop();
+    await until(() => expect(thread.peer).not.toBe(peer));
+    const commands = [await thread.peer.take(), await thread.peer.take()];
+    const watch = commands.find(({ method }) => method === "thread.watch")!;
+    const start = commands.find(({ method }) => method === "run.start")!;
+    expect(start.params).toEqual(first.params);
+    views = [];
+    const begun = { runId: "r1", threadId: "t1", status: "queued", epoch: "e1", created: true } as const;
+    thread.peer.answer(start, begun);
+    await until(() => expect(view().status).toEqual({ status: "queued", runId: "r1" }));
+    thread.peer.answer(watch as never, {
+      threadId: "t1",
+      thread: thread.record,
+      runs: [],
+      first: 1,
+      head: 0,
+      epoch: "w1",
+    });
+    const get = await thread.peer.command("run.get");
+    const record = { ...begun, agent: "chat", status: "queued" };
+    thread.peer.answer(get, record as never);
+    const { messages: question } = start.params.input as { messages: FlatMessage[] };
+    thread.run("r1", "queued", { input: start.params.input as never });
+    thread.started("r1", question);
+    await until(() => expect(view().status).toEqual({ status: "running", runId: "r1" }));
+    expect(shown()).toEqual(["human:one:done"]);
+    expect(views.every(({ messages }) => messages.length === 1)).toBe(true);
+    expect(views.map(({ status }) => status.status)).not.toContain("idle");
+  });
+
+  it("goes where its end was told to nobody, after its start was answered on the next socket", async () => {
+    open();
+    await isIdle();
+    void chat.send("one");
+    await thread.peer.command("run.start");
+    const { peer } = thread;
+    peer.drop();
+    await until(() => expect(thread.peer).not.toBe(peer));
+    await until(() => expect(thread.peer.received.map(({ method }) => method)).toContain("thread.watch"));
+    const start = await thread.peer.command("run.start");
+    const { messages: question } = start.params.input as { messages: FlatMessage[] };
+    thread.peer.answer(start, { runId: "r1", threadId: "t1", status: "queued", epoch: "e1", created: false });
+    await until(() => expect(view().status).toEqual({ status: "queued", runId: "r1" }));
+    thread.save([...question, ai("a1", "eins")]);
+    thread.peer.event("thread.reset", { threadId: "t1", epoch: "w1", offset: 0, reason: "trimmed" });
+    const get = await thread.peer.command("run.get");
+    thread.peer.answer(get, { runId: "r1", threadId: "t1", agent: "chat", status: "completed" } as never);
+    await isIdle();
+    expect(shown()).toEqual(["human:one:done", "ai:eins:done"]);
+  });
+
   it("goes where its end was told to nobody", async () => {
     open();
     await isIdle();
@@ -755,6 +965,54 @@ describe("branches", () => {
     expect(view().messages[2]!.branches).toEqual({ index: 1, count: 2 });
     expect(await chat.select(view().messages[2]!, 0)).toBe(true);
     expect(shown().slice(2)).toEqual(["human:two:done", "ai:zwei:done"]);
+  });
+
+  it("edits the text of a question, and leaves its pictures where they are", async () => {
+    const picture = { type: "image_url", image_url: { url: "data:," } };
+    const text = (text: string) => ({ type: "text", text });
+    const contents = [
+      [
+        [picture, text("this?"), picture, text("or that?")],
+        [picture, text("new"), picture],
+      ],
+      [[picture], [text("new"), picture]],
+      [
+        ["plain", picture],
+        [text("new"), picture],
+      ],
+    ] as unknown as [FlatMessage["content"], FlatMessage["content"]][];
+    for (const [i, [before, after]] of contents.entries()) {
+      thread.save([{ type: "human", id: "p1", content: before }]);
+      if (i === 0) open();
+      else thread.tell({ event: "head", thread: thread.record });
+      await until(() => expect(view().messages[0]?.content).toEqual(before));
+      await isIdle();
+      const edited = chat.edit("p1", "new");
+      expect(view().messages[0]!.content).toEqual(after);
+      const command = await thread.peer.command("run.start");
+      expect(command.params.input).toMatchObject({ messages: [{ content: after }] });
+      thread.peer.refuse(command, "thread_busy");
+      expect(await edited).toBe(false);
+    }
+  });
+
+  it("says why, where there is no message to do it with", async () => {
+    thread.save([ai("a0", "Welcome")]);
+    open();
+    await isIdle();
+    const refusals: [() => Promise<boolean>, string][] = [
+      [() => chat.regenerate(), "send"],
+      [() => chat.regenerate("a0"), "send"],
+      [() => chat.regenerate("nobody"), "send"],
+      [() => chat.edit("nobody", "new"), "send"],
+      [() => chat.select("a0", 1), "select"],
+    ];
+    for (const [act, action] of refusals) {
+      thread.tell({ event: "head", thread: thread.record });
+      expect(await act()).toBe(false);
+      expect(view().error).toMatchObject({ action, code: "no_such_message", retryable: false });
+    }
+    expect(view().messages).toHaveLength(1);
   });
 
   it("edits the first question: from nothing", async () => {
@@ -856,6 +1114,25 @@ describe("branches", () => {
     await until(() => expect(view().status).toMatchObject({ status: "running" }));
     void chat.edit("h2", "deux");
     expect((await begin("r2")).params).toMatchObject({ checkpointId: "k1", multitaskStrategy: "interrupt" });
+  });
+
+  it("edits a queued question: on top of what its checkpoint has, from the first moment on", async () => {
+    open();
+    await isIdle();
+    void chat.send("three");
+    thread.started("r1", (await begin("r1")).question);
+    thread.parts("r1", parts.token("dr", "a3"));
+    await until(() => expect(shown().at(-1)).toBe("ai:dr:streaming"));
+    void chat.send("four");
+    const { question } = await begin("r2");
+    await until(() => expect(view().queue).toHaveLength(1));
+    void chat.edit(question[0]!.id!, "five");
+    const screen = ["human:one:done", "ai:eins:done", "human:two:done", "ai:zwei:done", "human:five:sending"];
+    expect(shown()).toEqual(screen);
+    const { params } = await begin("r3");
+    expect(params).toMatchObject({ checkpointId: "k2", multitaskStrategy: "interrupt" });
+    expect(params.input).toMatchObject({ messages: [{ content: "five" }] });
+    expect(shown()).toEqual(screen);
   });
 
   it("shows what somebody else branched off, when it begins", async () => {

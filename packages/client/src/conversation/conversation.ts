@@ -21,7 +21,7 @@ import { randomId } from "../platform.ts";
 import type { Run } from "../run.ts";
 import type { Watched, Watching } from "../watch.ts";
 import { Again } from "./again.ts";
-import { makeInput } from "./input.ts";
+import { makeInput, withText } from "./input.ts";
 import { isEqual, type Message } from "./message.ts";
 import type { StorePort } from "./port.ts";
 import { Screen } from "./screen.ts";
@@ -81,11 +81,18 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
       this.#head.due();
     },
     readBase: (turn, checkpointId) => this.#readBase(turn, checkpointId),
+    askOf: (runId) => void this.#askOf(runId),
   });
   readonly #offState: () => void;
+  /** The thread's; of a new one it becomes that when its first message is taken. */
+  readonly #id: string;
   #threadId: string | undefined;
   #phase: Phase = "new";
   #watch: Watching | undefined;
+  /** The watch of all threads, while there is none by the id: it tells when that begins. */
+  #waiting: Watching | undefined;
+  /** The thread began after its watch had been asked for: a refusal is out of date. */
+  #mayBeThere = false;
   #record: ThreadRecord | undefined;
   /** The thread's head. */
   #state: ThreadHead | undefined;
@@ -105,6 +112,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#options = options;
     this.#pageSize = options.pageSize ?? 50;
     this.#threadId = options.threadId;
+    this.#id = options.threadId ?? randomId();
     this.#state = options.initial;
     this.#record = options.initial?.thread;
     this.#offState = connection.onState((state) => {
@@ -116,7 +124,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.draw();
   }
 
-  /** Of a new thread: once its first message was sent. */
+  /** Of a new thread: once its first message was taken. */
   get threadId(): string | undefined {
     return this.#threadId;
   }
@@ -137,6 +145,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#offState();
     this.#head.stop();
     this.#watch?.stop();
+    this.#waiting?.stop();
     this.#turns.clear();
   }
 
@@ -155,8 +164,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   async edit(message: Message | string, text: string, options: RunParams = {}): Promise<boolean> {
     const id = idOf(message);
     const asked = this.#screen.message(id);
-    if (asked === undefined) return false;
-    const { question } = makeInput({ ...asked, id: randomId(), content: text });
+    if (asked === undefined) return this.#refuse("send", id);
+    const { question } = makeInput({ ...asked, id: randomId(), content: withText(asked.content, text) });
     return await this.#branch(id, question, options);
   }
 
@@ -166,19 +175,20 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     const at = message === undefined ? ids.length - 1 : ids.indexOf(idOf(message));
     const id = ids.slice(0, at + 1).findLast((each) => this.#screen.message(each)?.type === "human");
     const asked = id === undefined ? undefined : this.#screen.message(id);
-    if (id === undefined || asked === undefined) return false;
+    if (id === undefined || asked === undefined) return this.#refuse("send", id);
     return await this.#branch(id, [asked], options);
   }
 
   /** Begins anew from right before the message with this id. */
   async #branch(id: string, question: FlatMessage[], options: RunParams): Promise<boolean> {
     const turn = new Turn({ question, isOwn: true });
-    const base = this.#screen.before(id);
+    const state = messagesOf(this.#shown);
+    const base = this.#screen.before(id, state);
     const { active } = this.#turns;
     const other = active.findLast((each) => each.base !== undefined);
     const leaf = other === undefined || this.#selected !== undefined ? this.#shown?.checkpointId : other.from;
     turn.base = base;
-    const kept = new Set(messagesOf(this.#shown).map(({ id }) => id));
+    const kept = new Set(state.map(({ id }) => id));
     return await this.#start(turn, async () => {
       await this.#loadTree();
       turn.from = this.#tree.before(leaf ?? null, base.length);
@@ -233,7 +243,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   async select(message: Message | string, index: number): Promise<boolean> {
     const id = idOf(message);
     const other = this.#screen.alternatives.get(id)?.[index];
-    if (other === undefined) return false;
+    if (other === undefined) return this.#refuse("select", id);
     if (this.#turns.last !== undefined && this.#live.includes(other)) {
       this.#selected = undefined;
       this.draw();
@@ -254,7 +264,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   }
 
   get #thread() {
-    return this.#connection.thread(this.#threadId!);
+    return this.#connection.thread(this.#id);
   }
 
   get #shown(): ThreadHead | undefined {
@@ -270,19 +280,16 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#turns.remove(failed);
     this.#turns.add(turn);
     if (this.#phase === "deleted") this.#phase = "new";
-    if (this.#threadId === undefined) {
-      this.#threadId = randomId();
-      alsoKnownAs(this.#connection, this, threadKey(this.#threadId));
-    }
     this.draw();
     const done = await this.#try("send", () => this.#begin(turn, make));
     if (this.isClosed) turn.close();
     if (done) failed?.close();
     else if (!this.isClosed) {
+      const again = turn.copy();
       this.#turns.drop(turn);
       if (failed !== undefined && this.#turns.last === undefined) this.#turns.add(failed);
       this.#selected ??= selected;
-      this.#again = () => this.#start(turn.copy(), make);
+      this.#again = () => this.#start(again, make);
       this.draw();
     }
     return done;
@@ -293,7 +300,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
       ...this.#options.run,
       ...(await make()),
       agent: this.#options.agent,
-      threadId: this.#threadId!,
+      threadId: this.#id,
       idempotencyKey: turn.key,
     };
     turn.input = params.input;
@@ -304,11 +311,15 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
       if (isEnding(status)) this.#turns.end(turn);
     } else {
       const run = await this.#connection.start(params);
+      if (this.#threadId === undefined) {
+        this.#threadId = this.#id;
+        alsoKnownAs(this.#connection, this, threadKey(this.#id));
+      }
       this.#turns.begun(turn, run.runId);
       turn.ownsRun = turn.run === undefined;
       this.#turns.follow(turn, run);
-      if (this.#watch === undefined && !this.isClosed) this.#open();
     }
+    if (this.#watch?.isLive !== true) this.#mayBegin("loading");
     if (turn.stop !== undefined) void this.#cancel(turn.runId!, turn.stop, turn);
   }
 
@@ -338,21 +349,61 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     return refused === undefined;
   }
 
+  /** There is no message for it. */
+  #refuse(action: Action, id?: string): false {
+    const message =
+      id === undefined ? "there is no question before it" : `no such message, or alternative: ${id}`;
+    this.#error = errorOf(action, { code: "no_such_message", message });
+    this.draw();
+    return false;
+  }
+
   // ——— what is told ———
 
-  #open(): void {
-    this.#phase = "loading";
-    this.#watch = this.#connection.watch(this.#threadId, {
+  #open(phase: Phase = "loading"): void {
+    this.#phase = phase;
+    this.#mayBeThere = false;
+    this.#watch = this.#connection.watch(this.#id, {
       watched: (result, runs) => this.#onWatched(result, runs),
       event: (event, run) => this.#onEvent(event, run),
       reset: () => this.#head.due(),
       deleted: () => this.#onGone("deleted"),
       failed: (error) => this.#onRefused(error),
     });
-    this.#head.due();
+    if (phase === "loading") this.#head.due();
+  }
+
+  /** There may be a thread by the id now. */
+  #mayBegin(phase = this.#phase): void {
+    if (this.isClosed) return;
+    if (this.#watch === undefined) this.#open(phase);
+    else this.#mayBeThere = true;
+  }
+
+  /** As long as there is no thread by the id. */
+  #wait(): void {
+    if (this.#waiting !== undefined) return;
+    // It may have begun before this is heard, too.
+    const look = () => this.#mayBegin();
+    this.#waiting = this.#connection.watch(undefined, {
+      watched: look,
+      event: (event) => {
+        if (event.event !== "deleted" && event.thread.threadId === this.#id) look();
+      },
+      reset: look,
+      deleted: () => {},
+      failed: () => {
+        this.#waiting = undefined;
+      },
+    });
+    if (this.#waiting.isLive) look();
   }
 
   #onWatched({ thread, runs: infos = [] }: Watched, runs: readonly Run[]): void {
+    this.#waiting?.stop();
+    this.#waiting = undefined;
+    this.#mayBeThere = false;
+    if (this.#phase === "new" || this.#phase === "deleted") this.#phase = "loading";
     if (thread !== undefined) this.#record = thread;
     for (const [i, info] of infos.entries()) this.#turns.tell(info, runs[i]);
     this.#turns.onlyActive(infos.map(({ runId }) => runId));
@@ -375,10 +426,13 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
 
   #onRefused(error: Error & { code?: unknown }): void {
     this.#watch = undefined;
-    // An id that the application gave to a thread that is to begin.
-    // One that was there was deleted while nobody was told.
-    if (error.code === "no_such_thread") this.#onGone(this.#phase === "loading" ? "new" : "deleted");
-    else this.#fail(error);
+    if (error.code !== "no_such_thread") this.#fail(error);
+    else if (this.#mayBeThere) this.#open(this.#phase);
+    else {
+      // One that was there was deleted while nobody was told; else it is an id for a thread that is to begin.
+      const wasThere = this.#state !== undefined || this.#phase === "deleted";
+      this.#onGone(wasThere ? "deleted" : "new");
+    }
   }
 
   #onGone(phase: "deleted" | "new"): void {
@@ -388,8 +442,10 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#record = undefined;
     this.#selected = undefined;
     this.#tree.clear();
-    this.#turns.clear(({ runId }) => phase === "new" && runId === undefined);
+    // What is on its way begins the thread anew.
+    this.#turns.clear(({ runId }) => runId === undefined);
     this.draw();
+    this.#wait();
   }
 
   #fail(error: { code?: unknown; message: string }): void {
@@ -402,10 +458,11 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
 
   /** Reads the head. Turns that were over when it was asked for are in it. */
   async #readHead(): Promise<void> {
+    const watch = this.#watch;
     const { over } = this.#turns;
     const state = await this.#thread.get();
-    if (this.isClosed || this.#phase === "deleted") return;
-    this.#phase = "open";
+    // Of a thread that is no more, if there is another by its id now.
+    if (this.isClosed || this.#watch !== watch) return;
     this.#state = state;
     const { thread } = state;
     // An event may have told something newer meanwhile.
@@ -420,6 +477,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
       }
     }
     if (state.thread?.status === "failed" && this.#turns.last === undefined) await this.#readFailed();
+    if (this.isClosed || this.#watch !== watch) return;
+    this.#phase = "open";
     this.draw();
     if (state.checkpointId === null) return;
     // It says how the messages branch: nobody has to wait for that, and who branches asks again.
@@ -437,6 +496,15 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     this.#fail(error);
   }
 
+  /** Whether it has ended. One that has not is told of by the watch. */
+  async #askOf(runId: string): Promise<void> {
+    // Where it cannot be had, the watch is the one to tell.
+    const record = await this.#connection.call("run.get", { runId }).catch(() => undefined);
+    if (record === undefined || !isEnding(record.status) || this.isClosed) return;
+    this.#turns.tell(record, undefined);
+    this.changed();
+  }
+
   /** The thread's last run failed before anybody here looked. */
   async #readFailed(): Promise<void> {
     const [record] = await this.#thread.runs({ limit: 1 });
@@ -445,12 +513,21 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     turn.tell(record);
     const { checkpoint } = record;
     if (turn.from === null) turn.base = [];
-    else if (turn.from !== undefined)
-      turn.base = messagesOf(await this.#thread.get({ checkpointId: turn.from }));
-    if (checkpoint !== undefined) {
-      turn.kept = messagesOf(await this.#thread.get({ checkpointId: checkpoint.checkpointId }));
-    }
+    else if (turn.from !== undefined) turn.base = await this.#messagesAt(turn.from);
+    // Better on top of the head than not at all.
+    if (turn.base === undefined) turn.from = undefined;
+    if (checkpoint !== undefined) turn.kept = await this.#messagesAt(checkpoint.checkpointId);
     if (this.#turns.last === undefined) this.#turns.add(turn);
+  }
+
+  /** Undefined where there is no such checkpoint any more. */
+  async #messagesAt(checkpointId: string): Promise<readonly FlatMessage[] | undefined> {
+    try {
+      return messagesOf(await this.#thread.get({ checkpointId }));
+    } catch (error) {
+      if ((error as { code?: unknown }).code === "no_such_checkpoint") return;
+      throw error;
+    }
   }
 
   /** What a turn goes on from; until that is read, it is not shown. */
@@ -469,7 +546,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
   }
 
   #loadTree(): Promise<void> {
-    const params = { threadId: this.#threadId!, values: false, limit: historyPage };
+    const params = { threadId: this.#id, values: false, limit: historyPage };
     return this.#tree.load((before) =>
       this.#connection.call("thread.history", before === undefined ? params : { ...params, before }),
     );

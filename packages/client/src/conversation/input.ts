@@ -18,6 +18,18 @@ export function makeInput(value: unknown): Sent {
   return { input: { ...value, ...input }, question };
 }
 
+/** The content with another text: what else is in it, images and files, stays where it is. */
+export function withText(content: FlatMessage["content"], text: string): FlatMessage["content"] {
+  if (typeof content === "string") return text;
+  const isText = (block: unknown) =>
+    typeof block === "string" || (isRecord(block) && typeof block.text === "string");
+  const at = content.findIndex(isText);
+  const old = content[at];
+  const block = { type: "text", ...(isRecord(old) ? old : {}), text };
+  const others = content.filter((each, i) => i === at || !isText(each));
+  return at === -1 ? [block, ...others] : others.map((each) => (each === old ? block : each));
+}
+
 function asMessages(list: unknown[]): Sent & { input: { messages: unknown[] } } {
   const messages = list.map((each) => {
     if (typeof each === "string") return { type: "human", id: randomId(), content: each };

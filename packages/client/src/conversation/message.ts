@@ -90,6 +90,12 @@ const nothing: readonly never[] = [];
 export class Messages {
   readonly #made = new Map<string, Made>();
 
+  /** Forgets all but these. */
+  keep(ids: { has(id: string): boolean; readonly size: number }): void {
+    if (this.#made.size <= ids.size) return;
+    for (const id of this.#made.keys()) if (!ids.has(id)) this.#made.delete(id);
+  }
+
   /** The view of a message: the one of before, where nothing has changed. `results`: tools' answers, by the call's id. */
   view(id: string, source: Source, results: ReadonlyMap<string, FlatMessage>): Message {
     const made = this.#made.get(id);

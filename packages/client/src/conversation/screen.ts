@@ -45,10 +45,12 @@ export class Screen {
     return this.#alternatives;
   }
 
-  /** The messages in front of this one, as a state has them. */
-  before(id: string): FlatMessage[] {
-    const all = [...this.#lines];
-    return all.slice(0, this.#ids.indexOf(id)).map(([, { message }]) => message);
+  /** The messages in front of this one that are in a state: those of `state`, and of turns that are over. */
+  before(id: string, state: readonly FlatMessage[]): FlatMessage[] {
+    const known = new Set(state.map(({ id }) => id));
+    const all = [...this.#lines.values()].slice(0, this.#ids.indexOf(id));
+    const isKept = ({ message, turn }: Line) => (turn?.phase ?? "over") === "over" || known.has(message.id);
+    return all.filter(isKept).map(({ message }) => message);
   }
 
   message(id: string): FlatMessage | undefined {
@@ -66,6 +68,11 @@ export class Screen {
     this.#ids = ids;
     this.#treeVersion = this.#tree.version;
     this.#alternatives = this.#tree.alternatives(ids, live);
+    // What is on no line of the thread is not shown again.
+    for (const id of this.#origins.keys()) {
+      if (!this.#lines.has(id) && !this.#tree.has(id) && live?.includes(id) !== true)
+        this.#origins.delete(id);
+    }
   }
 
   /** The messages from the `first` on. The same list, where nothing of it has changed. */
@@ -77,6 +84,7 @@ export class Screen {
     const views = this.#ids
       .slice(first)
       .map((id) => this.#messages.view(id, this.#source(id, results, isActive), results));
+    this.#messages.keep(this.#lines);
     return views.length === before.length && views.every((view, i) => view === before[i]) ? before : views;
   }
 

@@ -37,10 +37,20 @@ export function statusOf({ phase, turns, head, record, error, isLive }: Standing
   }
   if (last !== undefined) return { status: last.ending === "interrupted" ? "interrupted" : "idle" };
   if (head === undefined) return { status: phase === "loading" ? "loading" : "new" };
-  // It works, and the watch is about to tell at what.
-  if (!isLive && record?.status === "busy") return { status: "loading" };
-  const waits = head.interrupts.length > 0 || record?.status === "interrupted";
-  return { status: waits ? "interrupted" : "idle" };
+  return { status: standingOf(head, record, isLive, phase === "open") };
+}
+
+/** Where a thread stands without a turn. `isLive`: the watch has told; `isRead`: its last run was looked at. */
+function standingOf(
+  { interrupts }: ThreadHead,
+  record: ThreadRecord | undefined,
+  isLive: boolean,
+  isRead: boolean,
+): "loading" | "interrupted" | "idle" {
+  const { status } = record ?? {};
+  // At what it works, and how it failed, is about to be told.
+  if ((!isLive && status === "busy") || (!isRead && status === "failed")) return "loading";
+  return interrupts.length > 0 || status === "interrupted" ? "interrupted" : "idle";
 }
 
 export function messagesOf(state: ThreadHead | undefined): readonly FlatMessage[] {
@@ -64,12 +74,11 @@ export function initialView(
   const first = Math.max(0, screen.ids.length - pageSize);
   const { messages: _, ...state } = initial?.values ?? noState;
   const interrupts = initial?.interrupts ?? nothing;
-  const works = initial?.thread?.status === "busy";
-  const known = works ? "loading" : interrupts.length > 0 ? "interrupted" : "idle";
+  const known = initial && standingOf(initial, initial.thread, false, false);
   return {
     threadId,
     thread: initial?.thread,
-    status: { status: threadId === undefined ? "new" : initial === undefined ? "loading" : known },
+    status: { status: threadId === undefined ? "new" : (known ?? "loading") },
     connection: connection?.state ?? { status: "connecting", attempt: 1 },
     messages: screen.views(first, nothing, false),
     hasEarlier: first > 0,

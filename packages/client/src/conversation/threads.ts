@@ -1,6 +1,7 @@
 /** The threads of an owner as a list to draw: live, the one that something last happened to first. */
 import type { Params, ThreadEvent, ThreadRecord } from "@throughline/protocol";
 import type { Watching } from "../watch.ts";
+import { Again } from "./again.ts";
 import { isEqual } from "./message.ts";
 import type { StorePort } from "./port.ts";
 import { letGo, Store, type StoreOptions } from "./store.ts";
@@ -34,8 +35,14 @@ export class Threads extends Store<ThreadsView> {
   /** A page that was asked for earlier may still tell of them. */
   readonly #deleted = new Set<string>();
   readonly #watch: Watching;
+  readonly #first = new Again(
+    () => this.#page(undefined),
+    (error) => this.#refused(error),
+  );
   #status: ThreadsView["status"] = "loading";
   #next: string | undefined;
+  /** How often the list was read anew: pages of one before lead nowhere. */
+  #readings = 0;
   #error: ConversationError | undefined;
 
   constructor(connection: StorePort, options: ThreadsOptions = {}) {
@@ -45,15 +52,17 @@ export class Threads extends Store<ThreadsView> {
     this.#watch = connection.watch(undefined, {
       watched: () => {},
       event: (event) => this.#onEvent(event),
-      reset: () => this.#reload(),
+      reset: () => this.#first.due(),
       deleted: () => {},
       failed: (error) => {
-        this.#status = "unavailable";
-        this.#error = errorOf("open", error);
-        this.draw();
+        // Nothing of it is live: a page that was asked for does not make it ready.
+        this.#readings += 1;
+        this.#first.stop();
+        this.#status = "loading";
+        this.#refused(error);
       },
     });
-    this.#reload();
+    this.#first.due();
   }
 
   /** Once for each time that it was asked for. */
@@ -61,6 +70,7 @@ export class Threads extends Store<ThreadsView> {
     letGo(this.#connection, this, () => {
       this.isClosed = true;
       this.#watch.stop();
+      this.#first.stop();
     });
   }
 
@@ -102,25 +112,28 @@ export class Threads extends Store<ThreadsView> {
   }
 
   async loadMore(): Promise<void> {
-    if (this.#next !== undefined) await this.#page(this.#next);
+    const before = this.#next;
+    if (before !== undefined) await this.#try(() => this.#page(before));
   }
 
-  #reload(): void {
-    this.#threads.clear();
-    void this.#page(undefined);
-  }
-
+  /** `before`: where the page before it ended; without it the list is read anew. */
   async #page(before: string | undefined): Promise<void> {
-    await this.#try(async () => {
-      const { agent, status, metadata, pageSize = 50 } = this.#options;
-      const filter = { agent, status, metadata, before, limit: pageSize };
-      const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== undefined));
-      const { threads, next } = await this.#connection.call("thread.list", given);
-      // An event may have told something newer meanwhile.
-      for (const thread of threads) this.#put(thread);
-      this.#next = next;
-      this.#status = "ready";
-    });
+    const { agent, status, metadata, pageSize = 50 } = this.#options;
+    const filter = { agent, status, metadata, before, limit: pageSize };
+    const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== undefined));
+    const known = [...this.#threads];
+    const readings = this.#readings;
+    const { threads, next } = await this.#connection.call("thread.list", given);
+    if (readings !== this.#readings) return;
+    if (before === undefined) {
+      this.#readings += 1;
+      // What an event has told meanwhile stays, and may be newer than the page.
+      for (const [id, thread] of known) if (this.#threads.get(id) === thread) this.#threads.delete(id);
+    }
+    for (const thread of threads) this.#put(thread);
+    this.#next = next;
+    this.#status = "ready";
+    this.draw();
   }
 
   #onEvent(event: ThreadEvent): void {
@@ -153,12 +166,17 @@ export class Threads extends Store<ThreadsView> {
     try {
       done = await act();
     } catch (error) {
-      const isOpening = this.#status === "loading";
-      this.#error = errorOf(isOpening ? "open" : "threads", error as Error);
-      if (isOpening) this.#status = "unavailable";
+      this.#error = errorOf("threads", error as Error);
     }
     this.draw();
     return done;
+  }
+
+  #refused(error: Error): void {
+    const isOpening = this.#status === "loading";
+    this.#error = errorOf(isOpening ? "open" : "threads", error);
+    if (isOpening) this.#status = "unavailable";
+    this.draw();
   }
 
   protected look(): ThreadsView {

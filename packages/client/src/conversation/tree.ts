@@ -38,6 +38,8 @@ function emptyRoot(): Node {
 
 export class Tree {
   readonly #places = new Map<string, Place>();
+  /** Of all messages. */
+  readonly #ids = new Set<string>();
   #root = emptyRoot();
   #loading: Promise<void> | undefined;
   /** Another number whenever there is something new. */
@@ -67,20 +69,27 @@ export class Tree {
     } while (before !== undefined);
     if (root !== this.#root) return;
     // Nothing of what was known is there any more: the thread was deleted, and begun anew.
-    if (!isKnown) {
-      this.#places.clear();
-      this.#root = emptyRoot();
-    }
+    if (!isKnown) this.#forget();
     for (const state of fresh.reverse()) this.#add(state);
     if (fresh.length > 0) this.version += 1;
   }
 
   /** The thread is no more. */
   clear(): void {
-    this.#places.clear();
-    this.#root = emptyRoot();
+    this.#forget();
     this.#loading = undefined;
     this.version += 1;
+  }
+
+  #forget(): void {
+    this.#places.clear();
+    this.#ids.clear();
+    this.#root = emptyRoot();
+  }
+
+  /** Whether any checkpoint has a message. */
+  has(id: string): boolean {
+    return this.#ids.has(id);
   }
 
   /** How many messages a checkpoint has. */
@@ -96,6 +105,7 @@ export class Tree {
     const isInput = metadata.source === "input" || metadata.source === "fork";
     const place: Place = { checkpointId, parentId, order: this.#places.size, node, isInput };
     for (const id of added) {
+      this.#ids.add(id);
       let child = node.children.get(id);
       if (child === undefined) {
         const { depth } = node;

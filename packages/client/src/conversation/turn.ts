@@ -164,7 +164,9 @@ export class Turn {
   close(): void {
     this.#stop();
     if (this.ownsRun) this.run?.detach();
-    this.run = undefined;
+    // Its messages on the screen still ask it for its run and its custom data.
+    this.run = this.base = this.kept = this.input = this.info = undefined;
+    this.question = this.#custom = [];
   }
 
   #stop(): void {

@@ -14,7 +14,12 @@ export interface TurnHooks {
   over(): void;
   /** A turn goes on from a checkpoint whose messages are not known. */
   readBase(turn: Turn, checkpointId: string): void;
+  /** Nobody has told of this run but the answer to its start. */
+  askOf(runId: string): void;
 }
+
+/** Of how many runs it is remembered that they ended: late news comes of the newest ones alone. */
+const knownEndings = 200;
 
 export class Turns {
   readonly #hooks: TurnHooks;
@@ -88,7 +93,7 @@ export class Turns {
   tell(info: ThreadRun, run: Run | undefined): void {
     // What its log told may be ahead of what the watch tells.
     const isOver = isEnding(info.status) || this.#ended.has(info.runId);
-    if (isOver) this.#ended.add(info.runId);
+    if (isOver) this.#endedOf(info.runId);
     let turn = this.#all.find(({ runId }) => runId === info.runId);
     turn ??= this.#all.find((each) => each.isAsked(info));
     if (turn === undefined && isOver) this.#hooks.over();
@@ -109,10 +114,16 @@ export class Turns {
     if (isOver) this.end(turn);
   }
 
-  /** The watch says that only these are active: others ended while nobody was there to hear it. */
+  /**
+   * The watch says that only these are active: others ended while nobody was there to hear it. One that it never told of
+   * may have begun after this was known.
+   */
   onlyActive(runIds: readonly string[]): void {
     for (const turn of this.#all) {
-      if (turn.runId !== undefined && !turn.ownsRun && !runIds.includes(turn.runId)) turn.end();
+      const { runId, phase } = turn;
+      if (runId === undefined || turn.ownsRun || runIds.includes(runId)) continue;
+      if (turn.info !== undefined) turn.end();
+      else if (phase !== "over") this.#hooks.askOf(runId);
     }
   }
 
@@ -125,8 +136,14 @@ export class Turns {
   }
 
   end(turn: Turn): void {
-    if (turn.runId !== undefined) this.#ended.add(turn.runId);
+    if (turn.runId !== undefined) this.#endedOf(turn.runId);
     turn.end();
     this.#hooks.over();
+  }
+
+  #endedOf(runId: string): void {
+    this.#ended.add(runId);
+    const [oldest] = this.#ended;
+    if (this.#ended.size > knownEndings) this.#ended.delete(oldest!);
   }
 }

@@ -100,6 +100,11 @@ export class Peer {
     return command as Command<M>;
   }
 
+  /** The next command, whichever it is. */
+  take(): Promise<Command> {
+    return this.#commands.take();
+  }
+
   send(frame: unknown): void {
     this.#socket.send(typeof frame === "string" ? frame : JSON.stringify(frame));
   }

@@ -14,6 +14,7 @@ export class ScriptedThread {
   epoch = "w1";
   exists = true;
   #events: ThreadEvent[] = [];
+  readonly #ownersEvents: ThreadEvent[] = [];
   readonly #states: State[] = [];
   readonly #runs = new Map<string, ThreadRun>();
   readonly #offsets = new Map<string, number>();
@@ -109,7 +110,22 @@ export class ScriptedThread {
     this.parts(runId, lifecycle({ event: "started", attempt: 1, messages }));
   }
 
+  /** It is there from now on; the watch of all threads is told. */
+  begin(): void {
+    this.exists = true;
+    this.tellOwner({ event: "created", thread: this.record });
+  }
+
+  tellOwner(event: ThreadEvent): void {
+    this.#ownersEvents.push(event);
+    this.peer.event("thread.events", { offset: this.#ownersEvents.length, events: [event] });
+  }
+
   delete(): void {
+    this.exists = false;
+    this.#states.length = 0;
+    this.#runs.clear();
+    this.#head = null;
     this.tell({ event: "deleted", threadId: this.threadId });
     this.peer.event("thread.unwatched", { threadId: this.threadId, reason: "deleted" });
   }
@@ -118,6 +134,11 @@ export class ScriptedThread {
     if (this.answers[command.method] !== true) {
       if (command.method === "thread.unwatch") this.peer.answer(command as Command<"thread.unwatch">, {});
       return command.method === "thread.unwatch";
+    }
+    if (command.method === "thread.watch" && command.params.threadId === undefined) {
+      const { length: head } = this.#ownersEvents;
+      this.peer.answer(command as Command<"thread.watch">, { first: 1, head, epoch: this.epoch });
+      return true;
     }
     if (!this.exists) {
       this.peer.refuse(command, "no_such_thread");
