@@ -228,6 +228,14 @@ describe("our client conforms to PROTOCOL.md", () => {
     peer.event("thread.events", { threadId: "t1", offset: 6, events: [null, metadata] });
     peer.event("thread.events", { offset: 5, events: [], skipped: 3 });
     peer.event("thread.reset", { threadId: "t2", epoch: "w2", offset: 9, reason: "the log was replaced" });
+    // It asks anew: the answer names the runs that came in the gap.
+    await vi.waitFor(() => {
+      clock.advance(1);
+      expect(peer.received.filter(({ method }) => method === "thread.watch")).toHaveLength(4);
+    });
+    const anew = await peer.command("thread.watch");
+    expect(anew.params).toMatchObject({ threadId: "t2", after: 9, epoch: "w2" });
+    answer(anew, peer, "w2", 9);
     peer.event("thread.events", { threadId: "t2", offset: 10, events: [metadata] });
     await vi.waitFor(() => expect(told).toEqual(["t1:metadata", "t1:metadata", "t2:reset", "t2:metadata"]));
     peer.drop();

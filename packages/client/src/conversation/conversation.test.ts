@@ -880,8 +880,9 @@ describe("what is shown of a turn that is over", () => {
     const get = await thread.peer.command("run.get");
     const record = { ...begun, agent: "chat", status: "queued" };
     thread.peer.answer(get, record as never);
-    const { messages: question } = start.params.input as { messages: FlatMessage[] };
-    thread.run("r1", "queued", { input: start.params.input as never });
+    const { input } = start.params as { input: { messages: FlatMessage[] } };
+    const { messages: question } = input;
+    thread.run("r1", "queued", { input: input as never });
     thread.started("r1", question);
     await until(() => expect(view().status).toEqual({ status: "running", runId: "r1" }));
     expect(shown()).toEqual(["human:one:done"]);

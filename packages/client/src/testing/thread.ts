@@ -135,7 +135,7 @@ export class ScriptedThread {
       if (command.method === "thread.unwatch") this.peer.answer(command as Command<"thread.unwatch">, {});
       return command.method === "thread.unwatch";
     }
-    if (command.method === "thread.watch" && command.params.threadId === undefined) {
+    if (command.method === "thread.watch" && !("threadId" in command.params)) {
       const { length: head } = this.#ownersEvents;
       this.peer.answer(command as Command<"thread.watch">, { first: 1, head, epoch: this.epoch });
       return true;
