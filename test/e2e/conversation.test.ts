@@ -371,3 +371,22 @@ function mulberry(seed: number): () => number {
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
   };
 }
+
+test("a tab on an id sees the thread begin under it, go, and begin anew", async () => {
+  const [one, two] = [connected(), connected(line.gateways[1]!.url)];
+  const threadId = `later-${Date.now()}`;
+  const [first, second] = [talk(one, "chat", threadId), talk(two, "chat", threadId)];
+  const status = (store: Conversation) => store.getSnapshot().status.status;
+  const both = (expected: string) =>
+    until(() => [first, second].every((store) => status(store) === expected), patienceMs, expected);
+  await both("new");
+  for (const question of ["hello", "once more"]) {
+    expect(await first.send(question)).toBe(true);
+    await until(() => shown(second).length === 2, patienceMs, "what the other one asked");
+    await both("idle");
+    await agree(threadId, one, first, second);
+    await one.call("thread.delete", { threadId });
+    await both("deleted");
+    expect([...shown(first), ...shown(second)]).toEqual([]);
+  }
+});

@@ -2,7 +2,7 @@ import { type FlatMessage, lifecycle, type Part, type ThreadRun } from "@through
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
 import { type Connection, connect } from "../connection.ts";
-import { parts, ScriptedGateway, ScriptedThread } from "../testing/index.ts";
+import { type Command, parts, ScriptedGateway, ScriptedThread } from "../testing/index.ts";
 import {
   type Conversation,
   type ConversationOptions,
@@ -863,7 +863,7 @@ describe("what is shown of a turn that is over", () => {
     await until(() => expect(thread.peer).not.toBe(peer));
     const commands = [await thread.peer.take(), await thread.peer.take()];
     const watch = commands.find(({ method }) => method === "thread.watch")!;
-    const start = commands.find(({ method }) => method === "run.start")!;
+    const start = commands.find(({ method }) => method === "run.start") as Command<"run.start">;
     expect(start.params).toEqual(first.params);
     views = [];
     const begun = { runId: "r1", threadId: "t1", status: "queued", epoch: "e1", created: true } as const;

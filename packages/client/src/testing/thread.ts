@@ -135,9 +135,10 @@ export class ScriptedThread {
       if (command.method === "thread.unwatch") this.peer.answer(command as Command<"thread.unwatch">, {});
       return command.method === "thread.unwatch";
     }
-    if (command.method === "thread.watch" && !("threadId" in command.params)) {
+    const watch = command as Command<"thread.watch">;
+    if (command.method === "thread.watch" && watch.params.threadId === undefined) {
       const { length: head } = this.#ownersEvents;
-      this.peer.answer(command as Command<"thread.watch">, { first: 1, head, epoch: this.epoch });
+      this.peer.answer(watch, { first: 1, head, epoch: this.epoch });
       return true;
     }
     if (!this.exists) {
