@@ -140,9 +140,8 @@ export class Screen {
       this.#lines.set(id, { message, status, calls: none, turn });
     }
     let isFirstAnswer = true;
-    // The first of its questions that no state has.
-    const first = turn.messages.findIndex(({ message }) => this.#lines.get(message.id ?? "")?.turn === turn);
-    const question = turn.messages[first]?.message.id;
+    const asked = new Set(turn.asked.map(({ id }) => id));
+    const first = turn.messages.findIndex(({ message }) => asked.has(message.id));
     let isEarlier = false;
     for (const [i, folded] of turn.messages.entries()) {
       const { message, node, ns, calls, aside } = folded;
@@ -165,7 +164,7 @@ export class Screen {
       isEarlier = i < first && (there === undefined ? isEarlier : there.turn !== turn);
       if (there === undefined && isEarlier) {
         const lines = [...this.#lines];
-        const at = lines.findIndex(([each]) => each === question);
+        const at = lines.findIndex(([each]) => asked.has(each));
         lines.splice(at, 0, [id, line]);
         this.#lines = new Map(lines);
       } else this.#lines.set(id, line);
