@@ -780,28 +780,6 @@ describe("a conversation", () => {
     );
   });
 
-  it("puts what a run tells of before its question before it, where the state is not so far yet", async () => {
-    const old = [human("h1", "Hi"), ai("a1", "Hello")];
-    thread.save(old);
-    open();
-    await isIdle();
-    thread.answers["thread.get"] = false;
-    thread.run("r3", "queued", { input: asks(human("h3", "On")) });
-    thread.started("r3", [human("h3", "On")]);
-    // What is streamed before the update stays behind the question.
-    thread.parts("r3", parts.token("go", "a3"));
-    await until(() => expect(shown().at(-1)).toBe("ai:go:streaming"));
-    const given = [...old, human("h2", "And?"), ai("a2", "Well"), human("h3", "On"), ai("a3", "going")];
-    thread.parts("r3", { type: "updates", ns: [], data: { inside: { messages: given } } as never });
-    await until(() => expect(view().messages.at(-1)!.text).toBe("going"));
-    expect(view().messages.map(({ text }) => text)).toEqual(["Hi", "Hello", "And?", "Well", "On", "going"]);
-    // A message of before that is changed, and a new one, are another matter.
-    const more = [ai("a1", "Hello!"), ai("a4", "on")];
-    thread.parts("r3", { type: "updates", ns: [], data: { inside: { messages: more } } as never });
-    await until(() => expect(view().messages.at(-1)!.text).toBe("on"));
-    expect(view().messages[1]!.text).toBe("Hello!");
-  });
-
   it("goes on after a lost connection, behind what it was told", async () => {
     open();
     await isIdle();

@@ -80,7 +80,7 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
       this.draw();
       this.#head.due();
     },
-    readBase: (turn, checkpointId) => void this.#readBase(turn, checkpointId),
+    readBase: (turn, checkpointId) => this.#readBase(turn, checkpointId),
     askOf: (runId) => void this.#askOf(runId),
   });
   readonly #offState: () => void;
@@ -351,7 +351,8 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
 
   /** There is no message for it. */
   #refuse(action: Action, id?: string): false {
-    const message = `no such message: ${id ?? "a question"}`;
+    const message =
+      id === undefined ? "there is no question before it" : `no such message, or alternative: ${id}`;
     this.#error = errorOf(action, { code: "no_such_message", message });
     this.draw();
     return false;
@@ -512,22 +513,36 @@ export class Conversation<Input = unknown, State = Record<string, unknown>, Cust
     turn.tell(record);
     const { checkpoint } = record;
     if (turn.from === null) turn.base = [];
-    else if (turn.from !== undefined) await this.#readBase(turn, turn.from);
+    else if (turn.from !== undefined) turn.base = await this.#messagesAt(turn.from);
+    // Better on top of the head than not at all.
+    if (turn.base === undefined) turn.from = undefined;
     if (checkpoint !== undefined) turn.kept = await this.#messagesAt(checkpoint.checkpointId);
     if (this.#turns.last === undefined) this.#turns.add(turn);
   }
 
-  /** What a turn goes on from; until that is read, it is not shown. */
-  async #readBase(turn: Turn, checkpointId: string): Promise<void> {
-    turn.base = await this.#messagesAt(checkpointId);
-    // Better on top of the wrong messages than not at all: the head follows.
-    if (turn.base === undefined) turn.from = undefined;
-    this.changed();
+  /** Undefined where there is no such checkpoint any more. */
+  async #messagesAt(checkpointId: string): Promise<readonly FlatMessage[] | undefined> {
+    try {
+      return messagesOf(await this.#thread.get({ checkpointId }));
+    } catch (error) {
+      if ((error as { code?: unknown }).code === "no_such_checkpoint") return;
+      throw error;
+    }
   }
 
-  /** Undefined where they cannot be had. */
-  #messagesAt(checkpointId: string): Promise<readonly FlatMessage[] | undefined> {
-    return this.#thread.get({ checkpointId }).then(messagesOf, () => undefined);
+  /** What a turn goes on from; until that is read, it is not shown. */
+  #readBase(turn: Turn, checkpointId: string): void {
+    this.#thread.get({ checkpointId }).then(
+      (state) => {
+        turn.base = messagesOf(state);
+        this.changed();
+      },
+      () => {
+        // Better on top of the wrong messages than not at all: the head follows.
+        turn.from = undefined;
+        this.changed();
+      },
+    );
   }
 
   #loadTree(): Promise<void> {

@@ -140,10 +140,7 @@ export class Screen {
       this.#lines.set(id, { message, status, calls: none, turn });
     }
     let isFirstAnswer = true;
-    const asked = new Set(turn.asked.map(({ id }) => id));
-    const first = turn.messages.findIndex(({ message }) => asked.has(message.id));
-    let isEarlier = false;
-    for (const [i, folded] of turn.messages.entries()) {
+    for (const folded of turn.messages) {
       const { message, node, ns, calls, aside } = folded;
       const id = message.id ?? `#${this.#lines.size}`;
       if (message.type === "remove") {
@@ -158,16 +155,7 @@ export class Screen {
         this.#origins.set(id, { ...origin, node, ns });
       }
       if (origin.isFirstAnswer && origin.turn === turn) isFirstAnswer = false;
-      const line = { message, status: statusOf(folded, turn), calls, turn };
-      // Between messages of before and the question: the state that was read is not so far yet.
-      const there = this.#lines.get(id);
-      isEarlier = i < first && (there === undefined ? isEarlier : there.turn !== turn);
-      if (there === undefined && isEarlier) {
-        const lines = [...this.#lines];
-        const at = lines.findIndex(([each]) => asked.has(each));
-        lines.splice(at, 0, [id, line]);
-        this.#lines = new Map(lines);
-      } else this.#lines.set(id, line);
+      this.#lines.set(id, { message, status: statusOf(folded, turn), calls, turn });
     }
   }
 }
