@@ -858,7 +858,7 @@ describe("what is shown of a turn that is over", () => {
     const get = await thread.peer.command("run.get");
     const record = { ...begun, agent: "chat", status: "queued" };
     thread.peer.answer(get, record as never);
-    const { input } = start.params as { input: { messages: FlatMessage[] } };
+    const input = start.params.input as { messages: FlatMessage[] };
     const { messages: question } = input;
     thread.run("r1", "queued", { input: input as never });
     thread.started("r1", question);
